@@ -1,0 +1,164 @@
+//! Node identifiers and the arithmetic of the ring they live on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Length of a [`NodeId`] in bytes: 160 bits.
+pub const ID_BYTES: usize = 20;
+
+/// A position on the ring of 2^160 points, big-endian.
+///
+/// A node's own position is a hash of its signing key, so that a position proves itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub [u8; ID_BYTES]);
+
+/// A distance on the ring, as a big-endian number: compares as numbers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Distance([u8; ID_BYTES]);
+
+impl NodeId {
+    /// The position of the node that signs with `key` (an Ed25519 public key).
+    pub fn of_signing_key(key: &[u8; 32]) -> Self {
+        let mut input = *b"wow node id v1\0\0aaaabbbbccccddddeeeeffffgggghhhh";
+        input[16..].copy_from_slice(key);
+        Self::of_hash(&input)
+    }
+
+    /// The position that `input`'s SHA-256 begins with.
+    pub fn of_hash(input: &[u8]) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, input);
+        let mut id = [0; ID_BYTES];
+        id.copy_from_slice(&digest.as_ref()[..ID_BYTES]);
+        NodeId(id)
+    }
+
+    /// How far one travels from `self` towards increasing positions to reach `other`.
+    pub fn clockwise_to(self, other: NodeId) -> Distance {
+        Distance(subtract(other.0, self.0))
+    }
+
+    /// The shorter of both ways between the two positions.
+    pub fn distance(self, other: NodeId) -> Distance {
+        self.clockwise_to(other).min(other.clockwise_to(self))
+    }
+
+    /// The position `distance` further clockwise.
+    pub fn offset(self, distance: Distance) -> NodeId {
+        let mut sum = [0; ID_BYTES];
+        let mut carry = 0u16;
+        for i in (0..ID_BYTES).rev() {
+            let digit = u16::from(self.0[i]) + u16::from(distance.0[i]) + carry;
+            sum[i] = digit.to_le_bytes()[0];
+            carry = digit >> 8;
+        }
+        NodeId(sum)
+    }
+
+    /// The first eight hexadecimal digits, for tables and logs.
+    pub fn short(self) -> String {
+        self.to_string()[..8].to_owned()
+    }
+}
+
+impl Distance {
+    /// No way at all.
+    pub const ZERO: Distance = Distance([0; ID_BYTES]);
+
+    /// The fraction of the whole ring, in 0..1.
+    pub fn as_fraction(self) -> f64 {
+        let mut fraction = 0.0;
+        let mut scale = 1.0 / 256.0;
+        for byte in self.0 {
+            fraction += f64::from(byte) * scale;
+            scale /= 256.0;
+        }
+        fraction
+    }
+
+    /// The distance that is `fraction` (clamped to 0..1) of the whole ring, to 53 bits.
+    pub fn from_fraction(fraction: f64) -> Distance {
+        let mut rest = fraction.clamp(0.0, 1.0 - f64::EPSILON);
+        let mut bytes = [0; ID_BYTES];
+        for byte in &mut bytes {
+            rest *= 256.0;
+            let digit = rest.floor();
+            // `rest` stays below 1, so the digit fits a byte.
+            *byte = digit as u8;
+            rest -= digit;
+        }
+        Distance(bytes)
+    }
+}
+
+fn subtract(a: [u8; ID_BYTES], b: [u8; ID_BYTES]) -> [u8; ID_BYTES] {
+    let mut difference = [0; ID_BYTES];
+    let mut borrow = false;
+    for i in (0..ID_BYTES).rev() {
+        let (digit, under) = a[i].overflowing_sub(b[i]);
+        let (digit, under_again) = digit.overflowing_sub(u8::from(borrow));
+        difference[i] = digit;
+        borrow = under || under_again;
+    }
+    difference
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeId({})", self.short())
+    }
+}
+
+/// A text that is no node identifier.
+#[derive(Debug, thiserror::Error)]
+#[error("not a node id: expected {} hexadecimal digits", 2 * ID_BYTES)]
+pub struct ParseNodeIdError;
+
+impl FromStr for NodeId {
+    type Err = ParseNodeIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE
+            .decode(text.as_bytes())
+            .map_err(|_| ParseNodeIdError)?;
+        Ok(NodeId(bytes.try_into().map_err(|_| ParseNodeIdError)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn offset_undoes_clockwise(a: [u8; ID_BYTES], b: [u8; ID_BYTES]) {
+            let (a, b) = (NodeId(a), NodeId(b));
+            prop_assert_eq!(a.offset(a.clockwise_to(b)), b);
+        }
+
+        #[test]
+        fn distance_is_symmetric_and_at_most_half(a: [u8; ID_BYTES], b: [u8; ID_BYTES]) {
+            let (a, b) = (NodeId(a), NodeId(b));
+            prop_assert_eq!(a.distance(b), b.distance(a));
+            prop_assert!(a.distance(b).as_fraction() <= 0.5);
+        }
+
+        #[test]
+        fn fractions_survive(f in 0.0f64..1.0) {
+            prop_assert!((Distance::from_fraction(f).as_fraction() - f).abs() < 1e-9);
+        }
+
+        #[test]
+        fn text_round_trips(a: [u8; ID_BYTES]) {
+            prop_assert_eq!(NodeId(a).to_string().parse::<NodeId>().unwrap(), NodeId(a));
+        }
+    }
+}

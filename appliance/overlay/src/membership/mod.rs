@@ -1,0 +1,1 @@
+//! Pools, tickets, certificates and identities.

@@ -1,0 +1,1 @@
+//! The node: the facade that the daemon and the simulator drive.

@@ -1,0 +1,3 @@
+//! Wire formats: the outer datagram and the frames inside a session.
+
+pub mod outer;
