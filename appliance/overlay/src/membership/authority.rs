@@ -1,0 +1,188 @@
+//! The pool's CA: makes a pool, keeps its secret, and issues tickets.
+
+use std::fmt;
+
+use ed25519_dalek::SigningKey;
+use ipnet::Ipv4Net;
+use rand::Rng as _;
+use zeroize::Zeroizing;
+
+use super::armour::{self, ArmourError};
+use super::codec::{ReadError, Reader, write_body};
+use super::delegation::Delegation;
+use super::label::{PoolName, TicketLabel};
+use super::pool::{FactsBody, PoolError, PoolFacts, PoolId, PoolKey, SeedAddr};
+use super::roles::Roles;
+use super::ticket::Ticket;
+use super::validity::Validity;
+use crate::Rng;
+use crate::time::UnixTime;
+
+/// What the text of a pool file begins with, before its version.
+pub(super) const KIND: &str = "wow-pool-";
+
+/// A pool with the secret key of its CA. `Debug` leaves that out, [`encode`](Self::encode) does not.
+#[derive(Clone)]
+pub struct PoolAuthority {
+    facts: PoolFacts,
+    secret: SigningKey,
+}
+
+/// Why a pool file is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolFileError {
+    /// The text is something else.
+    #[error(
+        "this is no pool file: it holds one line that begins with \"{KIND}1.\"; make one with `wow \
+         pool new`"
+    )]
+    NotAPool,
+    /// The text ends too early.
+    #[error("the pool file is cut off after {found} characters: restore it from a copy")]
+    Truncated {
+        /// How many characters there are.
+        found: usize,
+    },
+    /// A character is wrong, missing or too much.
+    #[error("the pool file is damaged, its checksum does not fit: restore it from a copy")]
+    Damaged,
+    /// Its version is not ours.
+    #[error(
+        "the pool file has version {found}, and this program reads version 1: use a `wow` as new as \
+         the one that made it"
+    )]
+    UnsupportedVersion {
+        /// The version.
+        found: String,
+    },
+    /// A part is not in the one form it may have, though the checksum fits.
+    #[error("the pool file is malformed at {what}: restore it from a copy")]
+    Malformed {
+        /// The part.
+        what: &'static str,
+    },
+}
+
+impl From<ArmourError> for PoolFileError {
+    fn from(error: ArmourError) -> Self {
+        match error {
+            ArmourError::NotThis | ArmourError::TooLong { .. } => PoolFileError::NotAPool,
+            ArmourError::UnsupportedVersion { found } => {
+                PoolFileError::UnsupportedVersion { found }
+            }
+            ArmourError::Truncated { found } => PoolFileError::Truncated { found },
+            ArmourError::Damaged => PoolFileError::Damaged,
+        }
+    }
+}
+
+impl From<ReadError> for PoolFileError {
+    fn from(error: ReadError) -> Self {
+        PoolFileError::Malformed {
+            what: match error {
+                ReadError::Short => "its end, where bytes are missing",
+                ReadError::Malformed(what) => what,
+            },
+        }
+    }
+}
+
+/// Why no ticket can be issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IssueError {
+    /// A ticket for no role would be of no use.
+    #[error("a ticket needs at least one role: head, worker, login or router")]
+    NoRoles,
+    /// A ticket that ends before it begins would never hold.
+    #[error("a ticket must end after it begins")]
+    EmptyValidity,
+}
+
+impl PoolAuthority {
+    /// A new pool, its keys drawn from `rng`.
+    pub fn create(
+        name: PoolName,
+        range: Ipv4Net,
+        seeds: Vec<SeedAddr>,
+        rng: &mut Rng,
+    ) -> Result<Self, PoolError> {
+        let secret = draw_key(rng);
+        let mut key = PoolKey([0; 32]);
+        rng.fill_bytes(&mut key.0);
+        let ca = secret.verifying_key().to_bytes();
+        let facts = PoolFacts::new(name, ca, key, range, seeds)?;
+        Ok(PoolAuthority { facts, secret })
+    }
+
+    /// Reads what [`encode`](Self::encode) gave; white space around it is no matter.
+    pub fn parse(text: &str) -> Result<Self, PoolFileError> {
+        let bytes = armour::decode(KIND, text)?;
+        let mut reader = Reader::new(&bytes);
+        let body: FactsBody = reader.body("its facts")?;
+        let secret = SigningKey::from_bytes(reader.array()?);
+        reader.end()?;
+        let facts = body.facts()?;
+        if secret.verifying_key().to_bytes() != facts.ca {
+            return Err(PoolFileError::Malformed {
+                what: "its secret key, which is not that of the pool",
+            });
+        }
+        Ok(PoolAuthority { facts, secret })
+    }
+
+    /// The pool with its secret as one line of text without its end: for a file of mode 0600.
+    pub fn encode(&self) -> String {
+        let mut bytes = Zeroizing::new(Vec::new());
+        write_body(&mut bytes, &FactsBody::new(&self.facts));
+        bytes.extend_from_slice(self.secret.as_bytes());
+        armour::encode(KIND, &bytes)
+    }
+
+    /// Issues a ticket with a key of its own, drawn from `rng`.
+    pub fn issue_ticket(
+        &self,
+        roles: Roles,
+        not_before: UnixTime,
+        not_after: UnixTime,
+        label: Option<TicketLabel>,
+        rng: &mut Rng,
+    ) -> Result<Ticket, IssueError> {
+        if roles.is_empty() {
+            return Err(IssueError::NoRoles);
+        }
+        let validity = Validity::new(not_before, not_after).ok_or(IssueError::EmptyValidity)?;
+        let secret = draw_key(rng);
+        let delegation = Delegation {
+            pool: self.pool_id(),
+            key: secret.verifying_key().to_bytes(),
+            roles,
+            validity,
+        };
+        let ticket = Ticket::issue(&self.secret, &self.facts, &delegation, label, &secret);
+        Ok(ticket.expect("a ticket of checked parts, signed by this CA, reads back"))
+    }
+
+    /// What every member will know of the pool.
+    pub fn facts(&self) -> &PoolFacts {
+        &self.facts
+    }
+
+    /// The pool's identifier.
+    pub fn pool_id(&self) -> PoolId {
+        self.facts.pool_id()
+    }
+}
+
+impl fmt::Debug for PoolAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolAuthority")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
+}
+
+fn draw_key(rng: &mut Rng) -> SigningKey {
+    let mut seed = Zeroizing::new([0; 32]);
+    rng.fill_bytes(&mut *seed);
+    SigningKey::from_bytes(&seed)
+}

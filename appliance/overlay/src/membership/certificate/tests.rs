@@ -1,0 +1,1 @@
+//! Tests of certificates: each refusal by name, sizes, and what only the signers can make.

@@ -1,0 +1,1 @@
+//! Tests of tickets: each refusal by name, and what is never shown.
