@@ -186,3 +186,125 @@ fn draw_key(rng: &mut Rng) -> SigningKey {
     rng.fill_bytes(&mut *seed);
     SigningKey::from_bytes(&seed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rng;
+    use crate::membership::fixtures::{DAY, NOW, identity, request};
+    use crate::membership::pool::DEFAULT_RANGE;
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+
+    fn authority(seed: u64) -> PoolAuthority {
+        let name = PoolName::new("physics").unwrap();
+        let seeds = vec!["seed.example.org:4001".parse().unwrap()];
+        PoolAuthority::create(name, DEFAULT_RANGE, seeds, &mut Rng::seed_from_u64(seed)).unwrap()
+    }
+
+    #[test]
+    fn a_pool_survives_its_text() {
+        let before = authority(1);
+        let after = PoolAuthority::parse(&format!("{}\n", before.encode())).unwrap();
+        assert_eq!(after.facts().summary(), before.facts().summary());
+        assert_eq!(after.facts().key.0, before.facts().key.0);
+        assert_eq!(after.secret.to_bytes(), before.secret.to_bytes());
+        assert_eq!(after.encode(), before.encode());
+    }
+
+    #[test]
+    fn pools_differ_with_the_seed_alone() {
+        assert_eq!(authority(1).encode(), authority(1).encode());
+        assert_ne!(authority(1).pool_id(), authority(2).pool_id());
+        assert_ne!(authority(1).facts().key.0, authority(2).facts().key.0);
+    }
+
+    #[test]
+    fn an_unusable_range_makes_no_pool() {
+        let name = PoolName::new("physics").unwrap();
+        let range = "127.0.0.0/8".parse().unwrap();
+        let error = PoolAuthority::create(name, range, vec![], &mut Rng::seed_from_u64(1));
+        assert!(matches!(error, Err(PoolError::RangeReserved { .. })));
+    }
+
+    #[test]
+    fn its_tickets_are_good_and_have_keys_of_their_own() {
+        let (authority, mut rng) = (authority(1), Rng::seed_from_u64(7));
+        let mut issue = || {
+            authority
+                .issue_ticket(Roles::ROUTER, NOW, NOW + 30 * DAY, None, &mut rng)
+                .unwrap()
+        };
+        let (a, b) = (issue(), issue());
+        assert_ne!(a.id(), b.id());
+        for ticket in [a, b] {
+            let ticket = Ticket::parse(&ticket.encode()).unwrap();
+            ticket.check_pool(authority.pool_id()).unwrap();
+            ticket.certify(&identity(1), &request()).unwrap();
+        }
+    }
+
+    #[test]
+    fn useless_tickets_are_not_issued() {
+        let (authority, mut rng) = (authority(1), Rng::seed_from_u64(7));
+        let mut issue = |roles, until| {
+            let issued = authority.issue_ticket(roles, NOW, until, None, &mut rng);
+            issued.map(|_| ()).unwrap_err()
+        };
+        assert_eq!(issue(Roles::NONE, NOW + DAY), IssueError::NoRoles);
+        assert_eq!(issue(Roles::ALL, NOW), IssueError::EmptyValidity);
+    }
+
+    #[test]
+    fn other_texts_are_refused_with_the_reason() {
+        let good = authority(1).encode();
+        let newer = good.replacen("-1.", "-3.", 1);
+        let found = "3".to_owned();
+        let mut typo = good.clone();
+        typo.replace_range(60..61, if &good[60..61] == "x" { "y" } else { "x" });
+        for (text, expected) in [
+            ("", PoolFileError::NotAPool),
+            ("wow-ticket-1.AAAA", PoolFileError::NotAPool),
+            (&"w".repeat(5000), PoolFileError::NotAPool),
+            (newer.as_str(), PoolFileError::UnsupportedVersion { found }),
+            (&good[..50], PoolFileError::Truncated { found: 50 }),
+            (typo.as_str(), PoolFileError::Damaged),
+        ] {
+            assert_eq!(PoolAuthority::parse(text).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_not_the_pool_s_is_refused() {
+        let mut mixed = authority(1);
+        mixed.secret = authority(2).secret;
+        let what = "its secret key, which is not that of the pool";
+        assert_eq!(
+            PoolAuthority::parse(&mixed.encode()).unwrap_err(),
+            PoolFileError::Malformed { what }
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let mut authority = authority(1);
+        authority.secret = SigningKey::from_bytes(&[113; 32]);
+        let shown = format!("{authority:?}");
+        assert!(
+            shown.contains("PoolKey(secret)") && shown.ends_with(", .. }"),
+            "{shown}"
+        );
+        assert!(
+            !shown.contains("113, 113") && !shown.contains("7171"),
+            "{shown}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_payloads_are_refused(payload in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let text = armour::encode(KIND, &payload);
+            prop_assert!(PoolAuthority::parse(&text).is_err());
+        }
+    }
+}

@@ -359,8 +359,6 @@ pub(super) fn sign(
     identity: &Identity,
     request: &CertificateRequest,
 ) -> Zeroizing<Vec<u8>> {
-    let mut bytes = Zeroizing::new(vec![VERSION]);
-    bytes.extend_from_slice(delegation);
     let body = Body {
         signing_key: identity.signing_public(),
         static_key: identity.static_public(),
@@ -370,6 +368,8 @@ pub(super) fn sign(
         not_before: request.not_before,
         not_after: request.not_after,
     };
+    let mut bytes = Zeroizing::new(vec![VERSION]);
+    bytes.extend_from_slice(delegation);
     write_body(&mut bytes, &body);
     write_signature(&mut bytes, Domain::Holder, identity.signing_key());
     write_signature(&mut bytes, Domain::Certificate, ticket);

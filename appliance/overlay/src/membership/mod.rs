@@ -11,6 +11,8 @@
 mod armour;
 mod codec;
 mod delegation;
+#[cfg(test)]
+mod fixtures;
 mod label;
 
 pub mod addresses;
