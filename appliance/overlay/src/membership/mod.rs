@@ -21,6 +21,7 @@ pub mod certificate;
 pub mod identity;
 pub mod pool;
 pub mod roles;
+pub mod seed;
 pub mod ticket;
 pub mod validity;
 
@@ -30,7 +31,8 @@ pub use certificate::{Certificate, CertificateError, CertificateRequest};
 pub use delegation::TicketId;
 pub use identity::{Identity, IdentityError};
 pub use label::{LabelError, NodeName, PoolName, TicketLabel};
-pub use pool::{PoolError, PoolFacts, PoolId, PoolKey, PoolSummary, SeedAddr, SeedAddrError};
+pub use pool::{PoolError, PoolFacts, PoolId, PoolKey, PoolSummary};
 pub use roles::{Roles, RolesError};
+pub use seed::{SeedAddr, SeedAddrError};
 pub use ticket::{Ticket, TicketError, TicketSummary};
 pub use validity::{OutOfTime, Validity};

@@ -1,8 +1,7 @@
 //! What every member knows of its pool: name, CA key, pool key, address range and seeds.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
+use std::net::Ipv4Addr;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use ed25519_dalek::VerifyingKey;
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub use super::label::PoolName;
+pub use super::seed::{SeedAddr, SeedAddrError};
 use super::{addresses, codec::ReadError};
 
 /// The range of a pool that names none: the upper half of 10/8, which home routers use least.
@@ -24,9 +24,6 @@ pub const PREFIX_MIN: u8 = 8;
 
 /// Ranges have prefixes up to this length, which leaves addresses for five nodes.
 pub const PREFIX_MAX: u8 = 29;
-
-/// Longest DNS name in text (RFC 1035, 2.3.4, less the root).
-const HOST_BYTES_MAX: usize = 253;
 
 /// Networks that hosts treat in a special way, so that a pool cannot live there.
 const UNUSABLE: [(Ipv4Net, &str); 5] = [
@@ -91,129 +88,6 @@ impl fmt::Debug for PoolKey {
     }
 }
 
-/// Where a seed of the pool is reached: `HOST:PORT`, HOST a DNS name, an IPv4 address or an IPv6
-/// address in brackets. Kept in one spelling.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SeedAddr(String);
-
-/// A text that is no seed address.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{text:?} is no seed address: {problem}; write HOST:PORT, for example seed.example.org:4001, 192.0.2.7:4001 or [2001:db8::7]:4001"
-)]
-pub struct SeedAddrError {
-    text: String,
-    problem: &'static str,
-}
-
-impl SeedAddr {
-    /// The DNS name or address, an IPv6 address without brackets.
-    pub fn host(&self) -> &str {
-        self.split().0
-    }
-
-    /// The UDP port, never 0.
-    pub fn port(&self) -> u16 {
-        self.split().1
-    }
-
-    /// The socket address, when the host is an address and needs no resolving.
-    pub fn socket_addr(&self) -> Option<SocketAddr> {
-        let (host, port) = self.split();
-        let ip: IpAddr = host.parse().ok()?;
-        Some(SocketAddr::new(ip, port))
-    }
-
-    /// The address as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn split(&self) -> (&str, u16) {
-        let (host, port) = self
-            .0
-            .rsplit_once(':')
-            .expect("a seed address was checked to have a colon before its port");
-        let port = port.parse().expect("a seed address's port was checked");
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        (host, port)
-    }
-}
-
-impl FromStr for SeedAddr {
-    type Err = SeedAddrError;
-
-    fn from_str(text: &str) -> Result<Self, SeedAddrError> {
-        let refuse = |problem| SeedAddrError {
-            text: text.chars().take(80).collect(),
-            problem,
-        };
-        let (host, port) = text.rsplit_once(':').ok_or(refuse("it has no port"))?;
-        let port = Some(port)
-            .filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|port| port.parse::<u16>().ok())
-            .filter(|port| *port != 0)
-            .ok_or(refuse("its port is not a number from 1 to 65535"))?;
-        if let Some(host) = host.strip_prefix('[') {
-            let host = host
-                .strip_suffix(']')
-                .and_then(|host| host.parse::<Ipv6Addr>().ok())
-                .ok_or(refuse("its brackets hold no IPv6 address"))?;
-            return Ok(SeedAddr(format!("[{host}]:{port}")));
-        }
-        if host.contains(':') {
-            return Err(refuse("an IPv6 address needs brackets"));
-        }
-        if host.parse::<Ipv4Addr>().is_err() && !is_dns_name(host) {
-            return Err(refuse("its host is neither a DNS name nor an IP address"));
-        }
-        Ok(SeedAddr(format!("{}:{port}", host.to_ascii_lowercase())))
-    }
-}
-
-/// Whether `host` is a host name; one whose last label is a number would be a broken IPv4 address.
-fn is_dns_name(host: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
-    host.len() <= HOST_BYTES_MAX
-        && host.split('.').all(is_label)
-        && !host.rsplit('.').next().is_none_or(is_number)
-}
-
-impl TryFrom<String> for SeedAddr {
-    type Error = SeedAddrError;
-
-    fn try_from(text: String) -> Result<Self, SeedAddrError> {
-        text.parse()
-    }
-}
-
-impl From<SeedAddr> for String {
-    fn from(seed: SeedAddr) -> String {
-        seed.0
-    }
-}
-
-impl fmt::Display for SeedAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl fmt::Debug for SeedAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// What every member knows of its pool. `Debug` and [`summary`](Self::summary) leave the key out.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -251,7 +125,8 @@ pub enum PoolError {
     },
     /// The range overlaps a network that hosts treat in a special way.
     #[error(
-        "the range {range} cannot be used: {network} is reserved for {purpose}; take a private one such as {DEFAULT_RANGE}"
+        "the range {range} cannot be used: {network} is reserved for {purpose}; take a private one \
+         such as {DEFAULT_RANGE}"
     )]
     RangeReserved {
         /// The range as given.
@@ -393,7 +268,11 @@ impl FactsBody {
             PoolName::new(&self.name).map_err(|_| ReadError::Malformed("the pool's name"))?;
         let range = Ipv4Net::new(self.network.into(), self.prefix)
             .map_err(|_| ReadError::Malformed("the pool's range"))?;
-        let seed = |text: &String| text.parse().ok().filter(|seed: &SeedAddr| seed.0 == *text);
+        let seed = |text: &String| {
+            text.parse()
+                .ok()
+                .filter(|seed: &SeedAddr| seed.as_str() == text)
+        };
         let seeds: Option<Vec<SeedAddr>> = self.seeds.iter().map(seed).collect();
         let seeds = seeds.ok_or(ReadError::Malformed("a seed of the pool"))?;
         PoolFacts::new(name, self.ca, PoolKey(self.key), range, seeds)

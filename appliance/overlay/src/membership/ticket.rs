@@ -83,7 +83,8 @@ pub enum TicketError {
     },
     /// A part is not in the one form it may have, though the checksum fits.
     #[error(
-        "the ticket is malformed at {what}: it was not made by `wow pool ticket`; ask the pool's owner for another"
+        "the ticket is malformed at {what}: it was not made by `wow pool ticket`; ask the pool's \
+         owner for another"
     )]
     Malformed {
         /// The part.

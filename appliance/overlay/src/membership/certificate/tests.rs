@@ -7,11 +7,17 @@ use crate::membership::codec::SIGNATURE_BYTES;
 use crate::membership::delegation::Delegation;
 use crate::membership::fixtures::*;
 
+/// Appends what claims to be the holder's signature.
+type SignAsHolder = dyn Fn(&mut Zeroizing<Vec<u8>>);
+
+/// Spoils a body.
+type Spoil<'a> = &'a dyn Fn(&mut Body);
+
 /// What an attacker with a ticket's secret can make: any body, with any holder's signature.
 struct Forgery {
     delegation: Vec<u8>,
     body: Vec<u8>,
-    holder: Box<dyn Fn(&mut Zeroizing<Vec<u8>>)>,
+    holder: Box<SignAsHolder>,
     ticket: SigningKey,
 }
 
@@ -373,7 +379,7 @@ fn a_fixed_address_must_be_one_that_a_node_may_have() {
 #[test]
 fn signed_nonsense_is_malformed() {
     let long = "n".repeat(64);
-    let cases: [(&str, &dyn Fn(&mut Body)); 8] = [
+    let cases: [(&str, Spoil); 8] = [
         ("its name", &|b| b.name = String::new()),
         ("its name", &|b| b.name = "Router".to_owned()),
         ("its name", &|b| b.name = "a.b".to_owned()),
