@@ -1,0 +1,121 @@
+//! The kernel back end against real sockets on the loopback interface.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use super::*;
+use crate::DATAGRAM_MAX_BYTES;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn loopback() -> UdpUnderlay {
+    UdpUnderlay::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap()
+}
+
+async fn receive(underlay: &mut UdpUnderlay, expected: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut batch = ReceiveBatch::new();
+    while all.len() < expected {
+        tokio::time::timeout(
+            PATIENCE,
+            poll_fn(|cx| underlay.poll_receive(cx, &mut batch)),
+        )
+        .await
+        .expect("datagrams arrive")
+        .unwrap();
+        all.extend(batch.iter_mut().map(|(from, data)| (from, data.to_vec())));
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_batch_arrives_whole_and_in_order() {
+    let (mut a, mut b) = (loopback(), loopback());
+    let to = b.bound()[0];
+    let batch: Vec<_> = (0u8..100)
+        .map(|i| Outgoing {
+            to,
+            payload: vec![i; 1 + usize::from(i)],
+        })
+        .collect();
+    let sent = a.send(&batch);
+    assert_eq!(sent.taken, 100);
+    assert!(sent.failures.is_empty());
+    let received = receive(&mut b, 100).await;
+    for (outgoing, (from, data)) in batch.iter().zip(&received) {
+        assert_eq!(*from, a.bound()[0]);
+        assert_eq!(*data, outgoing.payload);
+    }
+}
+
+#[tokio::test]
+async fn one_bad_destination_fails_alone() {
+    let (mut a, mut b) = (loopback(), loopback());
+    let good = |text: &[u8]| Outgoing {
+        to: b.bound()[0],
+        payload: text.to_vec(),
+    };
+    let batch = [
+        good(b"before"),
+        // No socket of that family is open.
+        Outgoing {
+            to: "[::1]:9".parse().unwrap(),
+            payload: b"lost".to_vec(),
+        },
+        // Bound to the loopback address, the kernel refuses to send elsewhere.
+        Outgoing {
+            to: "192.0.2.1:9".parse().unwrap(),
+            payload: b"lost".to_vec(),
+        },
+        // A datagram no UDP header can describe.
+        Outgoing {
+            to: b.bound()[0],
+            payload: vec![0; 70_000],
+        },
+        good(b"after"),
+    ];
+    let sent = a.send(&batch);
+    assert_eq!(sent.taken, 5);
+    let failed: Vec<_> = sent.failures.iter().map(|(i, _)| *i).collect();
+    assert_eq!(failed, [1, 2, 3]);
+    assert!(matches!(sent.failures[0].1, SendError::NoSocket));
+    assert!(matches!(sent.failures[2].1, SendError::TooBig));
+    let received: Vec<_> = receive(&mut b, 2).await.into_iter().map(|r| r.1).collect();
+    assert_eq!(received, [b"before".to_vec(), b"after".to_vec()]);
+}
+
+#[tokio::test]
+async fn an_oversized_datagram_is_counted_and_passed_over() {
+    let (mut a, mut b) = (loopback(), loopback());
+    let to = b.bound()[0];
+    let payloads = [vec![1; DATAGRAM_MAX_BYTES + 1], b"fits".to_vec()];
+    let sent = a.send(&payloads.map(|payload| Outgoing { to, payload }));
+    assert_eq!(sent.taken, 2);
+    assert_eq!(receive(&mut b, 1).await[0].1, b"fits");
+    assert_eq!(b.oversized(), 1);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let a = loopback();
+    let address = a.bound()[0];
+    let error = UdpUnderlay::bind(address)
+        .err()
+        .expect("the port is taken")
+        .to_string();
+    assert!(error.contains(&address.port().to_string()), "{error}");
+    assert!(error.contains("in use"), "{error}");
+    assert!(matches!(
+        UdpUnderlay::bind("192.0.2.1:0".parse().unwrap()),
+        Err(BindError::NotLocal(_))
+    ));
+}
+
+#[tokio::test]
+async fn both_families_share_a_port() {
+    let underlay = UdpUnderlay::bind("[::]:0".parse().unwrap()).unwrap();
+    let bound = underlay.bound();
+    assert!(bound[0].is_ipv4());
+    assert!(bound.iter().all(|a| a.port() == bound[0].port()));
+    assert!(bound[0].port() != 0);
+}
