@@ -1,1 +1,65 @@
-//! Skeleton.
+//! How the guest's IP packets enter and leave: a TUN device, its in-memory twin, or no guest at all.
+//!
+//! Packets are bare IPv4 or IPv6, in batches. Left out for now: offloads and Ethernet guests.
+
+pub mod batch;
+pub mod memory;
+pub mod none;
+pub mod tun;
+
+use std::io;
+use std::task::{Context, Poll};
+
+pub use batch::{PACKET_MAX_BYTES, PacketBatch};
+pub use none::NoGuest;
+pub use tun::{TunConfig, TunError, TunGuest};
+
+/// The guest's side of the router.
+pub trait Guest {
+    /// Waits for packets from the guest and moves those that are there into `batch`, which it
+    /// empties first.
+    ///
+    /// # Errors
+    /// The device is gone; nothing more will come.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut PacketBatch,
+    ) -> Poll<Result<(), GuestGone>>;
+
+    /// Hands one IP packet to the guest. Never waits.
+    ///
+    /// # Errors
+    /// The guest does not take it; the packet is lost.
+    fn write(&mut self, packet: &[u8]) -> Result<(), WriteError>;
+}
+
+/// The guest's device went away under the router.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest device is gone: {0}")]
+pub struct GuestGone(#[from] pub io::Error);
+
+/// Why the guest did not take a packet.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Its queue is full.
+    #[error("the guest's queue is full")]
+    Full,
+    /// It is no packet, or the device is down.
+    #[error("the guest refuses the packet: {0}")]
+    Refused(io::Error),
+    /// There is no guest.
+    #[error("there is no guest")]
+    NoGuest,
+}
+
+impl WriteError {
+    /// A short name for counters and logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            WriteError::Full => "full",
+            WriteError::Refused(_) => "refused",
+            WriteError::NoGuest => "no_guest",
+        }
+    }
+}

@@ -43,8 +43,7 @@ impl SendError {
 /// The kernel's verdict on one datagram; `None` means "not now, try again".
 pub(crate) fn classify(error: io::Error) -> Option<SendError> {
     Some(match error.raw_os_error() {
-        // ENOBUFS: the interface's queue is full, which passes like a full socket buffer does.
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR) => return None,
+        Some(libc::EAGAIN | libc::EINTR) => return None,
         Some(
             libc::ENETUNREACH
             | libc::EHOSTUNREACH
@@ -73,7 +72,8 @@ mod tests {
     #[test]
     fn verdicts_follow_the_remedy() {
         check(libc::EAGAIN, None);
-        check(libc::ENOBUFS, None);
+        // No readiness event announces the end of this one: the datagram is lost, as in any queue.
+        check(libc::ENOBUFS, Some("other"));
         check(libc::ENETUNREACH, Some("unreachable"));
         check(libc::EHOSTUNREACH, Some("unreachable"));
         check(libc::EMSGSIZE, Some("too_big"));

@@ -190,12 +190,15 @@ impl Underlay for UdpUnderlay {
                 .position(|d| d.to.is_ipv4() != first.to.is_ipv4())
                 .unwrap_or(rest.len());
             let socket = &self.sockets[index];
-            match socket.try_io(Interest::WRITABLE, || {
-                mmsg::send(socket.as_fd(), &rest[..run])
-            }) {
+            // Asking the kernel, not the reactor: a new socket is writable before its first event.
+            match mmsg::send(socket.as_fd(), &rest[..run]) {
                 Ok(count) => sent.taken += count,
                 Err(error) => match classify(error) {
                     None => {
+                        // Tells the reactor to forget the readiness it knows of.
+                        let _ = socket.try_io(Interest::WRITABLE, || {
+                            Err::<(), _>(io::ErrorKind::WouldBlock.into())
+                        });
                         self.blocked = Some(index);
                         break;
                     }

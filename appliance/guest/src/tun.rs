@@ -1,0 +1,259 @@
+//! A TUN device: the kernel of this very machine is the guest.
+//!
+//! The device is not persistent: it goes when the router does, however it ends.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::unix::AsyncFd;
+use tun::AbstractDevice;
+
+use crate::{Guest, GuestGone, PacketBatch, WriteError};
+
+/// What the device is to be.
+#[derive(Debug, Clone)]
+pub struct TunConfig {
+    /// The interface's name, at most 15 bytes.
+    pub name: String,
+    /// The node's virtual IPv4 address and the length of the pool's prefix.
+    pub v4: (Ipv4Addr, u8),
+    /// The node's virtual IPv6 address and the length of the pool's prefix.
+    pub v6: (Ipv6Addr, u8),
+    /// Largest packet, in bytes.
+    pub mtu_bytes: u16,
+}
+
+/// Why there is no TUN device.
+#[derive(Debug, thiserror::Error)]
+pub enum TunError {
+    /// The kernel offers none.
+    #[error(
+        "this machine has no TUN driver (/dev/net/tun: {0}); load it with `modprobe tun`, or run without a guest"
+    )]
+    Missing(io::Error),
+    /// Not root.
+    #[error(
+        "creating the TUN device {name} needs root or CAP_NET_ADMIN ({source}); run as root, or without a guest"
+    )]
+    Permission {
+        /// The device asked for.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error(
+        "the interface {0} is in use by another process; stop that process or choose another name"
+    )]
+    InUse(String),
+    /// No interface can be called that.
+    #[error("{0:?} cannot name an interface: 1 to 15 letters, digits, '-', '_' or '.'")]
+    BadName(String),
+    /// It came up, but not as asked.
+    #[error("cannot set the {what} of {name}: {source}")]
+    Configure {
+        /// The device.
+        name: String,
+        /// What could not be set.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A TUN device. Must be created and used inside a tokio runtime with I/O.
+pub struct TunGuest {
+    device: AsyncFd<tun::Device>,
+}
+
+impl TunGuest {
+    /// Creates the device, gives it its addresses and brings it up.
+    ///
+    /// A kernel without IPv6 leaves the device with IPv4 alone.
+    ///
+    /// # Errors
+    /// See [`TunError`]. Nothing is left behind.
+    pub fn open(config: &TunConfig) -> Result<Self, TunError> {
+        check_name(&config.name)?;
+        if let Err(error) = std::fs::metadata("/dev/net/tun") {
+            return Err(TunError::Missing(error));
+        }
+        let mut wanted = tun::Configuration::default();
+        wanted
+            .tun_name(&config.name)
+            .layer(tun::Layer::L3)
+            .mtu(config.mtu_bytes);
+        // The addresses follow one by one, so that an error can say which.
+        wanted.platform_config(|platform| {
+            platform.ensure_root_privileges(false);
+        });
+        let mut device = tun::Device::new(&wanted).map_err(|error| opening(&config.name, error))?;
+
+        let configure = |what, result: tun::Result<()>| {
+            result.map_err(|error| TunError::Configure {
+                name: config.name.clone(),
+                what,
+                source: as_io(error),
+            })
+        };
+        let (v4, length) = config.v4;
+        configure("MTU", device.set_mtu(config.mtu_bytes))?;
+        configure("address", device.set_address(v4.into()))?;
+        configure("netmask", device.set_netmask(netmask(length).into()))?;
+        // The overlay has no use for the link-local address that the kernel would make up.
+        let _ = std::fs::write(
+            format!("/proc/sys/net/ipv6/conf/{}/addr_gen_mode", config.name),
+            "1",
+        );
+        if let Err(error) = add_v6(&device, config.v6) {
+            tracing::info!(%error, interface = config.name, "going on without IPv6 on the guest side");
+        }
+        configure("state", device.enabled(true))?;
+        configure("mode", device.set_nonblock().map_err(Into::into))?;
+
+        // SAFETY: the device owns its descriptor and keeps it open and unchanged until dropped.
+        let registered = unsafe { AsyncFd::register(device) };
+        let device = registered.map_err(|error| TunError::Configure {
+            name: config.name.clone(),
+            what: "events",
+            source: error.into(),
+        })?;
+        Ok(TunGuest { device })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), TunError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let reserved = name == "." || name == "..";
+    if name.is_empty() || name.len() > 15 || reserved || !name.chars().all(plain) {
+        return Err(TunError::BadName(name.to_owned()));
+    }
+    Ok(())
+}
+
+fn opening(name: &str, error: tun::Error) -> TunError {
+    let source = as_io(error);
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::Missing(source),
+        Some(libc::EPERM | libc::EACCES) => TunError::Permission {
+            name: name.to_owned(),
+            source,
+        },
+        Some(libc::EBUSY) => TunError::InUse(name.to_owned()),
+        _ => TunError::Configure {
+            name: name.to_owned(),
+            what: "device",
+            source,
+        },
+    }
+}
+
+fn as_io(error: tun::Error) -> io::Error {
+    match error {
+        tun::Error::Io(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+fn netmask(length: u8) -> Ipv4Addr {
+    let host_bits = u32::from(32 - length.min(32));
+    Ipv4Addr::from(u32::MAX.checked_shl(host_bits).unwrap_or(0))
+}
+
+/// `struct in6_ifreq` of linux/ipv6.h.
+#[repr(C)]
+struct In6IfReq {
+    address: libc::in6_addr,
+    prefix_length: u32,
+    interface: libc::c_int,
+}
+
+fn add_v6(device: &tun::Device, (address, prefix_length): (Ipv6Addr, u8)) -> io::Result<()> {
+    let interface = device.tun_index().map_err(as_io)?;
+    // SAFETY: no pointers are involved; the result is checked.
+    let socket = unsafe { libc::socket(libc::AF_INET6, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just created and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let request = In6IfReq {
+        address: libc::in6_addr {
+            s6_addr: address.octets(),
+        },
+        prefix_length: prefix_length.into(),
+        interface,
+    };
+    // SAFETY: SIOCSIFADDR on an IPv6 socket reads one in6_ifreq, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR as _, &request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+impl Guest for TunGuest {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut PacketBatch,
+    ) -> Poll<Result<(), GuestGone>> {
+        batch.clear();
+        loop {
+            let mut ready = ready!(self.device.poll_read_ready(cx))?;
+            while !batch.is_full() {
+                match ready.try_io(|device| {
+                    batch.push_with(|slot| {
+                        let length = device.get_ref().recv(slot)?;
+                        // Zero bytes are an end of file, which a device has only when it is gone.
+                        if length == 0 {
+                            return Err(io::ErrorKind::UnexpectedEof.into());
+                        }
+                        Ok(length)
+                    })
+                }) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Ok(Err(_)) if !batch.is_empty() => return Poll::Ready(Ok(())),
+                    Ok(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Err(_would_block) => break,
+                }
+            }
+            if !batch.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn write(&mut self, packet: &[u8]) -> Result<(), WriteError> {
+        match self.device.get_ref().send(packet) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::ENOBUFS) => WriteError::Full,
+                _ => WriteError::Refused(error),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn netmasks_cover_every_length() {
+        assert_eq!(netmask(0), Ipv4Addr::UNSPECIFIED);
+        assert_eq!(netmask(9), Ipv4Addr::new(255, 128, 0, 0));
+        assert_eq!(netmask(32), Ipv4Addr::BROADCAST);
+    }
+
+    #[test]
+    fn names_that_the_kernel_would_misread_are_refused() {
+        for name in ["", "a/b", "sixteen-letters-", "wow%d", "..", "a b"] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        check_name("wow0").unwrap();
+    }
+}
