@@ -1,6 +1,6 @@
 //! The HTTP server: a fixed number of connections, each bounded in memory and time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
@@ -56,6 +56,7 @@ pub struct Server {
     slots: Vec<Slot>,
     questions: Questions,
     woken: Arc<Flag>,
+    touched: Rc<Cell<bool>>,
 }
 
 struct Slot {
@@ -98,6 +99,7 @@ impl Server {
             slots,
             questions: Questions::default(),
             woken: Arc::default(),
+            touched: Rc::default(),
         }
     }
 
@@ -112,11 +114,12 @@ impl Server {
     /// Carries every connection on as far as it goes; whether that may have changed a socket.
     pub fn serve(&mut self, now: Instant) -> bool {
         let mut progress = false;
+        self.touched.set(false);
         self.woken.0.store(false, Ordering::Relaxed);
         for index in 0..self.slots.len() {
             progress |= self.serve_slot(index, now);
         }
-        progress | self.woken.0.load(Ordering::Relaxed)
+        progress | self.touched.get() | self.woken.0.load(Ordering::Relaxed)
     }
 
     fn serve_slot(&mut self, index: usize, now: Instant) -> bool {
@@ -157,6 +160,7 @@ impl Server {
                 TcpStream {
                     sockets: Rc::clone(&self.sockets),
                     handle: slot.handle,
+                    touched: Rc::clone(&self.touched),
                 },
                 Rc::clone(&self.questions),
             ));

@@ -2,7 +2,7 @@
 //!
 //! No waker is ever registered: the server polls its connections after every change of a socket.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,6 +16,8 @@ use smoltcp::socket::tcp::{Socket, State};
 pub struct TcpStream {
     pub sockets: Rc<RefCell<SocketSet<'static>>>,
     pub handle: SocketHandle,
+    /// Set whenever the connection changed its socket, which the stack then has to look at.
+    pub touched: Rc<Cell<bool>>,
 }
 
 impl TcpStream {
@@ -32,6 +34,7 @@ impl Read for TcpStream {
     ) -> Poll<io::Result<()>> {
         self.with(|socket| {
             if socket.can_recv() {
+                self.touched.set(true);
                 let room = buffer.remaining();
                 let taken = socket.recv(|data| {
                     let length = data.len().min(room);
@@ -61,7 +64,10 @@ impl Write for TcpStream {
             }
             match socket.send_slice(data) {
                 Ok(0) if !data.is_empty() => Poll::Pending,
-                Ok(taken) => Poll::Ready(Ok(taken)),
+                Ok(taken) => {
+                    self.touched.set(true);
+                    Poll::Ready(Ok(taken))
+                }
                 Err(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
         })

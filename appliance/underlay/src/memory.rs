@@ -99,11 +99,12 @@ impl Underlay for MemoryUnderlay {
         for (index, datagram) in batch.iter().enumerate() {
             if datagram.payload.len() > DATAGRAM_MAX_BYTES {
                 sent.failures.push((index, SendError::TooBig));
-            } else if !wiring.cut.contains(&self.address) && !wiring.cut.contains(&datagram.to) {
-                if let Some(receiver) = wiring.receivers.get(&datagram.to) {
-                    // A full queue loses the datagram, and so does a receiver that went away.
-                    let _ = receiver.try_send((self.address, datagram.payload.clone()));
-                }
+            } else if !wiring.cut.contains(&self.address)
+                && !wiring.cut.contains(&datagram.to)
+                && let Some(receiver) = wiring.receivers.get(&datagram.to)
+            {
+                // A full queue loses the datagram, and so does a receiver that went away.
+                let _ = receiver.try_send((self.address, datagram.payload.clone()));
             }
         }
         sent.taken = batch.len();
