@@ -1,0 +1,91 @@
+//! The simulator's rules, on toys: a sound pool passes, and each flaw breaks its rule.
+
+use super::*;
+use crate::sweep::sweep;
+use crate::toy::{Flaw, ToyPopulation};
+
+fn play(scenario: &Scenario, flaw: Flaw) -> Report {
+    run(scenario, |rng, _, _| {
+        ToyPopulation::new(rng, scenario.nodes, flaw)
+    })
+}
+
+fn scenario(seed: u64, faults: &str) -> Scenario {
+    Scenario {
+        faults: faults.parse().unwrap(),
+        limit: Duration::from_secs(20),
+        ..Scenario::new(30, seed)
+    }
+}
+
+/// The first rule that `flaw` breaks.
+fn broken(flaw: Flaw, faults: &str) -> &'static str {
+    let report = play(&scenario(3, faults), flaw);
+    assert!(!report.passed);
+    report.violations[0].rule
+}
+
+#[test]
+fn a_sound_pool_passes_under_every_fault() {
+    for faults in [
+        "",
+        "loss=5%,dup=2%,jitter=50ms,kill=20%",
+        "loss=5%,stop=10%@4s,restart=20%:3s",
+        "partition=50%:5s,storm=30%@2s:5s,churn=5%:5s,rebind=50%",
+    ] {
+        let report = play(&scenario(1, faults), Flaw::None);
+        assert!(report.passed, "{report}");
+        assert!(report.guest.delivered >= 30, "{report}");
+        assert_eq!(report.healed_s.is_some(), !faults.is_empty());
+    }
+}
+
+#[test]
+fn a_killed_share_is_gone_and_a_restarted_one_is_back() {
+    let killed = play(&scenario(1, "kill=20%"), Flaw::None);
+    assert_eq!(killed.peers.count, 24);
+    let restarted = play(&scenario(1, "restart=20%:2s"), Flaw::None);
+    assert_eq!(restarted.peers.count, 30);
+}
+
+#[test]
+fn the_same_scenario_gives_the_same_run_and_another_seed_another() {
+    let text = "loss=5%,dup=2%,jitter=50ms,kill=20%,churn=5%:3s";
+    let first = play(&scenario(1, text), Flaw::None);
+    assert_eq!(first, play(&scenario(1, text), Flaw::None));
+    assert_ne!(first.trace, play(&scenario(2, text), Flaw::None).trace);
+}
+
+#[test]
+fn each_flaw_breaks_its_rule() {
+    let ring = "one consistent ring forms";
+    assert_eq!(broken(Flaw::ForgetsANeighbour, ""), ring);
+    assert_eq!(
+        broken(Flaw::Misdelivers, ""),
+        "guest packets reach their destination only"
+    );
+    assert_eq!(broken(Flaw::Alters, ""), "guest packets arrive as sent");
+    assert_eq!(
+        broken(Flaw::ResolvesWrongly, ""),
+        "addresses resolve to their holder"
+    );
+    assert_eq!(broken(Flaw::IsStuck, ""), "deadlines progress");
+    assert_eq!(broken(Flaw::Hoards, ""), "tables are bounded");
+    assert_eq!(
+        broken(Flaw::Remembers, "kill=10%"),
+        "sessions end with their nodes"
+    );
+    let panicked = sweep(&[scenario(3, "")], 1, |scenario| {
+        play(scenario, Flaw::Panics)
+    });
+    assert_eq!(panicked[0].violations[0].rule, "nothing panics");
+    assert!(panicked[0].command.contains("--seed 3"));
+}
+
+#[test]
+fn pools_of_one_and_two_are_rings() {
+    for nodes in [1, 2, 3] {
+        let report = play(&Scenario::new(nodes, 1), Flaw::None);
+        assert!(report.passed, "{report}");
+    }
+}

@@ -1,0 +1,94 @@
+//! One run as a value: everything that determines it, and the command that repeats it.
+
+use std::time::Duration;
+
+use crate::faults::Faults;
+use crate::network::DelayRange;
+use crate::network::mix::NatMix;
+use crate::text::print_duration;
+
+/// Most nodes in one run: what the simulated internet has addresses for, with room to spare.
+pub const NODES_MAX: usize = 100_000;
+/// Time within which nodes start, unless said otherwise.
+pub const JOIN_WINDOW: Duration = Duration::from_secs(10);
+/// Time within which a pool must converge once nothing more happens, unless said otherwise.
+pub const LIMIT: Duration = Duration::from_secs(120);
+/// One-way delays between domains: from one town to the other side of the world.
+pub const DELAY: DelayRange = DelayRange {
+    min: Duration::from_millis(5),
+    max: Duration::from_millis(150),
+};
+
+/// What to simulate. The same scenario gives the same run, event by event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// How many nodes, at most [`NODES_MAX`].
+    pub nodes: usize,
+    /// What every random choice comes from.
+    pub seed: u64,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// What stands between domains and the internet.
+    pub nat: NatMix,
+    /// Time within which nodes start, at random moments.
+    pub join_window: Duration,
+    /// Virtual time to converge in once nothing more happens.
+    pub limit: Duration,
+}
+
+impl Scenario {
+    /// `nodes` public nodes on a network without faults.
+    pub fn new(nodes: usize, seed: u64) -> Self {
+        Scenario {
+            nodes: nodes.clamp(1, NODES_MAX),
+            seed,
+            faults: Faults::none(),
+            nat: NatMix::public(),
+            join_window: JOIN_WINDOW,
+            limit: LIMIT,
+        }
+    }
+
+    /// The command that repeats this run.
+    pub fn command(&self) -> String {
+        let mut command = format!(
+            "cargo xtask sim --nodes {} --seed {}",
+            self.nodes, self.seed
+        );
+        let mut option = |name: &str, value: String| {
+            command.push_str(&format!(" --{name} {value}"));
+        };
+        if !self.faults.is_none() {
+            option("faults", self.faults.to_string());
+        }
+        if self.nat != NatMix::public() {
+            option("nat", self.nat.to_string());
+        }
+        if self.join_window != JOIN_WINDOW {
+            option("join-window", print_duration(self.join_window));
+        }
+        if self.limit != LIMIT {
+            option("seconds", self.limit.as_secs().to_string());
+        }
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_names_what_differs_from_the_defaults() {
+        let mut scenario = Scenario::new(200, 7);
+        assert_eq!(scenario.command(), "cargo xtask sim --nodes 200 --seed 7");
+        scenario.faults = "loss=5%,kill=20%".parse().unwrap();
+        scenario.nat = "none,symmetric=2".parse().unwrap();
+        scenario.limit = Duration::from_secs(60);
+        assert_eq!(
+            scenario.command(),
+            "cargo xtask sim --nodes 200 --seed 7 --faults loss=5%,kill=20% \
+             --nat none,symmetric=2 --seconds 60"
+        );
+    }
+}

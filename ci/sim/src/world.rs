@@ -1,0 +1,511 @@
+//! Hosts, the network between them and virtual time: the loop that everything runs in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use serde::Serialize;
+use wow_overlay::Rng;
+use wow_overlay::id::NodeId;
+use wow_overlay::time::Instant;
+
+use crate::guests::{Arrival, Book};
+use crate::machine::{Machine, Notice, Population, Start, VirtualAddresses};
+use crate::network::{Flight, HostId, Network};
+use crate::queue::Queue;
+use crate::trace::Trace;
+
+/// Deadlines a machine may let pass within one instant before it counts as stuck.
+const DEADLINES_PER_INSTANT_MAX: u32 = 1000;
+/// Violations kept; a run that has this many needs no more.
+const VIOLATIONS_MAX: usize = 20;
+
+/// Something that must never happen, and did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Violation {
+    /// When, in seconds of virtual time.
+    pub at_s: f64,
+    /// Which rule.
+    pub rule: &'static str,
+    /// The particulars.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {:.3} s: {}: {}", self.at_s, self.rule, self.detail)
+    }
+}
+
+/// What a host has sent and received.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Meter {
+    /// Datagrams handed to the network.
+    pub datagrams: u64,
+    /// Their bytes, without UDP and IP headers.
+    pub bytes: u64,
+}
+
+/// Guest packets by their fate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GuestTallies {
+    /// Handed to a node.
+    pub sent: u64,
+    /// Delivered intact.
+    pub delivered: u64,
+    /// Delivered more than once.
+    pub duplicates: u64,
+}
+
+struct Host<M> {
+    machine: Option<M>,
+    /// How often it was started: timers of earlier lives are void.
+    life: u32,
+    armed: Option<Instant>,
+    fired: (Instant, u32),
+    started: Option<Instant>,
+    join_took: Option<Duration>,
+    meter: Meter,
+}
+
+enum Event {
+    Start(HostId),
+    Arrive { flight: Flight, datagram: Vec<u8> },
+    Timer { host: HostId, life: u32 },
+}
+
+/// A whole simulated pool.
+pub struct World<P: Population> {
+    now: Instant,
+    rng: Rng,
+    queue: Queue<Event>,
+    network: Network,
+    population: P,
+    hosts: Vec<Host<P::Machine>>,
+    by_id: BTreeMap<NodeId, HostId>,
+    seeds: Vec<HostId>,
+    book: Book,
+    guest: GuestTallies,
+    guest_delays: Vec<f64>,
+    notices: Vec<(HostId, Notice)>,
+    trace: Trace,
+    events: u64,
+    violations: Vec<Violation>,
+}
+
+impl<P: Population> World<P> {
+    /// `hosts` hosts, none started; the first `seeds` of them are where the others join.
+    pub fn new(mut rng: Rng, network: Network, population: P, hosts: usize, seeds: usize) -> Self {
+        let ids = (0..hosts).map(|n| HostId(n as u32));
+        World {
+            now: Instant::ZERO,
+            rng: rng.fork(),
+            queue: Queue::new(),
+            network,
+            by_id: ids
+                .clone()
+                .map(|host| (population.id(host), host))
+                .collect(),
+            population,
+            hosts: ids
+                .map(|_| Host {
+                    machine: None,
+                    life: 0,
+                    armed: None,
+                    fired: (Instant::ZERO, 0),
+                    started: None,
+                    join_took: None,
+                    meter: Meter::default(),
+                })
+                .collect(),
+            seeds: (0..seeds).map(|n| HostId(n as u32)).collect(),
+            book: Book::default(),
+            guest: GuestTallies::default(),
+            guest_delays: Vec::new(),
+            notices: Vec::new(),
+            trace: Trace::new(),
+            events: 0,
+            violations: Vec::new(),
+        }
+    }
+
+    /// The virtual time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The network, to change its conditions.
+    pub fn network_mut(&mut self) -> &mut Network {
+        &mut self.network
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Boots `host`'s node at `at`.
+    pub fn start_at(&mut self, at: Instant, host: HostId) {
+        self.queue.push(at, Event::Start(host));
+    }
+
+    /// Lets everything happen that is due until `until`, and makes that the time.
+    pub fn run_until(&mut self, until: Instant) {
+        while let Some((at, event)) = self.queue.pop_until(until) {
+            self.now = at;
+            self.events += 1;
+            match event {
+                Event::Start(host) => self.start(host),
+                Event::Arrive { flight, datagram } => self.arrive(flight, datagram),
+                Event::Timer { host, life } => self.fire(host, life),
+            }
+            if self.violations.len() >= VIOLATIONS_MAX {
+                break;
+            }
+        }
+        self.now = until;
+    }
+
+    /// The node of `host` is gone, without a word.
+    pub fn kill(&mut self, host: HostId) {
+        let target = &mut self.hosts[host.index()];
+        target.machine = None;
+        target.armed = None;
+        self.trace.word(0x6b);
+        self.trace.word(u64::from(host.0));
+    }
+
+    /// The node of `host` says goodbye, and is gone.
+    pub fn stop(&mut self, host: HostId) {
+        let now = self.now;
+        if let Some(machine) = &mut self.hosts[host.index()].machine {
+            machine.leave(now);
+            self.drain(host);
+        }
+        self.kill(host);
+    }
+
+    /// Hands a guest packet to `from`'s node, for `to`. Returns its number in the book, if there
+    /// is such a node.
+    pub fn send_guest(&mut self, from: HostId, to: HostId, v6: bool, length: usize) -> Option<u64> {
+        let machine = self.hosts[from.index()].machine.as_mut()?;
+        let source = self.population.addresses(from);
+        let target = (to, self.population.addresses(to));
+        let (number, packet) = self.book.write(self.now, source, target, v6, length);
+        self.guest.sent += 1;
+        machine.handle_guest_packet(self.now, &packet);
+        self.drain(from);
+        Some(number)
+    }
+
+    /// Whether guest packet `number` has arrived.
+    pub fn has_arrived(&self, number: u64) -> bool {
+        self.book.has_arrived(number)
+    }
+
+    /// Lets `from`'s node look up an address.
+    pub fn lookup(&mut self, from: HostId, address: IpAddr) -> Option<u64> {
+        let now = self.now;
+        let machine = self.hosts[from.index()].machine.as_mut()?;
+        let token = machine.lookup(now, address);
+        self.drain(from);
+        Some(token)
+    }
+
+    /// Lets `from`'s node ping another.
+    pub fn ping(&mut self, from: HostId, to: HostId) -> Option<u64> {
+        let now = self.now;
+        let target = self.population.id(to);
+        let machine = self.hosts[from.index()].machine.as_mut()?;
+        let token = machine.ping(now, target);
+        self.drain(from);
+        Some(token)
+    }
+
+    /// Everything nodes have told since the last call.
+    pub fn take_notices(&mut self) -> Vec<(HostId, Notice)> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Records that a rule was broken.
+    pub fn violate(&mut self, rule: &'static str, detail: String) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(Violation {
+                at_s: self.now.as_micros() as f64 / 1e6,
+                rule,
+                detail,
+            });
+        }
+    }
+
+    /// The rules broken so far.
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// The hosts whose nodes run, in order.
+    pub fn live(&self) -> impl Iterator<Item = HostId> + '_ {
+        self.machines().map(|(host, _)| host)
+    }
+
+    /// The nodes that run.
+    pub fn machines(&self) -> impl Iterator<Item = (HostId, &P::Machine)> + '_ {
+        self.hosts.iter().enumerate().filter_map(|(n, host)| {
+            let machine = host.machine.as_ref()?;
+            Some((HostId(n as u32), machine))
+        })
+    }
+
+    /// Whether `host`'s node runs.
+    pub fn is_live(&self, host: HostId) -> bool {
+        self.hosts[host.index()].machine.is_some()
+    }
+
+    /// Every host.
+    pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<P> {
+        (0..self.hosts.len()).map(|n| HostId(n as u32))
+    }
+
+    /// The hosts where others join.
+    pub fn seeds(&self) -> &[HostId] {
+        &self.seeds
+    }
+
+    /// The position of `host`'s node.
+    pub fn id(&self, host: HostId) -> NodeId {
+        self.population.id(host)
+    }
+
+    /// The virtual addresses of `host`'s node.
+    pub fn addresses(&self, host: HostId) -> VirtualAddresses {
+        self.population.addresses(host)
+    }
+
+    /// Whose node has position `id`.
+    pub fn host_of(&self, id: NodeId) -> Option<HostId> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// How long each first join took, in milliseconds.
+    pub fn join_times_ms(&self) -> Vec<f64> {
+        let took = self.hosts.iter().filter_map(|host| host.join_took);
+        took.map(|took| took.as_secs_f64() * 1e3).collect()
+    }
+
+    /// What each host has sent.
+    pub fn meters(&self) -> impl Iterator<Item = Meter> + '_ {
+        self.hosts.iter().map(|host| host.meter)
+    }
+
+    /// Guest packets by their fate.
+    pub fn guest_tallies(&self) -> GuestTallies {
+        self.guest
+    }
+
+    /// How long each delivered guest packet took, in milliseconds.
+    pub fn guest_delays_ms(&self) -> &[f64] {
+        &self.guest_delays
+    }
+
+    /// The hash of everything so far.
+    pub fn trace(&self) -> u64 {
+        self.trace.value()
+    }
+
+    /// Events handled so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    fn start(&mut self, host: HostId) {
+        let mut rng_seed = [0; 32];
+        self.rng.fill(&mut rng_seed[..]);
+        let others = self.seeds.iter().filter(|seed| **seed != host);
+        let seeds: Vec<SocketAddr> = others
+            .map(|seed| self.network.local_address(*seed))
+            .collect();
+        let machine = self.population.start(Start {
+            host,
+            local: self.network.local_address(host),
+            seeds,
+            rng_seed,
+            now: self.now,
+        });
+        let target = &mut self.hosts[host.index()];
+        target.machine = Some(machine);
+        target.life += 1;
+        target.armed = None;
+        target.started.get_or_insert(self.now);
+        self.trace.word(0x73);
+        self.trace.word(u64::from(host.0));
+        self.drain(host);
+    }
+
+    fn arrive(&mut self, flight: Flight, mut datagram: Vec<u8>) {
+        let Some(host) = self.network.receive(self.now, &flight) else {
+            return;
+        };
+        let Some(machine) = &mut self.hosts[host.index()].machine else {
+            return;
+        };
+        self.trace.time(self.now);
+        self.trace.word(u64::from(host.0));
+        self.trace.bytes(&datagram);
+        machine.handle_datagram(self.now, SocketAddr::V4(flight.from), &mut datagram);
+        machine.recycle(datagram);
+        self.drain(host);
+    }
+
+    fn fire(&mut self, host: HostId, life: u32) {
+        let now = self.now;
+        let target = &mut self.hosts[host.index()];
+        let Some(machine) = &mut target.machine else {
+            return;
+        };
+        if target.life != life || target.armed != Some(now) {
+            return;
+        }
+        target.armed = None;
+        let Some((deadline, reason)) = machine.next_deadline() else {
+            return;
+        };
+        if deadline <= now {
+            let (instant, count) = target.fired;
+            target.fired = (now, if instant == now { count + 1 } else { 1 });
+            if target.fired.1 > DEADLINES_PER_INSTANT_MAX {
+                let detail = format!("node {host:?}: deadline `{reason}` never moves on");
+                self.kill(host);
+                self.violate("deadlines progress", detail);
+                return;
+            }
+            machine.handle_deadline(now);
+        }
+        self.drain(host);
+    }
+
+    /// Takes everything out of a machine after it was touched, and arms its timer.
+    fn drain(&mut self, host: HostId) {
+        let target = &mut self.hosts[host.index()];
+        let Some(machine) = &mut target.machine else {
+            return;
+        };
+        while let Some(outgoing) = machine.poll_transmit() {
+            target.meter.datagrams += 1;
+            target.meter.bytes += outgoing.datagram.len() as u64;
+            let Some((flight, times)) = self.network.send(self.now, host, outgoing.to) else {
+                machine.recycle(outgoing.datagram);
+                continue;
+            };
+            let [first, second] = times;
+            if let Some(at) = second {
+                let datagram = outgoing.datagram.clone();
+                self.queue.push(at, Event::Arrive { flight, datagram });
+            }
+            if let Some(at) = first {
+                let datagram = outgoing.datagram;
+                self.queue.push(at, Event::Arrive { flight, datagram });
+            }
+        }
+        let mut packets = Vec::new();
+        while let Some(packet) = machine.poll_guest_packet() {
+            packets.push(packet);
+        }
+        while let Some(notice) = machine.poll_notice() {
+            self.notices.push((host, notice));
+        }
+        if target.join_took.is_none()
+            && let (Some(started), Some(joined)) = (target.started, machine.joined_at())
+        {
+            target.join_took = Some(joined - started);
+        }
+        if let Some((deadline, _)) = machine.next_deadline() {
+            let deadline = deadline.max(self.now);
+            // A timer that is armed too early finds out when it fires; one too late cannot.
+            if target.armed.is_none_or(|armed| deadline < armed) {
+                target.armed = Some(deadline);
+                let life = target.life;
+                self.queue.push(deadline, Event::Timer { host, life });
+            }
+        }
+        for packet in packets {
+            self.judge(host, &packet);
+        }
+    }
+
+    fn judge(&mut self, host: HostId, packet: &[u8]) {
+        match self.book.read(self.now, host, packet) {
+            Arrival::Delivered(delay) => {
+                self.guest.delivered += 1;
+                self.guest_delays.push(delay.as_secs_f64() * 1e3);
+            }
+            Arrival::Again => self.guest.duplicates += 1,
+            Arrival::Misdelivered { meant_for } => self.violate(
+                "guest packets reach their destination only",
+                format!("{host:?} got one meant for {meant_for:?}"),
+            ),
+            Arrival::Altered => self.violate(
+                "guest packets arrive as sent",
+                format!("{host:?} got one that was altered"),
+            ),
+            Arrival::Unknown => self.violate(
+                "guest packets arrive as sent",
+                format!("{host:?} got one that nobody sent"),
+            ),
+        }
+    }
+
+    /// `count` different hosts out of those that run, at random, but never the last seed that
+    /// does: without one nobody could come back.
+    pub fn draw_live(&mut self, count: usize) -> Vec<HostId> {
+        let mut live: Vec<HostId> = self.live().collect();
+        let live_seeds = self.seeds.iter().filter(|seed| self.is_live(**seed));
+        let mut seeds_left = live_seeds.count();
+        let mut drawn = Vec::new();
+        while drawn.len() < count && !live.is_empty() {
+            let host = live.swap_remove(self.rng.random_range(0..live.len()));
+            if self.seeds.contains(&host) {
+                if seeds_left <= 1 {
+                    continue;
+                }
+                seeds_left -= 1;
+            }
+            drawn.push(host);
+        }
+        drawn
+    }
+
+    /// `count` pairs of different hosts that run.
+    pub fn draw_pairs(&mut self, count: usize) -> Vec<(HostId, HostId)> {
+        let live: Vec<HostId> = self.live().collect();
+        if live.len() < 2 {
+            return Vec::new();
+        }
+        let mut pairs = Vec::with_capacity(count);
+        while pairs.len() < count {
+            let from = live[self.rng.random_range(0..live.len())];
+            let to = live[self.rng.random_range(0..live.len())];
+            if from != to {
+                pairs.push((from, to));
+            }
+        }
+        pairs
+    }
+
+    /// `count` different domains at random.
+    pub fn draw_domains(&mut self, count: usize) -> BTreeSet<usize> {
+        let mut domains: Vec<usize> = (0..self.network.domains()).collect();
+        let mut drawn = BTreeSet::new();
+        while drawn.len() < count && !domains.is_empty() {
+            drawn.insert(domains.swap_remove(self.rng.random_range(0..domains.len())));
+        }
+        drawn
+    }
+
+    /// A moment between now and `window` from now.
+    pub fn draw_moment(&mut self, window: Duration) -> Instant {
+        let micros = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
+        self.now + Duration::from_micros(self.rng.random_range(0..=micros))
+    }
+}
