@@ -1,0 +1,188 @@
+//! Records: one AEAD over each packet, header as associated data, counter as nonce.
+//!
+//! No buffers of its own and no lock: sealing appends to the caller's buffer and takes `&self`, so
+//! several cores can seal for one peer; opening works inside the datagram.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+use super::cipher::CipherSuite;
+use super::replay::{ReplayError, ReplayWindow};
+use crate::wire::outer::{
+    self, MAC_BYTES, Outer, OuterError, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES,
+};
+
+/// No record has this number or a higher one: past it a session is dead, rekeyed or not. Sixteen
+/// times [`REKEY_AFTER_RECORDS`](super::REKEY_AFTER_RECORDS).
+pub const RECORD_LIMIT: u64 = 1 << 40;
+
+/// Why a record could not be sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// The session has used up its record numbers; it must be replaced.
+    #[error("session has sealed its last record")]
+    Exhausted,
+    /// The plaintext is longer than the cipher admits (gigabytes).
+    #[error("plaintext too long for one record")]
+    TooLong,
+}
+
+/// Why a record did not open. None of these moves the replay window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// No record at all.
+    #[error(transparent)]
+    Malformed(#[from] OuterError),
+    /// A datagram, but of another kind.
+    #[error("not a record")]
+    NotARecord,
+    /// A record of another session.
+    #[error("record of another session")]
+    WrongReceiver,
+    /// A number that no honest sender reaches.
+    #[error("record number beyond the session's limit")]
+    CounterLimit,
+    /// Seen before, or too old to tell.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// Not sealed by the peer, or altered on the way.
+    #[error("record does not authenticate")]
+    Forged,
+}
+
+/// Seals records to one peer; shared between threads.
+pub struct Sealer {
+    key: LessSafeKey,
+    remote_index: u32,
+    next: AtomicU64,
+}
+
+impl Sealer {
+    pub(super) fn new(suite: CipherSuite, key: &[u8; 32], remote_index: u32) -> Self {
+        Sealer {
+            key: record_key(suite, key),
+            remote_index,
+            next: AtomicU64::new(0),
+        }
+    }
+
+    /// Appends one record to `out` (which keeps what it holds, and grows by the plaintext's length
+    /// and [`RECORD_OVERHEAD_BYTES`]) and returns its number. The plaintext is `parts` in sequence.
+    /// On an error `out` is as it was.
+    pub fn seal(&self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<u64, SealError> {
+        // Only uniqueness matters, which the read-modify-write gives under any ordering.
+        let counter = self
+            .next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                (next < RECORD_LIMIT).then_some(next + 1)
+            })
+            .map_err(|_| SealError::Exhausted)?;
+        let header = outer::record_header(self.remote_index, counter);
+        let start = out.len();
+        let plaintext: usize = parts.iter().map(|part| part.len()).sum();
+        out.reserve(plaintext + RECORD_OVERHEAD_BYTES);
+        out.extend_from_slice(&header);
+        for part in parts {
+            out.extend_from_slice(part);
+        }
+        let sealed = self.key.seal_in_place_separate_tag(
+            nonce(counter),
+            Aad::from(header),
+            &mut out[start + RECORD_HEADER_BYTES..],
+        );
+        match sealed {
+            Ok(tag) => {
+                out.extend_from_slice(tag.as_ref());
+                Ok(counter)
+            }
+            Err(_) => {
+                out.truncate(start);
+                Err(SealError::TooLong)
+            }
+        }
+    }
+
+    /// How many records have been sealed.
+    pub fn sealed_count(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+}
+
+/// Opens records from one peer.
+pub struct Opener {
+    key: LessSafeKey,
+    local_index: u32,
+    window: ReplayWindow,
+}
+
+impl Opener {
+    pub(super) fn new(suite: CipherSuite, key: &[u8; 32], local_index: u32) -> Self {
+        Opener {
+            key: record_key(suite, key),
+            local_index,
+            window: ReplayWindow::default(),
+        }
+    }
+
+    /// Opens the record that `datagram` is, and returns its plaintext, which lies inside it. On
+    /// [`OpenError::Forged`] the datagram's content is undefined; on other errors it is untouched.
+    pub fn open<'d>(&mut self, datagram: &'d mut [u8]) -> Result<&'d mut [u8], OpenError> {
+        let Outer::Record(record) = Outer::parse(datagram)? else {
+            return Err(OpenError::NotARecord);
+        };
+        if record.receiver_index() != self.local_index {
+            return Err(OpenError::WrongReceiver);
+        }
+        let counter = record.counter();
+        if counter >= RECORD_LIMIT {
+            return Err(OpenError::CounterLimit);
+        }
+        self.window.check(counter)?;
+        let (header, sealed) = datagram.split_at_mut(RECORD_HEADER_BYTES);
+        let plaintext = self
+            .key
+            .open_in_place(nonce(counter), Aad::from(&*header), sealed)
+            .map_err(|_| OpenError::Forged)?;
+        self.window.commit(counter);
+        Ok(plaintext)
+    }
+
+    /// The highest record number that has opened; `None` before the first.
+    pub fn highest(&self) -> Option<u64> {
+        self.window.highest()
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer")
+            .field("remote_index", &self.remote_index)
+            .field("sealed", &self.sealed_count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opener")
+            .field("local_index", &self.local_index)
+            .field("highest", &self.highest())
+            .finish_non_exhaustive()
+    }
+}
+
+fn record_key(suite: CipherSuite, key: &[u8; 32]) -> LessSafeKey {
+    let key = UnboundKey::new(suite.algorithm(), key).expect("both ciphers take a 256-bit key");
+    LessSafeKey::new(key)
+}
+
+/// Each direction has its own key, so the counter alone makes a nonce unique.
+fn nonce(counter: u64) -> Nonce {
+    let mut nonce = [0; NONCE_LEN];
+    nonce[NONCE_LEN - 8..].copy_from_slice(&counter.to_be_bytes());
+    Nonce::assume_unique_for_key(nonce)
+}
+
+const _: () = assert!(RECORD_OVERHEAD_BYTES == RECORD_HEADER_BYTES + MAC_BYTES);
