@@ -1,1 +1,267 @@
-//! The node: the facade that the daemon and the simulator drive.
+//! The node: the sans-IO facade that the daemon and the simulator drive.
+//!
+//! # Contract
+//!
+//! Hand in what happens (`handle_*`) and what is wished (commands), each with the time. After every
+//! such call drain [`Node::poll_transmit`], [`Node::poll_guest_packet`] and [`Node::poll_event`] in
+//! that order, then arm one timer for [`Node::next_deadline`] and call [`Node::handle_deadline`]
+//! when it is due. Buffers given back by [`Node::recycle`] are used again.
+//!
+//! A node never reads a clock or draws from the system: the same seed and the same calls give the
+//! same bytes.
+
+mod api;
+mod counters;
+mod directory;
+mod guest;
+mod handshake;
+mod liveness;
+mod lookup;
+mod maintenance;
+mod wall_clock;
+mod neighbourhood;
+mod peer;
+mod report;
+pub mod ring;
+mod routing;
+mod traffic;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use rand::{RngExt, SeedableRng};
+
+use crate::Rng;
+use crate::id::NodeId;
+use crate::membership::{Addresses, Certificate, Identity, PoolFacts};
+use crate::session::{CipherPreference, Gate, StaticKey};
+use crate::time::{Instant, UnixTime};
+use crate::wire::message::Contact;
+
+pub use api::{DownReason, Event, PingId, QueryId, ResolveError, Target, Transmit};
+pub use counters::Counters;
+pub use guest::GUEST_MTU;
+pub use peer::Traffic;
+pub use report::{LinkKind, PathInfo, PeerInfo};
+pub use ring::Neighbours;
+
+use directory::Directory;
+use guest::Waiting;
+use handshake::Handshakes;
+use lookup::Lookups;
+use wall_clock::WallClock;
+use neighbourhood::Neighbourhood;
+use peer::Peer;
+
+/// Peers a node has sessions with, at most.
+pub const PEERS_MAX: usize = 512;
+/// Datagrams, guest packets or events that wait to be polled; the caller drains after each call.
+const OUTBOX_MAX: usize = 4096;
+/// Buffers kept for reuse.
+const SPARE_BUFFERS_MAX: usize = 64;
+
+/// What a node is made of.
+pub struct Config {
+    /// Its keys.
+    pub identity: Identity,
+    /// Its certificate, for these keys.
+    pub certificate: Certificate,
+    /// The pool it belongs to.
+    pub pool: PoolFacts,
+    /// Underlay addresses of nodes to join by.
+    pub seeds: Vec<SocketAddr>,
+    /// Seeds every random choice. Must be unpredictable in production.
+    pub rng_seed: [u8; 32],
+    /// The wall clock at the time given to [`Node::new`].
+    pub wall: UnixTime,
+    /// The ciphers to offer, best first on this machine.
+    pub ciphers: CipherPreference,
+}
+
+/// One member of a pool. See the module's documentation for how to drive it.
+pub struct Node {
+    id: NodeId,
+    static_key: StaticKey,
+    certificate: Certificate,
+    pool: PoolFacts,
+    addresses: Addresses,
+    ciphers: CipherPreference,
+    rng: Rng,
+    wall: WallClock,
+    gate: Gate,
+    peers: BTreeMap<NodeId, Peer>,
+    handshakes: Handshakes,
+    ring: Neighbourhood,
+    lookups: Lookups,
+    directory: Directory,
+    waiting: Waiting,
+    host_candidates: Vec<SocketAddr>,
+    reflexive: VecDeque<SocketAddr>,
+    transmits: VecDeque<Transmit>,
+    guest_packets: VecDeque<Vec<u8>>,
+    events: VecDeque<Event>,
+    housekeeping_due: Instant,
+    spare: Vec<Vec<u8>>,
+    counters: Counters,
+}
+
+impl Node {
+    /// A node that begins to join its pool at `now`.
+    pub fn new(config: Config, now: Instant) -> Node {
+        let mut rng = Rng::from_seed(config.rng_seed);
+        let id = config.identity.node_id();
+        let addresses = Addresses::of(&config.pool, &config.certificate);
+        let gate = Gate::new(config.pool.key.as_bytes(), &mut rng, now);
+        let mut node = Node {
+            id,
+            static_key: StaticKey::new(
+                *config.identity.static_secret(),
+                config.identity.static_public(),
+            ),
+            certificate: config.certificate,
+            pool: config.pool,
+            addresses,
+            ciphers: config.ciphers,
+            wall: WallClock::new(now, config.wall),
+            gate,
+            peers: BTreeMap::new(),
+            handshakes: Handshakes::default(),
+            ring: Neighbourhood::new(now, &mut rng),
+            lookups: Lookups::default(),
+            directory: Directory::default(),
+            waiting: Waiting::default(),
+            host_candidates: Vec::new(),
+            reflexive: VecDeque::new(),
+            transmits: VecDeque::new(),
+            guest_packets: VecDeque::new(),
+            events: VecDeque::new(),
+            housekeeping_due: now,
+            spare: Vec::new(),
+            counters: Counters::default(),
+            rng,
+        };
+        node.set_seeds(now, config.seeds);
+        node
+    }
+
+    /// The node's position.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The virtual addresses of the node's guest.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The node's own certificate.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// Whether the node has its place in the ring: linked to its nearest neighbours, as far as
+    /// anybody who was asked knows.
+    pub fn is_joined(&self) -> bool {
+        self.ring.is_joined()
+    }
+
+    /// When the node first had its place in the ring.
+    pub fn joined_at(&self) -> Option<Instant> {
+        self.ring.joined_at()
+    }
+
+    /// The nearest nodes on both sides that the node has sessions with.
+    pub fn near_neighbours(&self) -> Neighbours {
+        self.ring.near.clone()
+    }
+
+    /// How many nodes the ring seems to have.
+    pub fn size_estimate(&self) -> f64 {
+        ring::estimate_size(self.id, &self.ring.near)
+    }
+
+    /// What the node counted since it was made.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The next datagram for the underlay.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next IP packet for the guest.
+    pub fn poll_guest_packet(&mut self) -> Option<Vec<u8>> {
+        self.guest_packets.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Gives a polled buffer back for reuse.
+    pub fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_BUFFERS_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        self.spare
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(2048))
+    }
+
+    fn transmit(&mut self, to: SocketAddr, datagram: Vec<u8>) {
+        if self.transmits.len() >= OUTBOX_MAX {
+            self.counters.drop_full += 1;
+            self.recycle(datagram);
+            return;
+        }
+        self.counters.datagrams_out += 1;
+        self.counters.bytes_out += datagram.len() as u64;
+        self.transmits.push_back(Transmit { to, datagram });
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.len() < OUTBOX_MAX {
+            self.events.push_back(event);
+        } else {
+            self.counters.drop_full += 1;
+        }
+    }
+
+    fn token(&mut self) -> u64 {
+        self.rng.random()
+    }
+
+    /// The peers in a session with us.
+    fn established(&self) -> BTreeSet<NodeId> {
+        let established = self.peers.iter().filter(|(_, peer)| peer.is_established());
+        established.map(|(id, _)| *id).collect()
+    }
+
+    /// The addresses to offer to others, best first.
+    fn own_candidates(&self) -> Vec<SocketAddr> {
+        let mut own: Vec<SocketAddr> = Vec::new();
+        for candidate in self.reflexive.iter().chain(&self.host_candidates) {
+            if !own.contains(candidate) {
+                own.push(*candidate);
+            }
+        }
+        own.truncate(crate::wire::message::CANDIDATES_MAX);
+        own
+    }
+
+    fn own_contact(&self) -> Contact {
+        let mut candidates = self.own_candidates();
+        candidates.truncate(4);
+        Contact {
+            id: self.id,
+            static_key: self.static_key.public(),
+            candidates,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The types that cross the facade.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::id::NodeId;
+use crate::membership::Certificate;
+
+use super::report::PathInfo;
+
+/// A datagram to send over UDP.
+#[derive(Debug)]
+pub struct Transmit {
+    /// Its destination.
+    pub to: SocketAddr,
+    /// Its payload; give the buffer back with [`Node::recycle`](super::Node::recycle).
+    pub datagram: Vec<u8>,
+}
+
+/// Names an outstanding [`Node::resolve`](super::Node::resolve).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueryId(pub(super) u64);
+
+/// Names an outstanding [`Node::ping`](super::Node::ping).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PingId(pub(super) u64);
+
+/// What to resolve to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A node by its identifier.
+    Id(NodeId),
+    /// A node by its name.
+    Name(String),
+    /// The holder of a virtual IPv4 address.
+    V4(Ipv4Addr),
+    /// The holder of a virtual IPv6 address.
+    V6(Ipv6Addr),
+}
+
+/// Why a target was not resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The node responsible for the target knows no holder.
+    #[error("no such node in the pool")]
+    Unknown,
+    /// Nobody answered.
+    #[error("no answer from the pool")]
+    TimedOut,
+    /// Too many questions are open.
+    #[error("too many lookups at once")]
+    Busy,
+}
+
+/// Why a peer is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DownReason {
+    /// No path to it works any more.
+    Unreachable,
+    /// It said that it leaves the pool.
+    Left,
+    /// Neither side needs the link any more.
+    Unneeded,
+    /// Its certificate is past its validity.
+    Expired,
+}
+
+/// What the node's owner may want to know.
+#[derive(Debug)]
+pub enum Event {
+    /// The node has its place in the ring.
+    Joined,
+    /// The node lost its last neighbour and tries its seeds again.
+    Isolated,
+    /// A session with a peer is up.
+    PeerUp {
+        /// The peer.
+        id: NodeId,
+        /// Its certified name.
+        name: String,
+    },
+    /// A peer is gone.
+    PeerDown {
+        /// The peer.
+        id: NodeId,
+        /// Why.
+        reason: DownReason,
+    },
+    /// The answer to [`Node::resolve`](super::Node::resolve).
+    Resolved {
+        /// The question.
+        query: QueryId,
+        /// The node's verified certificate.
+        result: Result<Certificate, ResolveError>,
+    },
+    /// The answer to [`Node::ping`](super::Node::ping).
+    Pong {
+        /// The question.
+        ping: PingId,
+        /// From the request to the answer.
+        rtt: Duration,
+        /// Nodes that forwarded the request: 0 on a direct path.
+        hops: u8,
+        /// The path in use to the target.
+        path: PathInfo,
+    },
+    /// A [`Node::ping`](super::Node::ping) had no answer.
+    PingTimeout {
+        /// The question.
+        ping: PingId,
+    },
+    /// Another node holds one of our addresses too.
+    AddressConflict {
+        /// The other holder.
+        with: NodeId,
+        /// The address.
+        address: Ipv4Addr,
+    },
+}

@@ -1,0 +1,67 @@
+//! What a node counts: traffic, and every reason for which something was dropped.
+
+use serde::Serialize;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Monotonic counts since the node was made.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Every counter with its name, in the order of declaration.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Datagrams handed in from the underlay.
+    datagrams_in,
+    /// Datagrams handed out to the underlay.
+    datagrams_out,
+    /// Bytes of the datagrams in.
+    bytes_in,
+    /// Bytes of the datagrams out.
+    bytes_out,
+    /// Guest packets sent to peers.
+    guest_out,
+    /// Guest packets received from peers and handed to the guest.
+    guest_in,
+    /// Frames forwarded for other nodes.
+    forwarded,
+    /// Handshakes completed.
+    handshakes,
+    /// Sessions replaced by fresh ones.
+    rekeys,
+    /// Paths found dead.
+    paths_lost,
+    /// Peers lost: every path dead.
+    peers_lost,
+    /// Dropped: a datagram that does not parse.
+    drop_malformed,
+    /// Dropped: a handshake without the pool's MAC, or beyond the load limit.
+    drop_gate,
+    /// Dropped: a handshake that failed or carried a refused certificate.
+    drop_handshake,
+    /// Dropped: a record for a session that does not exist.
+    drop_unknown_session,
+    /// Dropped: a record that is forged, replayed or too old.
+    drop_record,
+    /// Dropped: a frame or message that does not decode.
+    drop_message,
+    /// Dropped: a routed frame that no link brings closer.
+    drop_no_route,
+    /// Dropped: a routed frame that crossed too many links.
+    drop_hops,
+    /// Dropped: a guest packet that is no IP packet, or to or from an address it may not use.
+    drop_guest_invalid,
+    /// Dropped: a guest packet to an address nobody has.
+    drop_guest_unresolved,
+    /// Dropped: a table or queue was full.
+    drop_full,
+}

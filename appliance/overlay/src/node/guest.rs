@@ -1,0 +1,207 @@
+//! The guest's IP packets: whom they go to, and which ones may come in.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use crate::id::NodeId;
+use crate::time::Instant;
+use crate::wire::frame;
+use crate::wire::message::{Contact, Key};
+
+use super::handshake::Goal;
+use super::{Node, OUTBOX_MAX};
+
+/// Largest IP packet taken from the guest, in bytes: what IPv6 requires of any link. With the
+/// overlay's headers it stays below an Ethernet frame, relayed links included.
+pub const GUEST_MTU: usize = 1280;
+/// How long a link is kept for traffic that has ceased.
+pub(super) const ON_DEMAND_IDLE: Duration = Duration::from_secs(60);
+/// Packets that wait for one address, and addresses that are waited for.
+const WAITING_PACKETS_MAX: usize = 32;
+const WAITING_ADDRESSES_MAX: usize = 128;
+
+#[derive(Default)]
+struct Queue {
+    holder: Option<NodeId>,
+    packets: VecDeque<Vec<u8>>,
+}
+
+/// Packets to addresses whose holder is being looked for or reached.
+#[derive(Default)]
+pub(super) struct Waiting {
+    queues: BTreeMap<IpAddr, Queue>,
+}
+
+impl Waiting {
+    /// The holder of an address was found.
+    pub(super) fn resolved(&mut self, key: &Key, holder: NodeId) {
+        let address = match key {
+            Key::V4(v4) => IpAddr::V4(*v4),
+            Key::V6(v6) => IpAddr::V6(*v6),
+            Key::Id(_) | Key::Name(_) => return,
+        };
+        if let Some(queue) = self.queues.get_mut(&address) {
+            queue.holder = Some(holder);
+        }
+    }
+
+    /// A holder could not be reached.
+    pub(super) fn remove(&mut self, holder: NodeId) {
+        self.queues.retain(|_, queue| queue.holder != Some(holder));
+    }
+}
+
+impl Node {
+    /// Takes one IP packet from the guest, of at most [`GUEST_MTU`] bytes.
+    pub fn handle_guest_packet(&mut self, now: Instant, packet: &[u8]) {
+        let Some((source, destination)) = addresses_of(packet) else {
+            self.counters.drop_guest_invalid += 1;
+            return;
+        };
+        let own = self.holds(source);
+        if !own || packet.len() > GUEST_MTU || !self.is_in_pool(destination) {
+            self.counters.drop_guest_invalid += 1;
+            return;
+        }
+        if let Some(id) = self.peer_holding(destination) {
+            self.send_guest(now, id, packet);
+            return;
+        }
+        let waiting = self.waiting.queues.len();
+        let queue = match self.waiting.queues.get_mut(&destination) {
+            Some(queue) => queue,
+            None if waiting < WAITING_ADDRESSES_MAX => {
+                self.waiting.queues.entry(destination).or_default()
+            }
+            None => {
+                self.counters.drop_full += 1;
+                return;
+            }
+        };
+        if queue.packets.len() >= WAITING_PACKETS_MAX {
+            // The oldest is the one its sender has given up first.
+            queue.packets.pop_front();
+            self.counters.drop_full += 1;
+        }
+        queue.packets.push_back(packet.to_vec());
+        if queue.holder.is_none() {
+            self.seek_holder(now, Key::from(destination));
+        }
+    }
+
+    fn send_guest(&mut self, now: Instant, id: NodeId, packet: &[u8]) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.last_guest = Some(now);
+        }
+        self.counters.guest_out += 1;
+        self.send_traffic(now, id, &[&[frame::GUEST], packet]);
+    }
+
+    /// Takes a packet that a peer's guest sent to ours.
+    pub(super) fn handle_peer_packet(&mut self, now: Instant, from: NodeId, packet: &[u8]) {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        let addressed = addresses_of(packet);
+        let (v4, v6) = (peer.addresses.v4, peer.addresses.v6);
+        let valid = addressed.is_some_and(|(source, _)| source == v4 || source == v6);
+        peer.last_guest = Some(now);
+        let ours = addressed.is_some_and(|(_, destination)| self.holds(destination));
+        if !valid || !ours {
+            self.counters.drop_guest_invalid += 1;
+            return;
+        }
+        if self.guest_packets.len() >= OUTBOX_MAX {
+            self.counters.drop_full += 1;
+            return;
+        }
+        self.counters.guest_in += 1;
+        let mut buffer = self.buffer();
+        buffer.extend_from_slice(packet);
+        self.guest_packets.push_back(buffer);
+    }
+
+    /// Reaches for a node that something waits for.
+    pub(super) fn reach(&mut self, now: Instant, contact: Contact, agent: Option<NodeId>) {
+        let id = contact.id;
+        if self.peers.get(&id).is_some_and(|p| p.is_established()) {
+            self.flush_waiting(now, id);
+        } else {
+            self.begin_handshake(now, Goal::Contact { contact, agent });
+        }
+    }
+
+    /// Sends what waited for a session with a peer.
+    pub(super) fn flush_waiting(&mut self, now: Instant, id: NodeId) {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let held = [IpAddr::V4(peer.addresses.v4), IpAddr::V6(peer.addresses.v6)];
+        for address in held {
+            let Some(queue) = self.waiting.queues.remove(&address) else {
+                continue;
+            };
+            for packet in queue.packets {
+                self.send_guest(now, id, &packet);
+            }
+        }
+        self.send_echoes(now, id);
+    }
+
+    /// Drops what waited for an address that nobody has.
+    pub(super) fn drop_unresolved(&mut self, _now: Instant, key: &Key) {
+        let address = match key {
+            Key::V4(v4) => IpAddr::V4(*v4),
+            Key::V6(v6) => IpAddr::V6(*v6),
+            Key::Id(_) | Key::Name(_) => return,
+        };
+        if let Some(queue) = self.waiting.queues.remove(&address) {
+            self.counters.drop_guest_unresolved += queue.packets.len() as u64;
+        }
+    }
+
+    fn holds(&self, address: IpAddr) -> bool {
+        address == self.addresses.v4 || address == self.addresses.v6
+    }
+
+    fn is_in_pool(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => {
+                let range = self.pool.range;
+                range.contains(&v4) && v4 != range.network() && v4 != range.broadcast()
+            }
+            IpAddr::V6(v6) => self.pool.v6_range().contains(&v6),
+        }
+    }
+
+    fn peer_holding(&self, address: IpAddr) -> Option<NodeId> {
+        let holds = |peer: &super::Peer| {
+            peer.is_established()
+                && (address == peer.addresses.v4 || address == peer.addresses.v6)
+        };
+        let held = self.peers.iter().find(|(_, peer)| holds(peer));
+        held.map(|(id, _)| *id)
+    }
+}
+
+/// Source and destination of an IP packet.
+fn addresses_of(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let header: &[u8; 20] = packet.first_chunk()?;
+            let at = |i: usize| Ipv4Addr::new(header[i], header[i + 1], header[i + 2], header[i + 3]);
+            Some((at(12).into(), at(16).into()))
+        }
+        6 => {
+            let header: &[u8; 40] = packet.first_chunk()?;
+            let source: [u8; 16] = header[8..24].try_into().ok()?;
+            let destination: [u8; 16] = header[24..40].try_into().ok()?;
+            Some((
+                Ipv6Addr::from(source).into(),
+                Ipv6Addr::from(destination).into(),
+            ))
+        }
+        _ => None,
+    }
+}

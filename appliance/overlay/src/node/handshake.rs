@@ -1,0 +1,566 @@
+//! Handshakes: begun towards seeds and contacts, answered, and turned into sessions.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use crate::id::NodeId;
+use crate::membership::{Addresses, Certificate};
+use crate::session::{Accepted, Finished, Initiator, PendingResponder, Responder, Session, Verdict};
+use crate::time::Instant;
+use crate::wire::frame::Body;
+use crate::wire::message::{Contact, Control, Hello, Message};
+use crate::wire::outer::Outer;
+
+use super::api::Event;
+use super::peer::{LiveSession, Peer, SESSIONS_MAX, Via};
+use super::traffic::Source;
+use super::{Node, PEERS_MAX};
+
+/// Handshakes of our own under way at once.
+const ATTEMPTS_MAX: usize = 64;
+/// XX handshakes that wait for their last message.
+const PENDING_MAX: usize = 128;
+/// How long such a one waits.
+const PENDING_LIFETIME: Duration = Duration::from_secs(5);
+/// Answered handshakes remembered, to answer a copy alike.
+const ANSWERED_MAX: usize = 64;
+/// Direct addresses that one handshake is sent to, beside the overlay.
+const DIRECT_TARGETS_MAX: usize = 4;
+/// When an unanswered handshake is sent again, counted from the sending before.
+const RETRIES: [Duration; 6] = [
+    Duration::from_millis(250),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1200),
+    Duration::from_millis(1600),
+    Duration::from_millis(2000),
+];
+
+/// Whose a session index is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A handshake of our own.
+    Attempt,
+    /// An XX handshake that waits for its last message.
+    Pending,
+    /// A session with this peer.
+    Peer(NodeId),
+}
+
+/// Whom a handshake is for.
+#[derive(Clone, Debug)]
+pub(super) enum Goal {
+    /// Whoever answers at a seed's address.
+    Seed(SocketAddr),
+    /// A known node; `agent` is a node that has a link to it.
+    Contact {
+        contact: Contact,
+        agent: Option<NodeId>,
+    },
+}
+
+struct Attempt {
+    initiator: Initiator,
+    goal: Goal,
+    begun: Instant,
+    sent: usize,
+    due: Instant,
+}
+
+struct Pending {
+    responder: PendingResponder,
+    begun: Instant,
+}
+
+struct Answered {
+    init: Vec<u8>,
+    response: Vec<u8>,
+    at: Instant,
+}
+
+/// The handshakes under way, and the index that says whose a session is.
+#[derive(Default)]
+pub(super) struct Handshakes {
+    owners: BTreeMap<u32, Owner>,
+    attempts: BTreeMap<u32, Attempt>,
+    pending: BTreeMap<u32, Pending>,
+    answered: VecDeque<Answered>,
+}
+
+impl Handshakes {
+    pub(super) fn owner(&self, index: u32) -> Option<Owner> {
+        self.owners.get(&index).copied()
+    }
+
+    pub(super) fn release(&mut self, index: u32) {
+        self.owners.remove(&index);
+    }
+
+    /// Whether a handshake with `id` is under way.
+    pub(super) fn is_reaching(&self, id: NodeId) -> bool {
+        self.attempts.values().any(
+            |attempt| matches!(&attempt.goal, Goal::Contact { contact, .. } if contact.id == id),
+        )
+    }
+
+    /// Whether a handshake with a seed's address is under way.
+    pub(super) fn is_reaching_seed(&self, address: SocketAddr) -> bool {
+        let seed = |attempt: &Attempt| matches!(attempt.goal, Goal::Seed(to) if to == address);
+        self.attempts.values().any(seed)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let attempts = self.attempts.values().map(|attempt| attempt.due);
+        let pending = self.pending.values().map(|p| p.begun + PENDING_LIFETIME);
+        attempts.chain(pending).min()
+    }
+}
+
+impl Node {
+    fn fresh_index(&mut self) -> u32 {
+        loop {
+            let index = self.rng.random();
+            if !self.handshakes.owners.contains_key(&index) {
+                return index;
+            }
+        }
+    }
+
+    fn hello(&self, observed: Option<SocketAddr>) -> Vec<u8> {
+        let hello = Hello {
+            certificate: self.certificate.bytes().to_vec(),
+            candidates: self.own_candidates(),
+            observed,
+        };
+        let mut bytes = Vec::with_capacity(640);
+        hello.encode(&mut bytes);
+        bytes
+    }
+
+    /// Begins a handshake, unless one for the same goal is under way.
+    pub(super) fn begin_handshake(&mut self, now: Instant, goal: Goal) {
+        let under_way = match &goal {
+            Goal::Seed(address) => self.handshakes.is_reaching_seed(*address),
+            Goal::Contact { contact, .. } => {
+                contact.id == self.id || self.handshakes.is_reaching(contact.id)
+            }
+        };
+        if under_way {
+            return;
+        }
+        if self.handshakes.attempts.len() >= ATTEMPTS_MAX {
+            self.counters.drop_full += 1;
+            return;
+        }
+        let index = self.fresh_index();
+        let remote_static = match &goal {
+            Goal::Seed(_) => None,
+            Goal::Contact { contact, .. } => Some(contact.static_key),
+        };
+        let payload = self.hello(None);
+        let initiator = Initiator::start(
+            &mut self.rng,
+            &self.static_key,
+            self.pool.key.as_bytes(),
+            self.ciphers,
+            remote_static,
+            index,
+            &payload,
+        );
+        let Ok(initiator) = initiator else {
+            // A key that no handshake works with: the contact is a lie.
+            self.counters.drop_handshake += 1;
+            return;
+        };
+        self.handshakes.owners.insert(index, Owner::Attempt);
+        self.handshakes.attempts.insert(
+            index,
+            Attempt {
+                initiator,
+                goal,
+                begun: now,
+                sent: 0,
+                due: now,
+            },
+        );
+        self.send_attempt(now, index);
+    }
+
+    fn send_attempt(&mut self, now: Instant, index: u32) {
+        let Some(attempt) = self.handshakes.attempts.get_mut(&index) else {
+            return;
+        };
+        attempt.due = now + RETRIES[attempt.sent.min(RETRIES.len() - 1)];
+        attempt.sent += 1;
+        let datagram = attempt.initiator.datagram().to_vec();
+        match attempt.goal.clone() {
+            Goal::Seed(address) => self.transmit(address, datagram),
+            Goal::Contact { contact, agent } => {
+                let active = self
+                    .peers
+                    .get(&contact.id)
+                    .and_then(|peer| peer.active().map(|path| path.remote));
+                let targets: Vec<_> = match active {
+                    Some(remote) => vec![remote],
+                    None => contact.candidates.clone(),
+                };
+                for remote in targets.into_iter().take(DIRECT_TARGETS_MAX) {
+                    self.transmit(remote, datagram.clone());
+                }
+                if active.is_none() {
+                    let header = self.header_to(contact.id, agent, Body::Datagram);
+                    self.originate(now, header, &datagram);
+                }
+            }
+        }
+    }
+
+    /// Sends what is due again and gives up what was never answered.
+    pub(super) fn maintain_handshakes(&mut self, now: Instant) {
+        let late = |pending: &Pending| pending.begun + PENDING_LIFETIME <= now;
+        let stale = self.handshakes.pending.iter().filter(|(_, p)| late(p));
+        for index in stale.map(|(index, _)| *index).collect::<Vec<_>>() {
+            self.handshakes.pending.remove(&index);
+            self.handshakes.release(index);
+        }
+        let due = self.handshakes.attempts.iter();
+        let due: Vec<_> = due
+            .filter(|(_, attempt)| attempt.due <= now)
+            .map(|(index, attempt)| (*index, attempt.sent))
+            .collect();
+        for (index, sent) in due {
+            if sent < RETRIES.len() {
+                self.send_attempt(now, index);
+                continue;
+            }
+            self.handshakes.release(index);
+            if let Some(attempt) = self.handshakes.attempts.remove(&index) {
+                self.on_unreachable(now, attempt.goal);
+            }
+        }
+    }
+
+    /// Takes a handshake message; `datagram` is known to parse as one.
+    pub(super) fn handle_handshake(&mut self, now: Instant, source: Source, datagram: &[u8]) {
+        match self.gate.check(now, &source_bytes(source), datagram) {
+            Verdict::Pass => {}
+            Verdict::Cookie(reply) => {
+                self.counters.drop_gate += 1;
+                return self.reply(now, source, reply);
+            }
+            Verdict::Drop(_) => {
+                self.counters.drop_gate += 1;
+                return;
+            }
+        }
+        let done = match Outer::parse(datagram) {
+            Ok(Outer::Init(_)) => self.accept(now, source, datagram),
+            Ok(Outer::Response(_)) => self.finish(now, source, datagram),
+            Ok(Outer::Final(_)) => self.accept_final(now, source, datagram),
+            Ok(Outer::Cookie(_)) => self.take_cookie(now, datagram),
+            Ok(Outer::Record(_)) | Err(_) => None,
+        };
+        if done.is_none() {
+            self.counters.drop_handshake += 1;
+        }
+    }
+
+    /// Answers `source` with a handshake message by the way it came.
+    fn reply(&mut self, now: Instant, source: Source, datagram: Vec<u8>) {
+        match source {
+            Source::Direct(remote) => self.transmit(remote, datagram),
+            Source::Overlay { from, agent, .. } => {
+                let header = self.header_to(from, agent, Body::Datagram);
+                self.originate(now, header, &datagram);
+                self.recycle(datagram);
+            }
+        }
+    }
+
+    fn take_cookie(&mut self, now: Instant, datagram: &[u8]) -> Option<()> {
+        let Ok(Outer::Cookie(cookie)) = Outer::parse(datagram) else {
+            return None;
+        };
+        let index = cookie.receiver;
+        let attempt = self.handshakes.attempts.get_mut(&index)?;
+        attempt.initiator.on_cookie(&cookie).ok()?;
+        self.send_attempt(now, index);
+        Some(())
+    }
+
+    fn accept(&mut self, now: Instant, source: Source, datagram: &[u8]) -> Option<()> {
+        let answered = &self.handshakes.answered;
+        if let Some(copy) = answered.iter().find(|answered| answered.init == datagram) {
+            let response = copy.response.clone();
+            self.reply(now, source, response);
+            return Some(());
+        }
+        let Ok(Outer::Init(init)) = Outer::parse(datagram) else {
+            return None;
+        };
+        let index = self.fresh_index();
+        let payload = self.hello(source.address());
+        let accepted = Responder::accept(
+            &mut self.rng,
+            &self.static_key,
+            self.pool.key.as_bytes(),
+            self.ciphers,
+            &init,
+            index,
+            &payload,
+            now,
+        )
+        .ok()?;
+        let response = match accepted {
+            Accepted::Established {
+                response,
+                session,
+                remote_static,
+                payload,
+            } => {
+                let (certificate, hello) = self.verify(now, &payload, remote_static)?;
+                let id = certificate.node_id();
+                self.admit(now, certificate)?;
+                self.install(now, id, index, session, false);
+                self.greet(now, id, source, &hello);
+                response
+            }
+            Accepted::Pending {
+                response,
+                responder,
+            } => {
+                if self.handshakes.pending.len() >= PENDING_MAX {
+                    self.counters.drop_full += 1;
+                    return None;
+                }
+                self.handshakes.owners.insert(index, Owner::Pending);
+                let pending = Pending {
+                    responder,
+                    begun: now,
+                };
+                self.handshakes.pending.insert(index, pending);
+                response
+            }
+        };
+        if self.handshakes.answered.len() >= ANSWERED_MAX {
+            self.handshakes.answered.pop_front();
+        }
+        self.handshakes.answered.push_back(Answered {
+            init: datagram.to_vec(),
+            response: response.clone(),
+            at: now,
+        });
+        self.reply(now, source, response);
+        Some(())
+    }
+
+    fn accept_final(&mut self, now: Instant, source: Source, datagram: &[u8]) -> Option<()> {
+        let Ok(Outer::Final(last)) = Outer::parse(datagram) else {
+            return None;
+        };
+        let index = last.receiver;
+        if matches!(self.handshakes.owner(index), Some(Owner::Peer(_))) {
+            return Some(());
+        }
+        let pending = self.handshakes.pending.get_mut(&index)?;
+        let finished = pending.responder.on_final(&last, now).ok()?;
+        self.handshakes.pending.remove(&index);
+        self.handshakes.release(index);
+        let (certificate, hello) =
+            self.verify(now, &finished.payload, finished.remote_static)?;
+        let id = certificate.node_id();
+        self.admit(now, certificate)?;
+        // The last message proves the initiator's keys.
+        self.install(now, id, index, finished.session, true);
+        self.greet(now, id, source, &hello);
+        Some(())
+    }
+
+    fn finish(&mut self, now: Instant, source: Source, datagram: &[u8]) -> Option<()> {
+        let Ok(Outer::Response(response)) = Outer::parse(datagram) else {
+            return None;
+        };
+        let index = response.receiver;
+        if let Some(Owner::Peer(_)) = self.handshakes.owner(index) {
+            // The same answer by another way.
+            return Some(());
+        }
+        let attempt = self.handshakes.attempts.get_mut(&index)?;
+        let Finished {
+            session,
+            remote_static,
+            payload,
+            final_datagram,
+        } = attempt.initiator.on_response(&response, now).ok()?;
+        let begun = attempt.begun;
+        let was_sent_once = attempt.sent == 1;
+        let goal = attempt.goal.clone();
+        self.handshakes.attempts.remove(&index);
+        self.handshakes.release(index);
+        let (certificate, hello) = self.verify(now, &payload, remote_static)?;
+        let id = certificate.node_id();
+        if let Goal::Contact { contact, .. } = &goal
+            && contact.id != id
+        {
+            return None;
+        }
+        if let Goal::Seed(address) = goal {
+            self.ring.seed_answered(now, address, id);
+        }
+        self.admit(now, certificate)?;
+        if let Some(last) = final_datagram {
+            self.reply(now, source, last);
+        }
+        self.install(now, id, index, session, true);
+        if let (Source::Direct(remote), Some(peer)) = (source, self.peers.get_mut(&id)) {
+            let liveness = peer.adopt(remote, now);
+            if was_sent_once {
+                liveness.sample(now - begun);
+            }
+        }
+        if let Some(observed) = hello.observed {
+            self.learn_reflexive(observed);
+        }
+        self.greet(now, id, source, &hello);
+        Some(())
+    }
+
+    /// Checks what a handshake carried against the keys that it proved.
+    fn verify(
+        &mut self,
+        now: Instant,
+        payload: &[u8],
+        remote_static: [u8; 32],
+    ) -> Option<(Certificate, Hello)> {
+        let hello = Hello::decode(payload).ok()?;
+        let wall = self.wall.at(now);
+        let certificate = match Certificate::verify(&hello.certificate, &self.pool, wall) {
+            Ok(certificate) => certificate,
+            Err(error) => {
+                tracing::debug!(%error, "refused a peer's certificate");
+                return None;
+            }
+        };
+        let proven = certificate.static_key() == remote_static;
+        (proven && certificate.node_id() != self.id).then_some((certificate, hello))
+    }
+
+    /// Makes room for the peer, and an entry, if it has none.
+    fn admit(&mut self, now: Instant, certificate: Certificate) -> Option<()> {
+        let id = certificate.node_id();
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.certificate = certificate;
+            return Some(());
+        }
+        if self.peers.len() >= PEERS_MAX && !self.evict_idle_peer(now) {
+            self.counters.drop_full += 1;
+            return None;
+        }
+        let addresses = Addresses::of(&self.pool, &certificate);
+        self.peers
+            .insert(id, Peer::new(certificate, addresses, now));
+        Some(())
+    }
+
+    fn install(&mut self, now: Instant, id: NodeId, index: u32, session: Session, confirmed: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let first = !peer.is_established();
+        if !first {
+            self.counters.rekeys += 1;
+        }
+        peer.sessions.push(LiveSession {
+            session,
+            confirmed,
+            created: now,
+        });
+        let mut released = Vec::new();
+        while peer.sessions.len() > SESSIONS_MAX {
+            // The oldest that is not the only confirmed one.
+            let confirmed = peer.sessions.iter().filter(|live| live.confirmed).count();
+            let spare = |live: &LiveSession| !live.confirmed || confirmed > 1;
+            let oldest = peer.sessions.iter().position(spare).unwrap_or(0);
+            released.push(peer.sessions.remove(oldest).session.local_index());
+        }
+        for index in released {
+            self.handshakes.release(index);
+        }
+        self.handshakes.owners.insert(index, Owner::Peer(id));
+        self.counters.handshakes += 1;
+        if first && confirmed {
+            self.on_established(now, id);
+        }
+    }
+
+    /// After a handshake: race the peer's candidates and show that we hold the session's keys.
+    fn greet(&mut self, now: Instant, id: NodeId, source: Source, hello: &Hello) {
+        let token = self.token();
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.offer(&hello.candidates);
+        match source {
+            Source::Direct(remote) => peer.offer(&[remote]),
+            Source::Overlay { agent, .. } => peer.agent = agent,
+        }
+        if peer.active().is_none() {
+            peer.start_race(now);
+        }
+        if let Some(liveness) = peer.liveness_mut(source.via()) {
+            liveness.on_probe_sent(token, now);
+        }
+        self.send_control_by(now, id, source.via(), &Control::Probe { token });
+        self.run_race(now, id);
+    }
+
+    /// The first session with a peer is up.
+    pub(super) fn on_established(&mut self, now: Instant, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.since = now;
+        let name = peer.certificate.name().to_string();
+        self.check_conflict(id);
+        self.event(Event::PeerUp { id, name });
+        self.flush_waiting(now, id);
+        self.on_peer_up(now, id);
+    }
+
+    /// Begins a fresh session with a peer over its best path.
+    pub(super) fn rekey(&mut self, now: Instant, id: NodeId) {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let agent = match peer.via() {
+            Via::Overlay => peer.agent,
+            Via::Direct(_) => None,
+        };
+        let contact = peer.contact();
+        self.begin_handshake(now, Goal::Contact { contact, agent });
+    }
+
+    /// Forgets answers that can no longer be asked for.
+    pub(super) fn forget_answered(&mut self, now: Instant) {
+        let lifetime: Duration = RETRIES.iter().sum();
+        let answered = &mut self.handshakes.answered;
+        answered.retain(|answered| answered.at + lifetime > now);
+    }
+}
+
+fn source_bytes(source: Source) -> Vec<u8> {
+    match source {
+        Source::Direct(remote) => {
+            let mut bytes = match remote.ip() {
+                std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
+                std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
+            };
+            bytes.extend(remote.port().to_be_bytes());
+            bytes
+        }
+        Source::Overlay { from, .. } => from.0.to_vec(),
+    }
+}

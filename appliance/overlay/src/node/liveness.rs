@@ -1,0 +1,215 @@
+//! Whether one path still works: round-trip estimation, probing, and when to give up.
+//!
+//! Pure arithmetic on points in time; the caller sends the probes and draws the tokens.
+
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// Unanswered probes in a row after which a path is dead. With 10% loss a round trip, a working
+/// path is given up once in 100,000 probes, and its peer is still there by another.
+const TRIES_MAX: usize = 5;
+/// The round-trip time assumed before one was measured.
+const RTT_INITIAL: Duration = Duration::from_millis(150);
+/// Bounds on the wait for an answer to a probe.
+const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const TIMEOUT_MAX: Duration = Duration::from_millis(1000);
+/// How long traffic may go out without any coming back before the path is questioned.
+const SILENCE_MIN: Duration = Duration::from_millis(300);
+
+/// Smoothed round-trip time and its variation, as in RFC 6298.
+#[derive(Clone, Copy, Debug)]
+struct Rtt {
+    smoothed: Duration,
+    variation: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Try {
+    token: u64,
+    sent: Instant,
+}
+
+/// The state of one path's health.
+#[derive(Clone, Debug)]
+pub(super) struct Liveness {
+    rtt: Option<Rtt>,
+    last_heard: Instant,
+    unanswered_since: Option<Instant>,
+    tries: Vec<Try>,
+}
+
+/// What a path needs now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// Nothing before its deadline.
+    Fine,
+    /// A probe.
+    Probe,
+    /// It does not work any more.
+    Dead,
+}
+
+impl Liveness {
+    pub(super) fn new(now: Instant) -> Self {
+        Liveness {
+            rtt: None,
+            last_heard: now,
+            unanswered_since: None,
+            tries: Vec::new(),
+        }
+    }
+
+    /// The smoothed round-trip time, once measured.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt.map(|rtt| rtt.smoothed)
+    }
+
+    pub(super) fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
+    /// Something authentic came in by this path.
+    pub(super) fn on_heard(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.unanswered_since = None;
+    }
+
+    /// Traffic that deserves some answer went out.
+    pub(super) fn on_sent(&mut self, now: Instant) {
+        self.unanswered_since.get_or_insert(now);
+    }
+
+    /// A probe went out.
+    pub(super) fn on_probe_sent(&mut self, token: u64, now: Instant) {
+        self.tries.push(Try { token, sent: now });
+    }
+
+    /// The answer to a probe came in. Returns whether the probe was this path's.
+    pub(super) fn on_ack(&mut self, token: u64, now: Instant) -> bool {
+        let Some(probe) = self.tries.iter().find(|probe| probe.token == token) else {
+            return false;
+        };
+        self.sample(now - probe.sent);
+        self.tries.clear();
+        self.on_heard(now);
+        true
+    }
+
+    /// Forgets what was learnt about losses, to probe afresh: the network may have changed.
+    pub(super) fn reset(&mut self, now: Instant) {
+        self.tries.clear();
+        self.on_heard(now);
+    }
+
+    /// Doubts the path: it is probed at once.
+    pub(super) fn suspect(&mut self) {
+        self.unanswered_since = Some(Instant::ZERO);
+    }
+
+    /// Whether the path is in doubt: a probe is out, or due.
+    pub(super) fn is_suspect(&self) -> bool {
+        !self.tries.is_empty() || self.unanswered_since == Some(Instant::ZERO)
+    }
+
+    /// Takes a measured round trip into the estimate.
+    pub(super) fn sample(&mut self, measured: Duration) {
+        self.rtt = Some(match self.rtt {
+            None => Rtt {
+                smoothed: measured,
+                variation: measured / 2,
+            },
+            Some(old) => Rtt {
+                smoothed: (old.smoothed * 7 + measured) / 8,
+                variation: (old.variation * 3 + old.smoothed.abs_diff(measured)) / 4,
+            },
+        });
+    }
+
+    /// What to do at `now`, when an idle path is to be probed every `keepalive`.
+    pub(super) fn health(&self, now: Instant, keepalive: Duration) -> Health {
+        if now < self.deadline(keepalive) {
+            Health::Fine
+        } else if self.tries.len() >= TRIES_MAX {
+            Health::Dead
+        } else {
+            Health::Probe
+        }
+    }
+
+    /// When [`Liveness::health`] may change next.
+    pub(super) fn deadline(&self, keepalive: Duration) -> Instant {
+        if let Some(last) = self.tries.last() {
+            return last.sent + self.timeout();
+        }
+        let idle = self.last_heard + keepalive;
+        match self.unanswered_since {
+            Some(since) => idle.min(since + self.silence()),
+            None => idle,
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        let base = match self.rtt {
+            Some(rtt) => rtt.smoothed + rtt.variation * 4,
+            None => RTT_INITIAL * 2,
+        };
+        let doublings = u32::try_from(self.tries.len().saturating_sub(1)).unwrap_or(0);
+        (base.max(TIMEOUT_MIN) * 2u32.pow(doublings.min(4))).min(TIMEOUT_MAX)
+    }
+
+    fn silence(&self) -> Duration {
+        (self.rtt().unwrap_or(RTT_INITIAL) * 3).max(SILENCE_MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEEPALIVE: Duration = Duration::from_secs(5);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    #[test]
+    fn an_idle_path_is_probed_after_the_keepalive_interval() {
+        let path = Liveness::new(at(0));
+        assert_eq!(path.health(at(4999), KEEPALIVE), Health::Fine);
+        assert_eq!(path.health(at(5000), KEEPALIVE), Health::Probe);
+    }
+
+    #[test]
+    fn traffic_without_an_answer_is_questioned_within_a_second() {
+        let mut path = Liveness::new(at(0));
+        path.on_sent(at(1000));
+        assert_eq!(path.health(at(1900), KEEPALIVE), Health::Probe);
+    }
+
+    #[test]
+    fn unanswered_probes_end_a_path_within_six_seconds() {
+        let mut path = Liveness::new(at(0));
+        let mut now = at(5000);
+        for token in 0.. {
+            match path.health(now, KEEPALIVE) {
+                Health::Probe => path.on_probe_sent(token, now),
+                Health::Dead => break,
+                Health::Fine => panic!("woken before the deadline"),
+            }
+            now = path.deadline(KEEPALIVE);
+        }
+        assert!(now - at(5000) < Duration::from_secs(6), "{now}");
+    }
+
+    #[test]
+    fn an_answer_measures_the_round_trip_of_its_own_probe() {
+        let mut path = Liveness::new(at(0));
+        path.on_probe_sent(1, at(5000));
+        path.on_probe_sent(2, at(5300));
+        assert!(!path.on_ack(3, at(5310)));
+        assert!(path.on_ack(2, at(5340)));
+        assert_eq!(path.rtt(), Some(Duration::from_millis(40)));
+        assert!(!path.on_ack(1, at(5350)), "answered once");
+    }
+}

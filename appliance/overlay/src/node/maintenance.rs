@@ -1,0 +1,236 @@
+//! Everything that happens because time passes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::id::NodeId;
+use crate::time::Instant;
+use crate::wire::message::{CANDIDATES_MAX, Control};
+
+use super::Node;
+use super::api::DownReason;
+use super::liveness::Health;
+use super::peer::{Peer, Via};
+
+/// How often an idle path to a near neighbour is probed: what bounds the noticing of its death.
+const KEEPALIVE_NEAR: Duration = Duration::from_secs(5);
+/// How often any other idle path is probed: below the 30 s that impatient NATs keep a mapping.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How often expired sessions, certificates and records are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How long a peer may take to show that it holds a session's keys.
+const CONFIRMATION: Duration = Duration::from_secs(8);
+
+impl Node {
+    /// Replaces the node's own underlay addresses: call it when any interface changes.
+    pub fn set_host_candidates(&mut self, now: Instant, mut local: Vec<SocketAddr>) {
+        local.truncate(CANDIDATES_MAX);
+        if local == self.host_candidates {
+            return;
+        }
+        self.host_candidates = local;
+        // Whatever others saw us as came from the old addresses.
+        self.reflexive.clear();
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for id in peers {
+            self.send_candidates(now, id, false);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                let via = peer.via();
+                if let Some(liveness) = peer.liveness_mut(via) {
+                    liveness.suspect();
+                }
+                peer.start_race(now);
+            }
+        }
+    }
+
+    /// Corrects the wall clock that certificates are judged by.
+    pub fn set_wall_clock(&mut self, now: Instant, wall: crate::time::UnixTime) {
+        self.wall = super::WallClock::new(now, wall);
+    }
+
+    /// Says goodbye to every peer; drain the transmits, then drop the node.
+    pub fn leave(&mut self, now: Instant) {
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for id in peers {
+            self.send_control(now, id, &Control::Bye { leaving: true });
+        }
+    }
+
+    /// When [`Node::handle_deadline`] is to be called next, and what for.
+    pub fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+        let mut next = self.ring.deadline();
+        let others = [
+            (self.handshakes.deadline(), "repeat a handshake"),
+            (self.lookups.deadline(), "repeat a lookup"),
+            (self.directory.deadline(), "publish"),
+            (Some(self.housekeeping_due), "housekeeping"),
+        ];
+        for (due, reason) in others {
+            if let Some(due) = due {
+                next = next.min((due, reason));
+            }
+        }
+        for (id, peer) in &self.peers {
+            let keepalive = self.keepalive(*id);
+            let probe = peer.liveness().deadline(keepalive);
+            next = next.min((probe, "probe a path"));
+            for path in &peer.paths {
+                next = next.min((path.liveness.deadline(keepalive), "probe a path"));
+            }
+            if let Some(race) = peer.race_deadline() {
+                next = next.min((race, "race candidates"));
+            }
+        }
+        Some(next)
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_deadline(&mut self, now: Instant) {
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for id in peers {
+            self.maintain_peer(now, id);
+        }
+        self.maintain_handshakes(now);
+        self.maintain_lookups(now);
+        self.maintain_ring(now);
+        if self.housekeeping_due <= now {
+            self.housekeeping_due = now + HOUSEKEEPING;
+            self.keep_house(now);
+        }
+        self.maintain_directory(now);
+    }
+
+    fn keepalive(&self, id: NodeId) -> Duration {
+        if self.ring.near.contains(id) {
+            KEEPALIVE_NEAR
+        } else {
+            KEEPALIVE
+        }
+    }
+
+    fn maintain_peer(&mut self, now: Instant, id: NodeId) {
+        self.run_race(now, id);
+        let keepalive = self.keepalive(id);
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let mut vias: Vec<_> = peer.paths.iter().map(|p| Via::Direct(p.remote)).collect();
+        if peer.active().is_none() {
+            vias.push(Via::Overlay);
+        }
+        for via in vias {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                return;
+            };
+            let Some(liveness) = peer.liveness_mut(via) else {
+                continue;
+            };
+            match (liveness.health(now, keepalive), via) {
+                (Health::Fine, _) => {}
+                (Health::Probe, _) => self.probe(now, id, via),
+                (Health::Dead, Via::Direct(remote)) => self.lose_path(now, id, remote),
+                (Health::Dead, Via::Overlay) => {
+                    return self.drop_peer(now, id, DownReason::Unreachable);
+                }
+            }
+        }
+    }
+
+    fn probe(&mut self, now: Instant, id: NodeId, via: Via) {
+        let token = self.token();
+        if let Some(liveness) = self
+            .peers
+            .get_mut(&id)
+            .and_then(|peer| peer.liveness_mut(via))
+        {
+            liveness.on_probe_sent(token, now);
+        }
+        self.send_control_by(now, id, via, &Control::Probe { token });
+    }
+
+    fn lose_path(&mut self, now: Instant, id: NodeId, remote: SocketAddr) {
+        self.counters.paths_lost += 1;
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.drop_path(remote);
+        if peer.active().is_some() {
+            return;
+        }
+        // The overlay carries on while the peer is looked for at all its addresses again.
+        peer.start_race(now);
+        self.probe(now, id, Via::Overlay);
+        self.send_candidates(now, id, true);
+        self.run_race(now, id);
+    }
+
+    /// Probes a peer's candidates, when a round is due.
+    pub(super) fn run_race(&mut self, now: Instant, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        for remote in peer.race_round(now) {
+            if !self.host_candidates.contains(&remote) {
+                self.probe_candidate(now, id, remote);
+            }
+        }
+    }
+
+    fn keep_house(&mut self, now: Instant) {
+        let wall = self.wall.at(now);
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for id in peers {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            let released = drop_old_sessions(peer, now);
+            let empty = peer.sessions.is_empty();
+            let expired = peer.certificate.not_after() < wall;
+            let due = peer.sending().is_some_and(|live| live.session.rekey_due(now));
+            for index in released {
+                self.handshakes.release(index);
+            }
+            if empty {
+                self.drop_peer(now, id, DownReason::Unreachable);
+            } else if expired {
+                self.drop_peer(now, id, DownReason::Expired);
+            } else if self.is_unneeded(now, id) {
+                self.send_control(now, id, &Control::Bye { leaving: false });
+                self.drop_peer(now, id, DownReason::Unneeded);
+            } else if due {
+                self.rekey(now, id);
+            }
+        }
+        self.tell_needs(now);
+        self.forget_answered(now);
+    }
+
+    /// Tells peers whose need of a link has changed without the ring changing.
+    fn tell_needs(&mut self, now: Instant) {
+        if !self.is_joined() {
+            return;
+        }
+        let peers: Vec<_> = self.established().into_iter().collect();
+        for id in peers {
+            let needed = self.needs_link(now, id);
+            let told = self.peers.get(&id).and_then(|peer| peer.told_wanted);
+            if told != Some(needed) {
+                self.announce_to(now, id, false);
+            }
+        }
+    }
+}
+
+fn drop_old_sessions(peer: &mut Peer, now: Instant) -> Vec<u32> {
+    let mut released = Vec::new();
+    peer.sessions.retain(|live| {
+        let unproven = !live.confirmed && now - live.created > CONFIRMATION;
+        let keep = !unproven && !live.session.expired(now);
+        if !keep {
+            released.push(live.session.local_index());
+        }
+        keep
+    });
+    released
+}

@@ -1,0 +1,453 @@
+//! A node's place in the ring: joining, stabilisation, far links, and the healing of both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::seq::IteratorRandom;
+
+use crate::Rng;
+use crate::id::NodeId;
+use crate::time::Instant;
+use crate::wire::message::{Contact, Control, SIDE_MAX};
+
+use super::api::{DownReason, Event};
+use super::handshake::Goal;
+use super::ring::{self, NEAR_PER_SIDE, Neighbours};
+use super::{Node, PEERS_MAX};
+
+/// Contacts heard of that are remembered; the farthest are forgotten first.
+const KNOWN_MAX: usize = 96;
+/// Seeds that are tried.
+const SEEDS_MAX: usize = 32;
+/// How long a node that could not be reached is not tried again on hearsay.
+const SUSPICION: Duration = Duration::from_secs(20);
+/// Neighbours are told of a change after this, so that several changes make one message.
+const ANNOUNCE_DELAY: Duration = Duration::from_millis(20);
+/// Neighbours are told what has not changed this often.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(15);
+/// First and longest time between two looks for one's own neighbourhood.
+const LOOKUP_FIRST: Duration = Duration::from_secs(1);
+const LOOKUP_LONGEST: Duration = Duration::from_secs(30);
+/// How often far links are counted.
+const FAR_INTERVAL: Duration = Duration::from_secs(4);
+/// First and longest time between two tries of a seed while isolated.
+const SEED_FIRST: Duration = Duration::from_millis(500);
+const SEED_LONGEST: Duration = Duration::from_secs(30);
+/// How often a joined node visits a seed, to find a ring beside its own; in a large ring less
+/// often, so that a seed has no more than about three visits a second.
+const SEED_VISIT: Duration = Duration::from_secs(60);
+/// A link is not dropped as unneeded before this age.
+const LINK_GRACE: Duration = Duration::from_secs(15);
+
+struct Known {
+    contact: Contact,
+    agent: NodeId,
+}
+
+struct Seed {
+    address: SocketAddr,
+    node: Option<NodeId>,
+    due: Instant,
+    pause: Duration,
+}
+
+/// What a node knows of the ring around it.
+pub(super) struct Neighbourhood {
+    /// The nearest peers, two a side.
+    pub near: Neighbours,
+    /// Peers chosen as far links.
+    pub far: BTreeSet<NodeId>,
+    known: BTreeMap<NodeId, Known>,
+    suspects: BTreeMap<NodeId, Instant>,
+    seeds: Vec<Seed>,
+    looked_up: bool,
+    joined_at: Option<Instant>,
+    joined: bool,
+    announce_due: Option<Instant>,
+    announce_next: Instant,
+    lookup_due: Instant,
+    lookup_pause: Duration,
+    far_due: Instant,
+}
+
+impl Neighbourhood {
+    pub(super) fn new(now: Instant, rng: &mut Rng) -> Self {
+        Neighbourhood {
+            near: Neighbours::default(),
+            far: BTreeSet::new(),
+            known: BTreeMap::new(),
+            suspects: BTreeMap::new(),
+            seeds: Vec::new(),
+            looked_up: false,
+            joined_at: None,
+            joined: false,
+            announce_due: None,
+            announce_next: now + jitter(ANNOUNCE_INTERVAL, rng),
+            lookup_due: now + LOOKUP_FIRST,
+            lookup_pause: LOOKUP_FIRST,
+            far_due: now + jitter(FAR_INTERVAL, rng),
+        }
+    }
+
+    pub(super) fn is_joined(&self) -> bool {
+        self.joined
+    }
+
+    pub(super) fn joined_at(&self) -> Option<Instant> {
+        self.joined_at
+    }
+
+    /// A seed's address turned out to be this node.
+    pub(super) fn seed_answered(&mut self, now: Instant, address: SocketAddr, node: NodeId) {
+        for seed in &mut self.seeds {
+            if seed.address == address {
+                seed.node = Some(node);
+                seed.pause = SEED_FIRST;
+                seed.due = now + SEED_VISIT;
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> (Instant, &'static str) {
+        let announce = self.announce_due.unwrap_or(self.announce_next);
+        let mut next = (announce.min(self.announce_next), "tell neighbours");
+        let seeds = self.seeds.iter().map(|seed| (seed.due, "try a seed"));
+        let others = [
+            (self.lookup_due, "look up the neighbourhood"),
+            (self.far_due, "count far links"),
+        ];
+        for other in seeds.chain(others) {
+            next = next.min(other);
+        }
+        next
+    }
+}
+
+/// `span`, give or take a fifth, so that nodes do not act in step.
+pub(super) fn jitter(span: Duration, rng: &mut Rng) -> Duration {
+    span.mul_f64(0.8 + 0.4 * rng.random::<f64>())
+}
+
+impl Node {
+    /// Replaces the seeds to join by.
+    pub fn set_seeds(&mut self, now: Instant, mut seeds: Vec<SocketAddr>) {
+        seeds.truncate(SEEDS_MAX);
+        let old = std::mem::take(&mut self.ring.seeds);
+        for address in seeds {
+            let known = old.iter().find(|seed| seed.address == address);
+            self.ring.seeds.push(Seed {
+                address,
+                node: known.and_then(|seed| seed.node),
+                due: known.map_or(now, |seed| seed.due),
+                pause: SEED_FIRST,
+            });
+        }
+    }
+
+    /// Takes in nodes that `agent` has links to.
+    pub(super) fn learn_contacts(
+        &mut self,
+        now: Instant,
+        contacts: impl Iterator<Item = Contact>,
+        agent: NodeId,
+    ) {
+        for contact in contacts {
+            if contact.id == self.id || self.ring.suspects.contains_key(&contact.id) {
+                continue;
+            }
+            self.ring.known.insert(contact.id, Known { contact, agent });
+        }
+        while self.ring.known.len() > KNOWN_MAX {
+            let centre = self.id;
+            let ids = self.ring.known.keys().copied();
+            if let Some(farthest) = ids.max_by_key(|id| centre.distance(*id)) {
+                self.ring.known.remove(&farthest);
+            }
+        }
+        self.stabilise(now);
+    }
+
+    /// Brings the links in line with the ring: finds the nearest nodes and reaches for them.
+    pub(super) fn stabilise(&mut self, now: Instant) {
+        let linked = self.established();
+        let near = ring::nearest(self.id, &linked, NEAR_PER_SIDE);
+        if near != self.ring.near {
+            self.ring.near = near;
+            self.ring.announce_due.get_or_insert(now + ANNOUNCE_DELAY);
+            self.ring.lookup_pause = LOOKUP_FIRST;
+            let soon = now + LOOKUP_FIRST;
+            self.ring.lookup_due = self.ring.lookup_due.min(soon);
+        }
+        let mut heard_of = linked.clone();
+        heard_of.extend(self.ring.known.keys());
+        let wanted = ring::nearest(self.id, &heard_of, NEAR_PER_SIDE);
+        let missing: BTreeSet<_> = wanted.iter().filter(|id| !linked.contains(id)).collect();
+        for id in &missing {
+            if let Some(known) = self.ring.known.get(id) {
+                let goal = Goal::Contact {
+                    contact: known.contact.clone(),
+                    agent: Some(known.agent),
+                };
+                self.begin_handshake(now, goal);
+            }
+        }
+        self.judge_joined(now, &wanted, &linked);
+    }
+
+    fn judge_joined(&mut self, now: Instant, wanted: &Neighbours, linked: &BTreeSet<NodeId>) {
+        if linked.is_empty() {
+            if std::mem::take(&mut self.ring.joined) {
+                self.event(Event::Isolated);
+            }
+            self.ring.looked_up = false;
+            for seed in &mut self.ring.seeds {
+                seed.due = seed.due.min(now + seed.pause);
+            }
+            return;
+        }
+        let nearest = [wanted.left.first(), wanted.right.first()];
+        let in_place = nearest.into_iter().flatten().all(|id| linked.contains(id));
+        if !self.ring.joined && self.ring.looked_up && in_place {
+            self.ring.joined = true;
+            self.ring.joined_at.get_or_insert(now);
+            self.event(Event::Joined);
+            self.publish(now);
+        }
+    }
+
+    pub(super) fn on_peer_up(&mut self, now: Instant, id: NodeId) {
+        self.ring.suspects.remove(&id);
+        self.ring.known.remove(&id);
+        self.stabilise(now);
+        self.announce_to(now, id, true);
+        if !self.ring.joined {
+            // Each new link may know the place better than the last one did.
+            self.look_up_neighbourhood(now, self.id, Some(id));
+        }
+    }
+
+    /// Our own neighbourhood was answered for.
+    pub(super) fn on_neighbourhood(&mut self, now: Instant, contacts: Vec<Contact>, from: NodeId) {
+        self.ring.looked_up = true;
+        self.learn_contacts(now, contacts.into_iter(), from);
+    }
+
+    /// A far target's neighbourhood was answered for: the closest node becomes a far link.
+    pub(super) fn on_far_target(&mut self, now: Instant, closest: Contact) {
+        let id = closest.id;
+        if id == self.id || self.ring.far.len() >= ring::FAR_MAX {
+            return;
+        }
+        self.ring.far.insert(id);
+        if !self.peers.contains_key(&id) {
+            let goal = Goal::Contact {
+                contact: closest,
+                agent: None,
+            };
+            self.begin_handshake(now, goal);
+        }
+    }
+
+    /// A handshake was never answered.
+    pub(super) fn on_unreachable(&mut self, now: Instant, goal: Goal) {
+        match goal {
+            Goal::Seed(address) => {
+                let rng = &mut self.rng;
+                for seed in &mut self.ring.seeds {
+                    if seed.address == address {
+                        seed.due = now + jitter(seed.pause, rng);
+                        seed.pause = (seed.pause * 2).min(SEED_LONGEST);
+                    }
+                }
+            }
+            Goal::Contact { contact, .. } => {
+                if !self.peers.contains_key(&contact.id) {
+                    self.suspect(now, contact.id);
+                    self.waiting.remove(contact.id);
+                    self.stabilise(now);
+                }
+            }
+        }
+    }
+
+    fn suspect(&mut self, now: Instant, id: NodeId) {
+        self.ring.known.remove(&id);
+        self.ring.far.remove(&id);
+        if self.ring.suspects.len() < PEERS_MAX {
+            self.ring.suspects.insert(id, now + SUSPICION);
+        }
+    }
+
+    /// Removes a peer and closes the gap it leaves.
+    pub(super) fn drop_peer(&mut self, now: Instant, id: NodeId, reason: DownReason) {
+        let Some(peer) = self.peers.remove(&id) else {
+            return;
+        };
+        for live in &peer.sessions {
+            self.handshakes.release(live.session.local_index());
+        }
+        self.ring.far.remove(&id);
+        if reason == DownReason::Unneeded {
+            let agent = self.ring.near.iter().next().unwrap_or(id);
+            let contact = peer.contact();
+            self.ring.known.insert(id, Known { contact, agent });
+        } else {
+            self.suspect(now, id);
+        }
+        if reason == DownReason::Unreachable {
+            self.counters.peers_lost += 1;
+        }
+        if peer.is_established() {
+            self.event(Event::PeerDown { id, reason });
+        }
+        self.stabilise(now);
+    }
+
+    /// Begins again with a peer that closed a link we still need.
+    pub(super) fn relink(&mut self, now: Instant, id: NodeId) {
+        let Some(contact) = self.peers.get(&id).map(|peer| peer.contact()) else {
+            return;
+        };
+        let agent = self.peers.get(&id).and_then(|peer| peer.agent);
+        self.drop_peer(now, id, DownReason::Unneeded);
+        self.begin_handshake(now, Goal::Contact { contact, agent });
+    }
+
+    /// Whether we keep the link to a peer for our own ends.
+    pub(super) fn needs_link(&self, now: Instant, id: NodeId) -> bool {
+        !self.ring.joined
+            || self.ring.near.contains(id)
+            || self.ring.far.contains(&id)
+            || self.peers.get(&id).is_some_and(|peer| {
+                peer.last_guest
+                    .is_some_and(|last| now - last < super::guest::ON_DEMAND_IDLE)
+            })
+    }
+
+    /// Whether the link may be dropped: neither side needs it, and it is not just being made.
+    pub(super) fn is_unneeded(&self, now: Instant, id: NodeId) -> bool {
+        !self.needs_link(now, id)
+            && self
+                .peers
+                .get(&id)
+                .is_some_and(|peer| !peer.remote_wants && now - peer.since > LINK_GRACE)
+    }
+
+    /// Drops the least useful link to make room. Returns whether there was one.
+    pub(super) fn evict_idle_peer(&mut self, now: Instant) -> bool {
+        let idle = self.peers.iter().filter(|(id, _)| {
+            !self.ring.near.contains(**id) && !self.ring.far.contains(*id)
+        });
+        let oldest = idle.min_by_key(|(_, peer)| (peer.is_established(), peer.last_heard()));
+        let Some(id) = oldest.map(|(id, _)| *id) else {
+            return false;
+        };
+        self.send_control(now, id, &Control::Bye { leaving: false });
+        self.drop_peer(now, id, DownReason::Unneeded);
+        true
+    }
+
+    /// Tells one peer who our neighbours are and whether we need it.
+    pub(super) fn announce_to(&mut self, now: Instant, id: NodeId, reply: bool) {
+        let wanted = self.needs_link(now, id);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.told_wanted = Some(wanted);
+        }
+        let (left, right) = self.neighbour_contacts(&[id]);
+        let message = Control::Neighbours {
+            left,
+            right,
+            wanted,
+            reply,
+        };
+        self.send_control(now, id, &message);
+    }
+
+    /// The nearest peers on both sides as contacts, without `except`.
+    pub(super) fn neighbour_contacts(&self, except: &[NodeId]) -> (Vec<Contact>, Vec<Contact>) {
+        let mut linked = self.established();
+        for id in except {
+            linked.remove(id);
+        }
+        let around = ring::nearest(self.id, &linked, SIDE_MAX);
+        let contacts = |ids: &[NodeId]| {
+            let peers = ids.iter().filter_map(|id| self.peers.get(id));
+            peers.map(|peer| peer.contact()).collect::<Vec<_>>()
+        };
+        (contacts(&around.left), contacts(&around.right))
+    }
+
+    pub(super) fn maintain_ring(&mut self, now: Instant) {
+        self.ring.suspects.retain(|_, until| *until > now);
+        if self.ring.announce_due.is_some_and(|due| due <= now) || self.ring.announce_next <= now {
+            self.announce(now);
+        }
+        if self.ring.lookup_due <= now {
+            let pause = jitter(self.ring.lookup_pause, &mut self.rng);
+            self.ring.lookup_due = now + pause;
+            self.ring.lookup_pause = (self.ring.lookup_pause * 2).min(LOOKUP_LONGEST);
+            self.look_up_neighbourhood(now, self.id, None);
+            self.publish(now);
+        }
+        if self.ring.far_due <= now {
+            self.ring.far_due = now + jitter(FAR_INTERVAL, &mut self.rng);
+            self.seek_far_link(now);
+        }
+        self.try_seeds(now);
+    }
+
+    fn announce(&mut self, now: Instant) {
+        self.ring.announce_due = None;
+        self.ring.announce_next = now + jitter(ANNOUNCE_INTERVAL, &mut self.rng);
+        let linked: Vec<_> = self.established().into_iter().collect();
+        for id in linked {
+            let wanted = Some(self.needs_link(now, id));
+            let news = self.peers.get(&id).is_some_and(|p| p.told_wanted != wanted);
+            if self.ring.near.contains(id) || news {
+                self.announce_to(now, id, false);
+            }
+        }
+    }
+
+    fn seek_far_link(&mut self, now: Instant) {
+        let peers = &self.peers;
+        self.ring.far.retain(|id| peers.contains_key(id));
+        let size = self.size_estimate();
+        let wanted = ring::far_links_wanted(size);
+        if self.ring.joined && self.ring.far.len() < wanted {
+            let target = ring::draw_far_target(self.id, size, &mut self.rng);
+            self.look_up_neighbourhood(now, target, None);
+        }
+    }
+
+    fn try_seeds(&mut self, now: Instant) {
+        let visit = SEED_VISIT.max(Duration::from_secs_f64(self.size_estimate() / 3.0));
+        let mut due = Vec::new();
+        for i in 0..self.ring.seeds.len() {
+            let seed = &self.ring.seeds[i];
+            if seed.due > now {
+                continue;
+            }
+            let linked = seed.node.is_some_and(|id| {
+                id == self.id || self.peers.get(&id).is_some_and(|p| p.is_established())
+            });
+            let joined = self.ring.joined;
+            let pause = if joined || linked { visit } else { seed.pause };
+            let pause = jitter(pause, &mut self.rng);
+            let seed = &mut self.ring.seeds[i];
+            seed.due = now + pause;
+            if linked {
+                continue;
+            }
+            due.push(seed.address);
+        }
+        if self.ring.joined {
+            due = due.into_iter().choose(&mut self.rng).into_iter().collect();
+        }
+        for address in due {
+            self.begin_handshake(now, Goal::Seed(address));
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! One peer: the session with it and every path that its packets may take.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::id::NodeId;
+use crate::membership::{Addresses, Certificate};
+use crate::session::Session;
+use crate::time::Instant;
+use crate::wire::message::{CANDIDATES_MAX, Contact};
+
+use super::liveness::Liveness;
+
+/// Sessions with one peer that may be open at once: the current one, its successor, and the one
+/// before, for records still in flight.
+pub(super) const SESSIONS_MAX: usize = 3;
+/// Direct paths kept with one peer.
+pub(super) const PATHS_MAX: usize = 3;
+/// Unanswered race probes remembered per peer.
+const RACE_PROBES_MAX: usize = 64;
+/// Candidates passed on in a contact: enough to meet, few enough for a list of contacts to fit.
+const CONTACT_CANDIDATES_MAX: usize = 4;
+
+/// When a race probes all candidates, counted from its start.
+const RACE_ROUNDS: [Duration; 7] = [
+    Duration::ZERO,
+    Duration::from_millis(60),
+    Duration::from_millis(180),
+    Duration::from_millis(400),
+    Duration::from_millis(900),
+    Duration::from_millis(1800),
+    Duration::from_millis(3500),
+];
+/// A path is changed for one whose round trip is below this share of the present one's.
+const SWITCH_BELOW: f64 = 0.8;
+
+/// How a record reaches a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Via {
+    /// In a UDP datagram to this address.
+    Direct(SocketAddr),
+    /// Over the overlay, hop by hop.
+    Overlay,
+}
+
+pub(super) struct LiveSession {
+    pub session: Session,
+    /// The peer has shown that it holds the session's keys.
+    pub confirmed: bool,
+    pub created: Instant,
+}
+
+/// A UDP 4-tuple that has carried authentic records.
+pub(super) struct DirectPath {
+    pub remote: SocketAddr,
+    pub liveness: Liveness,
+}
+
+struct RaceProbe {
+    token: u64,
+    to: SocketAddr,
+    sent: Instant,
+}
+
+/// Repeated probing of all candidates, until a direct path is found or the rounds are over.
+struct Race {
+    started: Instant,
+    round: usize,
+}
+
+/// Bytes and packets of records, headers and tags included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Traffic {
+    /// Records.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+pub(super) struct Peer {
+    pub certificate: Certificate,
+    pub addresses: Addresses,
+    /// Oldest first.
+    pub sessions: Vec<LiveSession>,
+    pub paths: Vec<DirectPath>,
+    active: Option<SocketAddr>,
+    /// The health of the way over the overlay, used while no direct path works.
+    pub overlay: Liveness,
+    /// The node to visit first on the way over the overlay.
+    pub agent: Option<NodeId>,
+    pub candidates: Vec<SocketAddr>,
+    race: Option<Race>,
+    race_probes: VecDeque<RaceProbe>,
+    /// The peer keeps the link for its own ends.
+    pub remote_wants: bool,
+    /// What the peer was last told about our own need of the link.
+    pub told_wanted: Option<bool>,
+    pub since: Instant,
+    pub last_guest: Option<Instant>,
+    pub sent: Traffic,
+    pub received: Traffic,
+}
+
+impl Peer {
+    pub(super) fn new(certificate: Certificate, addresses: Addresses, now: Instant) -> Self {
+        Peer {
+            certificate,
+            addresses,
+            sessions: Vec::new(),
+            paths: Vec::new(),
+            active: None,
+            overlay: Liveness::new(now),
+            agent: None,
+            candidates: Vec::new(),
+            race: None,
+            race_probes: VecDeque::new(),
+            remote_wants: true,
+            told_wanted: None,
+            since: now,
+            last_guest: None,
+            sent: Traffic::default(),
+            received: Traffic::default(),
+        }
+    }
+
+    /// Whether the peer has proven itself in some session that is still open.
+    pub(super) fn is_established(&self) -> bool {
+        self.sessions.iter().any(|live| live.confirmed)
+    }
+
+    /// The session to send in: the newest confirmed one, else the newest.
+    pub(super) fn sending(&self) -> Option<&LiveSession> {
+        let newest_confirmed = self.sessions.iter().rev().find(|live| live.confirmed);
+        newest_confirmed.or(self.sessions.last())
+    }
+
+    /// The direct path in use.
+    pub(super) fn active(&self) -> Option<&DirectPath> {
+        let remote = self.active?;
+        self.paths.iter().find(|path| path.remote == remote)
+    }
+
+    /// The best way to the peer now.
+    pub(super) fn via(&self) -> Via {
+        self.active.map_or(Via::Overlay, Via::Direct)
+    }
+
+    /// Whether frames for others may be forwarded through this peer.
+    pub(super) fn is_hop(&self) -> bool {
+        self.is_established() && (self.active.is_some() || !self.overlay.is_suspect())
+    }
+
+    /// The health of the way in use.
+    pub(super) fn liveness(&self) -> &Liveness {
+        match self.active() {
+            Some(path) => &path.liveness,
+            None => &self.overlay,
+        }
+    }
+
+    pub(super) fn liveness_mut(&mut self, via: Via) -> Option<&mut Liveness> {
+        match via {
+            Via::Overlay => Some(&mut self.overlay),
+            Via::Direct(remote) => self.path_mut(remote).map(|path| &mut path.liveness),
+        }
+    }
+
+    fn path_mut(&mut self, remote: SocketAddr) -> Option<&mut DirectPath> {
+        self.paths.iter_mut().find(|path| path.remote == remote)
+    }
+
+    /// When anything authentic last came from the peer, by any path.
+    pub(super) fn last_heard(&self) -> Instant {
+        let paths = self.paths.iter().map(|path| path.liveness.last_heard());
+        paths.fold(self.overlay.last_heard(), Instant::max)
+    }
+
+    /// An authentic record came by `via`. Returns an address that is worth a probe: the peer was
+    /// never seen there.
+    pub(super) fn on_heard(&mut self, via: Via, now: Instant) -> Option<SocketAddr> {
+        if let Some(liveness) = self.liveness_mut(via) {
+            liveness.on_heard(now);
+            return None;
+        }
+        let Via::Direct(remote) = via else {
+            return None;
+        };
+        // The record was fresh and authentic, so the peer is there: follow it at once when there
+        // is no better path, as after a move.
+        if self.active.is_none() {
+            self.adopt(remote, now);
+        }
+        Some(remote)
+    }
+
+    /// Takes `remote` as a working direct path.
+    pub(super) fn adopt(&mut self, remote: SocketAddr, now: Instant) -> &mut Liveness {
+        if let Some(known) = self.paths.iter().position(|path| path.remote == remote) {
+            self.active.get_or_insert(remote);
+            return &mut self.paths[known].liveness;
+        }
+        if self.paths.len() >= PATHS_MAX {
+            let active = self.active;
+            let idlest = (0..self.paths.len())
+                .filter(|i| Some(self.paths[*i].remote) != active)
+                .min_by_key(|i| self.paths[*i].liveness.last_heard());
+            self.paths.remove(idlest.unwrap_or(0));
+        }
+        self.active.get_or_insert(remote);
+        self.paths.push(DirectPath {
+            remote,
+            liveness: Liveness::new(now),
+        });
+        let newest = self.paths.len() - 1;
+        &mut self.paths[newest].liveness
+    }
+
+    /// A probe's answer came by `via`. Returns whether the probe was ours.
+    pub(super) fn on_ack(&mut self, token: u64, now: Instant) -> bool {
+        let race = self.race_probes.iter().find(|probe| probe.token == token);
+        if let Some((to, sent)) = race.map(|probe| (probe.to, probe.sent)) {
+            self.race_probes.retain(|probe| probe.token != token);
+            let liveness = self.adopt(to, now);
+            liveness.on_heard(now);
+            liveness.sample(now - sent);
+            self.choose();
+            return true;
+        }
+        let mut ours = self.overlay.on_ack(token, now);
+        for path in &mut self.paths {
+            ours |= path.liveness.on_ack(token, now);
+        }
+        self.choose();
+        ours
+    }
+
+    /// Moves to the path with the shortest round trip, if it is clearly better.
+    fn choose(&mut self) {
+        let measured = |path: &DirectPath| path.liveness.rtt().map(|rtt| (rtt, path.remote));
+        let Some((best, remote)) = self.paths.iter().filter_map(measured).min() else {
+            return;
+        };
+        let present = self.active().and_then(|path| path.liveness.rtt());
+        if present.is_none_or(|present| best < present.mul_f64(SWITCH_BELOW)) {
+            self.active = Some(remote);
+        }
+    }
+
+    /// Gives a dead direct path up and turns to the best of the others, or to the overlay.
+    pub(super) fn drop_path(&mut self, remote: SocketAddr) {
+        self.paths.retain(|path| path.remote != remote);
+        if self.active == Some(remote) {
+            let rtt = |path: &&DirectPath| path.liveness.rtt().unwrap_or(Duration::MAX);
+            self.active = self.paths.iter().min_by_key(rtt).map(|path| path.remote);
+            if self.active.is_none() {
+                self.overlay.suspect();
+            }
+        }
+    }
+
+    /// Takes in the addresses that the peer offers.
+    pub(super) fn offer(&mut self, candidates: &[SocketAddr]) {
+        for candidate in candidates {
+            if !self.candidates.contains(candidate) {
+                self.candidates.insert(0, *candidate);
+            }
+        }
+        self.candidates.truncate(2 * CANDIDATES_MAX);
+    }
+
+    /// Begins (or begins again) to probe all candidates.
+    pub(super) fn start_race(&mut self, now: Instant) {
+        self.race = Some(Race {
+            started: now,
+            round: 0,
+        });
+    }
+
+    pub(super) fn race_deadline(&self) -> Option<Instant> {
+        let race = self.race.as_ref()?;
+        Some(race.started + RACE_ROUNDS[race.round])
+    }
+
+    /// The candidates to probe now, when a round of the race is due.
+    pub(super) fn race_round(&mut self, now: Instant) -> Vec<SocketAddr> {
+        if self.race_deadline().is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        let Some(race) = self.race.as_mut() else {
+            return Vec::new();
+        };
+        race.round += 1;
+        // One more round after a path was found, for a better one to answer.
+        let found = self
+            .paths
+            .iter()
+            .any(|path| path.liveness.rtt().is_some() && !path.liveness.is_suspect());
+        if race.round == RACE_ROUNDS.len() || found {
+            self.race = None;
+        }
+        let untried = |candidate: &&SocketAddr| {
+            let known = self.paths.iter().find(|path| path.remote == **candidate);
+            known.is_none_or(|path| path.liveness.rtt().is_none())
+        };
+        self.candidates.iter().filter(untried).copied().collect()
+    }
+
+    pub(super) fn on_race_probe_sent(&mut self, token: u64, to: SocketAddr, now: Instant) {
+        if self.race_probes.len() == RACE_PROBES_MAX {
+            self.race_probes.pop_front();
+        }
+        self.race_probes.push_back(RaceProbe {
+            token,
+            to,
+            sent: now,
+        });
+    }
+
+    /// What others need to reach this peer.
+    pub(super) fn contact(&self) -> Contact {
+        let mut candidates = Vec::new();
+        let seen = self.active.into_iter();
+        for candidate in seen.chain(self.candidates.iter().copied()) {
+            if candidates.len() < CONTACT_CANDIDATES_MAX && !candidates.contains(&candidate) {
+                candidates.push(candidate);
+            }
+        }
+        Contact {
+            id: self.certificate.node_id(),
+            static_key: self.certificate.static_key(),
+            candidates,
+        }
+    }
+}

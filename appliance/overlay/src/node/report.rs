@@ -1,0 +1,117 @@
+//! What a node tells about its peers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::id::NodeId;
+use crate::membership::{Addresses, Roles};
+use crate::time::Instant;
+
+use super::Node;
+use super::peer::Traffic;
+
+/// The path in use to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum PathInfo {
+    /// UDP to this address.
+    Direct {
+        /// Its address.
+        remote: SocketAddr,
+    },
+    /// Over the overlay.
+    Routed {
+        /// The node that is visited first, if one is.
+        via: Option<NodeId>,
+    },
+}
+
+/// What a link is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkKind {
+    /// One of our nearest neighbours in the ring, or we are one of its.
+    Near,
+    /// A link across the ring that shortens routes.
+    Far,
+    /// Traffic between the two guests.
+    OnDemand,
+    /// None of these: about to be dropped, or kept by the other side.
+    Idle,
+}
+
+/// One peer, for tables and programs.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Its position.
+    pub id: NodeId,
+    /// Its certified name.
+    pub name: String,
+    /// Its guest's addresses.
+    pub addresses: Addresses,
+    /// Its certified roles.
+    pub roles: Roles,
+    /// What the link is there for.
+    pub kind: LinkKind,
+    /// The path in use.
+    pub path: PathInfo,
+    /// Smoothed round-trip time of that path, once measured.
+    pub rtt: Option<Duration>,
+    /// When the first session with it began.
+    pub since: Instant,
+    /// Records sent to it.
+    pub sent: Traffic,
+    /// Records received from it.
+    pub received: Traffic,
+}
+
+impl Node {
+    /// Every peer that we have a session with, in the order of their positions.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let established = self.peers.iter().filter(|(_, peer)| peer.is_established());
+        established
+            .map(|(id, peer)| PeerInfo {
+                id: *id,
+                name: peer.certificate.name().to_string(),
+                addresses: peer.addresses,
+                roles: peer.certificate.roles(),
+                kind: self.link_kind(*id),
+                path: self.path_info(*id),
+                rtt: peer.liveness().rtt(),
+                since: peer.since,
+                sent: peer.sent,
+                received: peer.received,
+            })
+            .collect()
+    }
+
+    fn link_kind(&self, id: NodeId) -> LinkKind {
+        if self.ring.near.contains(id) {
+            LinkKind::Near
+        } else if self.ring.far.contains(&id) {
+            LinkKind::Far
+        } else if self
+            .peers
+            .get(&id)
+            .is_some_and(|peer| peer.last_guest.is_some())
+        {
+            LinkKind::OnDemand
+        } else {
+            LinkKind::Idle
+        }
+    }
+
+    pub(super) fn path_info(&self, id: NodeId) -> PathInfo {
+        let peer = self.peers.get(&id);
+        match peer.and_then(|peer| peer.active()) {
+            Some(path) => PathInfo::Direct {
+                remote: path.remote,
+            },
+            None => PathInfo::Routed {
+                via: peer.and_then(|peer| peer.agent),
+            },
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Records in and out: opening them, the frames inside, and sealing what is sent.
+
+use std::net::SocketAddr;
+
+use crate::id::NodeId;
+use crate::time::Instant;
+use crate::wire::frame::{self, Body, Frame};
+use crate::wire::message::{CANDIDATES_MAX, Control, Message};
+use crate::wire::outer::{self, Outer};
+
+use super::api::{DownReason, Event, PingId};
+use super::handshake::Owner;
+use super::peer::Via;
+use super::{Node, peer};
+
+/// Addresses under which others saw us that are remembered.
+const REFLEXIVE_MAX: usize = 4;
+
+/// Where an outer datagram came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    /// Over UDP.
+    Direct(SocketAddr),
+    /// Over the overlay.
+    Overlay {
+        from: NodeId,
+        agent: Option<NodeId>,
+        /// Nodes that forwarded it.
+        hops: u8,
+    },
+}
+
+impl Source {
+    pub(super) fn via(self) -> Via {
+        match self {
+            Source::Direct(remote) => Via::Direct(remote),
+            Source::Overlay { .. } => Via::Overlay,
+        }
+    }
+
+    pub(super) fn address(self) -> Option<SocketAddr> {
+        match self {
+            Source::Direct(remote) => Some(remote),
+            Source::Overlay { .. } => None,
+        }
+    }
+}
+
+impl Node {
+    /// Takes a datagram from the underlay. It is opened in place.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+        self.counters.datagrams_in += 1;
+        self.counters.bytes_in += datagram.len() as u64;
+        self.handle_outer(now, Source::Direct(from), datagram, 0);
+    }
+
+    pub(super) fn handle_outer(
+        &mut self,
+        now: Instant,
+        source: Source,
+        datagram: &mut [u8],
+        nesting: u8,
+    ) {
+        if let Some(receiver) = outer::record_receiver(datagram) {
+            self.handle_record(now, source, receiver, datagram, nesting);
+            return;
+        }
+        match Outer::parse(datagram) {
+            Ok(_) => self.handle_handshake(now, source, datagram),
+            Err(_) => self.counters.drop_malformed += 1,
+        }
+    }
+
+    fn handle_record(
+        &mut self,
+        now: Instant,
+        source: Source,
+        receiver: u32,
+        datagram: &mut [u8],
+        nesting: u8,
+    ) {
+        let Some(Owner::Peer(id)) = self.handshakes.owner(receiver) else {
+            self.counters.drop_unknown_session += 1;
+            return;
+        };
+        let size = datagram.len();
+        let Some(peer) = self.peers.get_mut(&id) else {
+            self.counters.drop_unknown_session += 1;
+            return;
+        };
+        let Some(live) = peer
+            .sessions
+            .iter_mut()
+            .find(|live| live.session.local_index() == receiver)
+        else {
+            self.counters.drop_unknown_session += 1;
+            return;
+        };
+        let Ok(plaintext) = live.session.opener.open(datagram) else {
+            self.counters.drop_record += 1;
+            return;
+        };
+        let was_established = peer.sessions.iter().any(|live| live.confirmed);
+        let live = peer
+            .sessions
+            .iter_mut()
+            .find(|live| live.session.local_index() == receiver)
+            .expect("it was there a moment ago");
+        live.confirmed = true;
+        peer.received.count(size);
+        if let Source::Overlay { agent, .. } = source {
+            peer.agent = agent;
+        }
+        let newcomer = peer.on_heard(source.via(), now);
+        if let Some(remote) = newcomer {
+            peer.offer(&[remote]);
+            self.probe_candidate(now, id, remote);
+        }
+        if !was_established {
+            self.on_established(now, id);
+        }
+        self.handle_frame(now, id, source, plaintext, nesting);
+    }
+
+    fn handle_frame(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        source: Source,
+        plaintext: &mut [u8],
+        nesting: u8,
+    ) {
+        match Frame::parse(plaintext) {
+            Ok(Frame::Guest(packet)) => self.handle_peer_packet(now, from, packet),
+            Ok(Frame::Routed(header, body)) => {
+                let start = plaintext.len() - body.len();
+                self.handle_routed(now, header, &mut plaintext[start..], nesting);
+            }
+            Ok(Frame::Control(bytes)) => match Control::decode(bytes) {
+                Ok(message) => self.handle_control(now, from, source, message),
+                Err(_) => self.counters.drop_message += 1,
+            },
+            Err(_) => self.counters.drop_message += 1,
+        }
+    }
+
+    fn handle_control(&mut self, now: Instant, from: NodeId, source: Source, message: Control) {
+        match message {
+            Control::Probe { token } => {
+                let observed = source.address();
+                let ack = Control::ProbeAck { token, observed };
+                self.send_control_by(now, from, source.via(), &ack);
+            }
+            Control::ProbeAck { token, observed } => {
+                let ours = self
+                    .peers
+                    .get_mut(&from)
+                    .is_some_and(|peer| peer.on_ack(token, now));
+                if let Some(observed) = observed
+                    && ours
+                {
+                    self.learn_reflexive(observed);
+                }
+            }
+            Control::Neighbours {
+                left,
+                right,
+                wanted,
+                reply,
+            } => {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.remote_wants = wanted;
+                }
+                self.learn_contacts(now, left.into_iter().chain(right), from);
+                if reply {
+                    self.announce_to(now, from, false);
+                }
+            }
+            Control::Candidates { candidates, reply } => {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.offer(&candidates);
+                    peer.start_race(now);
+                }
+                if reply {
+                    self.send_candidates(now, from, false);
+                }
+            }
+            Control::Echo { token } => {
+                let hops = match source {
+                    Source::Direct(_) => 0,
+                    Source::Overlay { hops, .. } => hops,
+                };
+                let reply = Control::EchoReply { token, hops };
+                self.send_control_by(now, from, source.via(), &reply);
+            }
+            Control::EchoReply { token, hops } => self.handle_echo_reply(now, from, token, hops),
+            Control::Store(publication) => self.handle_store(now, publication),
+            Control::Bye { leaving } => {
+                if leaving {
+                    self.drop_peer(now, from, DownReason::Left);
+                } else if self.peers.get(&from).is_some() && !self.needs_link(now, from) {
+                    self.drop_peer(now, from, DownReason::Unneeded);
+                } else {
+                    // The peer closed a link that we still need: begin a new one.
+                    self.relink(now, from);
+                }
+            }
+        }
+    }
+
+    fn handle_echo_reply(&mut self, now: Instant, from: NodeId, token: u64, hops: u8) {
+        let Some(asked) = self.lookups.take_echo(token, from) else {
+            return;
+        };
+        let path = self.path_info(from);
+        self.event(Event::Pong {
+            ping: PingId(token),
+            rtt: now - asked,
+            hops,
+            path,
+        });
+    }
+
+    /// Remembers an address that others see us under.
+    pub(super) fn learn_reflexive(&mut self, address: SocketAddr) {
+        if self.host_candidates.contains(&address) {
+            return;
+        }
+        self.reflexive.retain(|known| *known != address);
+        self.reflexive.push_front(address);
+        self.reflexive.truncate(REFLEXIVE_MAX.min(CANDIDATES_MAX));
+    }
+
+    /// Sends a message to a peer by its best path.
+    pub(super) fn send_control(&mut self, now: Instant, to: NodeId, message: &Control) {
+        if let Some(via) = self.peers.get(&to).map(peer::Peer::via) {
+            self.send_control_by(now, to, via, message);
+        }
+    }
+
+    /// Sends a message to a peer by a given path.
+    pub(super) fn send_control_by(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        via: Via,
+        message: &Control,
+    ) {
+        let mut frame = self.buffer();
+        frame.push(frame::CONTROL);
+        message.encode(&mut frame);
+        self.send_frame(now, to, via, &[&frame]);
+        self.recycle(frame);
+    }
+
+    /// Seals a frame, given in parts, and sends it to a peer by a given path.
+    pub(super) fn send_frame(&mut self, now: Instant, to: NodeId, via: Via, parts: &[&[u8]]) {
+        let mut datagram = self.buffer();
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return self.recycle(datagram);
+        };
+        let sealed = match peer.sending() {
+            Some(live) => live.session.sealer.seal(parts, &mut datagram).is_ok(),
+            None => false,
+        };
+        if !sealed {
+            return self.recycle(datagram);
+        }
+        peer.sent.count(datagram.len());
+        match via {
+            Via::Direct(remote) => self.transmit(remote, datagram),
+            Via::Overlay => {
+                let agent = peer.agent;
+                let header = self.header_to(to, agent, Body::Datagram);
+                self.originate(now, header, &datagram);
+                self.recycle(datagram);
+            }
+        }
+    }
+
+    /// Sends a frame that carries somebody's traffic: silence afterwards questions the path.
+    pub(super) fn send_traffic(&mut self, now: Instant, to: NodeId, parts: &[&[u8]]) {
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return;
+        };
+        let via = peer.via();
+        if let Some(liveness) = peer.liveness_mut(via) {
+            liveness.on_sent(now);
+        }
+        self.send_frame(now, to, via, parts);
+    }
+
+    /// Probes one address of a peer, in case the peer answers there.
+    pub(super) fn probe_candidate(&mut self, now: Instant, id: NodeId, remote: SocketAddr) {
+        let token = self.token();
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.on_race_probe_sent(token, remote, now);
+        }
+        let probe = Control::Probe { token };
+        self.send_control_by(now, id, Via::Direct(remote), &probe);
+    }
+
+    /// Tells a peer our addresses, so that both sides probe at once.
+    pub(super) fn send_candidates(&mut self, now: Instant, to: NodeId, reply: bool) {
+        let candidates = self.own_candidates();
+        self.send_control(now, to, &Control::Candidates { candidates, reply });
+    }
+}

@@ -1,0 +1,347 @@
+//! Messages: what nodes say to each other beside guest traffic, in postcard.
+//!
+//! Lists are bounded here, on decoding, so that nothing behind this edge sees a longer one.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeId;
+
+/// Addresses a node offers to be reached at.
+pub const CANDIDATES_MAX: usize = 8;
+/// Contacts on one side of a neighbour list.
+pub const SIDE_MAX: usize = 4;
+/// Longest name in a lookup, in bytes.
+pub const NAME_MAX: usize = 63;
+/// Longest certificate in a message, in bytes.
+pub const CERTIFICATE_MAX: usize = 640;
+
+/// What a handshake carries for the peer, encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The sender's certificate, to be verified before anything else is believed.
+    pub certificate: Vec<u8>,
+    /// Addresses the sender may be reached at.
+    pub candidates: Vec<SocketAddr>,
+    /// The address the other side's handshake came from, in an answer over UDP.
+    pub observed: Option<SocketAddr>,
+}
+
+/// What is needed to begin a session with a node. Proven by the handshake, not by this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// The node.
+    pub id: NodeId,
+    /// Its X25519 static key.
+    pub static_key: [u8; 32],
+    /// Addresses it may be reached at.
+    pub candidates: Vec<SocketAddr>,
+}
+
+/// A message between the two ends of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// Asks whether the path it travels on works.
+    Probe {
+        /// Returned in the answer.
+        token: u64,
+    },
+    /// Answers a [`Control::Probe`], on the path that it came by.
+    ProbeAck {
+        /// The probe's token.
+        token: u64,
+        /// The address the probe came from, when it came over UDP.
+        observed: Option<SocketAddr>,
+    },
+    /// The sender's nearest neighbours, nearest first, and whether it needs this link.
+    Neighbours {
+        /// Neighbours at decreasing positions.
+        left: Vec<Contact>,
+        /// Neighbours at increasing positions.
+        right: Vec<Contact>,
+        /// The sender keeps this link for its own ends.
+        wanted: bool,
+        /// The receiver is asked for its own list.
+        reply: bool,
+    },
+    /// The sender's addresses: the receiver probes them at once, and so does the sender.
+    Candidates {
+        /// The addresses.
+        candidates: Vec<SocketAddr>,
+        /// The receiver is asked for its own.
+        reply: bool,
+    },
+    /// Asks for an [`Control::EchoReply`]: the overlay's ping.
+    Echo {
+        /// Returned in the answer.
+        token: u64,
+    },
+    /// Answers an [`Control::Echo`].
+    EchoReply {
+        /// The request's token.
+        token: u64,
+        /// Nodes that forwarded the request: 0 on a direct path.
+        hops: u8,
+    },
+    /// A directory record for the receiver to keep a copy of.
+    Store(Publication),
+    /// The sender drops the link.
+    Bye {
+        /// The sender leaves the pool, rather than just this link.
+        leaving: bool,
+    },
+}
+
+/// A question to whoever is closest to a position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// Returned in the answer.
+    pub token: u64,
+    /// The question.
+    pub question: Question,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// Who is around the destination?
+    Neighbourhood,
+    /// Who has this address or name?
+    Resolve(Key),
+    /// Keep this record; no answer.
+    Publish(Publication),
+}
+
+/// What the directory is searched by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Key {
+    /// A node's identifier.
+    Id(NodeId),
+    /// A virtual IPv4 address.
+    V4(Ipv4Addr),
+    /// A virtual IPv6 address.
+    V6(Ipv6Addr),
+    /// A node's name.
+    Name(String),
+}
+
+/// A node's own word on where it is found; its claims are those of its certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    /// The certificate that names the key.
+    pub certificate: Vec<u8>,
+    /// How to reach the node.
+    pub candidates: Vec<SocketAddr>,
+    /// Under which of the certificate's names or addresses it is published.
+    pub key: Key,
+}
+
+/// The answer to a [`Query`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The query's token.
+    pub token: u64,
+    /// The findings.
+    pub finding: Finding,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Finding {
+    /// The answering node and its neighbours.
+    Neighbourhood {
+        /// The answering node.
+        closest: Contact,
+        /// Its neighbours at decreasing positions, nearest first.
+        left: Vec<Contact>,
+        /// Its neighbours at increasing positions, nearest first.
+        right: Vec<Contact>,
+    },
+    /// The node that holds the key.
+    Holder {
+        /// Its certificate, which names the key.
+        certificate: Vec<u8>,
+        /// How to reach it.
+        candidates: Vec<SocketAddr>,
+    },
+    /// Nobody that the answering node knows of.
+    Nobody,
+}
+
+/// A message that does not decode, or breaks a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message")]
+pub struct MessageError;
+
+/// A message with bounds beyond its encoding.
+pub trait Message: Serialize + for<'de> Deserialize<'de> {
+    /// Whether every list and text is within its bound.
+    fn is_bounded(&self) -> bool;
+
+    /// Decodes exactly one message.
+    fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        let (message, rest) = postcard::take_from_bytes::<Self>(bytes).map_err(|_| MessageError)?;
+        if rest.is_empty() && message.is_bounded() {
+            Ok(message)
+        } else {
+            Err(MessageError)
+        }
+    }
+
+    /// Appends the message to `out`.
+    fn encode(&self, out: &mut Vec<u8>) {
+        let bytes = postcard::to_extend(self, std::mem::take(out));
+        *out = bytes.expect("a vector takes any message");
+    }
+}
+
+fn sides_are_bounded(left: &[Contact], right: &[Contact]) -> bool {
+    left.len() <= SIDE_MAX
+        && right.len() <= SIDE_MAX
+        && left.iter().chain(right).all(Message::is_bounded)
+}
+
+fn offer_is_bounded(certificate: &[u8], candidates: &[SocketAddr]) -> bool {
+    certificate.len() <= CERTIFICATE_MAX && candidates.len() <= CANDIDATES_MAX
+}
+
+impl Message for Hello {
+    fn is_bounded(&self) -> bool {
+        offer_is_bounded(&self.certificate, &self.candidates)
+    }
+}
+
+impl Message for Contact {
+    fn is_bounded(&self) -> bool {
+        self.candidates.len() <= CANDIDATES_MAX
+    }
+}
+
+impl Message for Control {
+    fn is_bounded(&self) -> bool {
+        match self {
+            Control::Neighbours { left, right, .. } => sides_are_bounded(left, right),
+            Control::Candidates { candidates, .. } => candidates.len() <= CANDIDATES_MAX,
+            Control::Store(publication) => publication.is_bounded(),
+            Control::Probe { .. }
+            | Control::ProbeAck { .. }
+            | Control::Echo { .. }
+            | Control::EchoReply { .. }
+            | Control::Bye { .. } => true,
+        }
+    }
+}
+
+impl Message for Publication {
+    fn is_bounded(&self) -> bool {
+        offer_is_bounded(&self.certificate, &self.candidates) && self.key.is_bounded()
+    }
+}
+
+impl Message for Key {
+    fn is_bounded(&self) -> bool {
+        match self {
+            Key::Name(name) => name.len() <= NAME_MAX,
+            Key::Id(_) | Key::V4(_) | Key::V6(_) => true,
+        }
+    }
+}
+
+impl Message for Query {
+    fn is_bounded(&self) -> bool {
+        match &self.question {
+            Question::Neighbourhood => true,
+            Question::Resolve(key) => key.is_bounded(),
+            Question::Publish(publication) => publication.is_bounded(),
+        }
+    }
+}
+
+impl Message for Answer {
+    fn is_bounded(&self) -> bool {
+        match &self.finding {
+            Finding::Neighbourhood {
+                closest,
+                left,
+                right,
+            } => closest.is_bounded() && sides_are_bounded(left, right),
+            Finding::Holder {
+                certificate,
+                candidates,
+            } => offer_is_bounded(certificate, candidates),
+            Finding::Nobody => true,
+        }
+    }
+}
+
+impl From<IpAddr> for Key {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Key::V4(v4),
+            IpAddr::V6(v6) => Key::V6(v6),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn contact() -> Contact {
+        Contact {
+            id: NodeId([7; 20]),
+            static_key: [9; 32],
+            candidates: vec![SocketAddr::from(([192, 0, 2, 1], 4001)); 3],
+        }
+    }
+
+    fn neighbours(side: usize) -> Control {
+        Control::Neighbours {
+            left: vec![contact(); side],
+            right: vec![contact(); side],
+            wanted: true,
+            reply: false,
+        }
+    }
+
+    #[test]
+    fn messages_round_trip() {
+        let mut bytes = Vec::new();
+        neighbours(SIDE_MAX).encode(&mut bytes);
+        assert_eq!(Control::decode(&bytes), Ok(neighbours(SIDE_MAX)));
+    }
+
+    #[test]
+    fn a_full_neighbour_list_fits_a_datagram() {
+        let mut bytes = Vec::new();
+        neighbours(SIDE_MAX).encode(&mut bytes);
+        assert!(bytes.len() < 1200, "{} bytes", bytes.len());
+    }
+
+    #[test]
+    fn longer_lists_than_the_bound_are_refused() {
+        let mut bytes = Vec::new();
+        neighbours(SIDE_MAX + 1).encode(&mut bytes);
+        assert_eq!(Control::decode(&bytes), Err(MessageError));
+    }
+
+    #[test]
+    fn trailing_bytes_are_refused() {
+        let mut bytes = Vec::new();
+        Control::Bye { leaving: true }.encode(&mut bytes);
+        bytes.push(0);
+        assert_eq!(Control::decode(&bytes), Err(MessageError));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = Control::decode(&bytes);
+            let _ = Query::decode(&bytes);
+            let _ = Answer::decode(&bytes);
+            let _ = Hello::decode(&bytes);
+        }
+    }
+}
