@@ -21,14 +21,8 @@ pub struct Distance([u8; ID_BYTES]);
 impl NodeId {
     /// The position of the node that signs with `key` (an Ed25519 public key).
     pub fn of_signing_key(key: &[u8; 32]) -> Self {
-        let mut input = *b"wow node id v1\0\0aaaabbbbccccddddeeeeffffgggghhhh";
-        input[16..].copy_from_slice(key);
-        Self::of_hash(&input)
-    }
-
-    /// The position that `input`'s SHA-256 begins with.
-    pub fn of_hash(input: &[u8]) -> Self {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, input);
+        let input = [b"wow node id v1".as_slice(), key].concat();
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &input);
         let mut id = [0; ID_BYTES];
         id.copy_from_slice(&digest.as_ref()[..ID_BYTES]);
         NodeId(id)

@@ -11,9 +11,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::id::NodeId;
-use crate::membership::{Addresses, Certificate, ring_position_of_name, ring_position_of_v4};
+use crate::membership::addresses::{
+    ring_position_of_name, ring_position_of_v4, ring_position_of_v6,
+};
+use crate::membership::{Addresses, Certificate};
 use crate::time::Instant;
-use crate::wire::message::{Control, Finding, Key, Publication, Query, Question};
+use crate::wire::message::{Control, Finding, Key, Publication, Question};
 
 use super::Node;
 use super::api::Event;
@@ -46,18 +49,21 @@ impl Directory {
 
 impl Node {
     /// The position whose closest node answers for a key.
-    pub(super) fn position_of(&self, key: &Key) -> NodeId {
+    ///
+    /// `None` for an address that no node of the pool can have.
+    pub(super) fn position_of(&self, key: &Key) -> Option<NodeId> {
+        let pool = self.pool.pool_id();
         match key {
-            Key::Id(id) => *id,
+            Key::Id(id) => Some(*id),
             Key::V4(v4) => ring_position_of_v4(self.pool.range, *v4),
-            Key::V6(v6) => Addresses::ring_position_of_v6(*v6),
-            Key::Name(name) => ring_position_of_name(&self.pool, name),
+            Key::V6(v6) => ring_position_of_v6(pool, *v6),
+            Key::Name(name) => Some(ring_position_of_name(pool, name)),
         }
     }
 
     /// Whether a verified certificate gives its node the key.
     pub(super) fn claims(&self, certificate: &Certificate, key: &Key) -> bool {
-        let addresses = Addresses::of(&self.pool, certificate);
+        let addresses = Addresses::new(&self.pool, certificate);
         match key {
             Key::Id(id) => certificate.node_id() == *id,
             Key::V4(v4) => addresses.v4 == *v4,
@@ -118,21 +124,17 @@ impl Node {
                 candidates: self.own_candidates(),
                 key: key.clone(),
             };
-            let position = self.position_of(&key);
-            self.send_publication(now, position, publication);
+            if let Some(position) = self.position_of(&key) {
+                let question = Question::Publish(publication);
+                self.tell_closest(now, position, question);
+            }
         }
     }
 
-    fn send_publication(&mut self, now: Instant, position: NodeId, publication: Publication) {
-        let query = Query {
-            token: self.token(),
-            question: Question::Publish(publication),
-        };
-        self.send_closest(now, position, &query);
-    }
-
     pub(super) fn maintain_directory(&mut self, now: Instant) {
-        self.directory.records.retain(|_, record| record.until > now);
+        self.directory
+            .records
+            .retain(|_, record| record.until > now);
         if self.directory.deadline().is_some_and(|due| due <= now) {
             self.publish(now);
         }

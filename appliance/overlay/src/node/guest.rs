@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::id::NodeId;
+use crate::membership::addresses::v6_prefix;
 use crate::time::Instant;
 use crate::wire::frame;
 use crate::wire::message::{Contact, Key};
@@ -150,7 +151,7 @@ impl Node {
     }
 
     /// Drops what waited for an address that nobody has.
-    pub(super) fn drop_unresolved(&mut self, _now: Instant, key: &Key) {
+    pub(super) fn drop_unresolved(&mut self, key: &Key) {
         let address = match key {
             Key::V4(v4) => IpAddr::V4(*v4),
             Key::V6(v6) => IpAddr::V6(*v6),
@@ -171,14 +172,13 @@ impl Node {
                 let range = self.pool.range;
                 range.contains(&v4) && v4 != range.network() && v4 != range.broadcast()
             }
-            IpAddr::V6(v6) => self.pool.v6_range().contains(&v6),
+            IpAddr::V6(v6) => v6_prefix(self.pool.pool_id()).contains(&v6),
         }
     }
 
     fn peer_holding(&self, address: IpAddr) -> Option<NodeId> {
         let holds = |peer: &super::Peer| {
-            peer.is_established()
-                && (address == peer.addresses.v4 || address == peer.addresses.v6)
+            peer.is_established() && (address == peer.addresses.v4 || address == peer.addresses.v6)
         };
         let held = self.peers.iter().find(|(_, peer)| holds(peer));
         held.map(|(id, _)| *id)
@@ -190,7 +190,8 @@ fn addresses_of(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     match packet.first()? >> 4 {
         4 => {
             let header: &[u8; 20] = packet.first_chunk()?;
-            let at = |i: usize| Ipv4Addr::new(header[i], header[i + 1], header[i + 2], header[i + 3]);
+            let at =
+                |i: usize| Ipv4Addr::new(header[i], header[i + 1], header[i + 2], header[i + 3]);
             Some((at(12).into(), at(16).into()))
         }
         6 => {

@@ -8,11 +8,11 @@ use rand::RngExt;
 
 use crate::id::NodeId;
 use crate::membership::{Addresses, Certificate};
-use crate::session::{Accepted, Finished, Initiator, PendingResponder, Responder, Session, Verdict};
+use crate::session::{Accepted, DropReason, Finished, Initiator, Responder, Session, Verdict};
 use crate::time::Instant;
 use crate::wire::frame::Body;
 use crate::wire::message::{Contact, Control, Hello, Message};
-use crate::wire::outer::Outer;
+use crate::wire::outer::{Cookie, Final, Init, Outer, Response};
 
 use super::api::Event;
 use super::peer::{LiveSession, Peer, SESSIONS_MAX, Via};
@@ -71,7 +71,7 @@ struct Attempt {
 }
 
 struct Pending {
-    responder: PendingResponder,
+    responder: Responder,
     begun: Instant,
 }
 
@@ -163,9 +163,7 @@ impl Node {
         let payload = self.hello(None);
         let initiator = Initiator::start(
             &mut self.rng,
-            &self.static_key,
-            self.pool.key.as_bytes(),
-            self.ciphers,
+            &self.endpoint,
             remote_static,
             index,
             &payload,
@@ -245,23 +243,28 @@ impl Node {
 
     /// Takes a handshake message; `datagram` is known to parse as one.
     pub(super) fn handle_handshake(&mut self, now: Instant, source: Source, datagram: &[u8]) {
-        match self.gate.check(now, &source_bytes(source), datagram) {
-            Verdict::Pass => {}
+        let outer = match self.gate.check(now, &source_bytes(source), datagram) {
+            Verdict::Pass(outer) => outer,
             Verdict::Cookie(reply) => {
                 self.counters.drop_gate += 1;
                 return self.reply(now, source, reply);
+            }
+            Verdict::Drop(DropReason::Malformed(_)) => {
+                self.counters.drop_malformed += 1;
+                return;
             }
             Verdict::Drop(_) => {
                 self.counters.drop_gate += 1;
                 return;
             }
-        }
-        let done = match Outer::parse(datagram) {
-            Ok(Outer::Init(_)) => self.accept(now, source, datagram),
-            Ok(Outer::Response(_)) => self.finish(now, source, datagram),
-            Ok(Outer::Final(_)) => self.accept_final(now, source, datagram),
-            Ok(Outer::Cookie(_)) => self.take_cookie(now, datagram),
-            Ok(Outer::Record(_)) | Err(_) => None,
+        };
+        let done = match outer {
+            Outer::Init(init) => self.accept(now, source, &init, datagram),
+            Outer::Response(response) => self.finish(now, source, &response),
+            Outer::Final(last) => self.accept_final(now, source, &last),
+            Outer::Cookie(cookie) => self.take_cookie(now, &cookie),
+            // Records do not come this way.
+            Outer::Record(_) => None,
         };
         if done.is_none() {
             self.counters.drop_handshake += 1;
@@ -280,51 +283,38 @@ impl Node {
         }
     }
 
-    fn take_cookie(&mut self, now: Instant, datagram: &[u8]) -> Option<()> {
-        let Ok(Outer::Cookie(cookie)) = Outer::parse(datagram) else {
-            return None;
-        };
-        let index = cookie.receiver;
+    fn take_cookie(&mut self, now: Instant, cookie: &Cookie<'_>) -> Option<()> {
+        let index = cookie.receiver_index();
         let attempt = self.handshakes.attempts.get_mut(&index)?;
-        attempt.initiator.on_cookie(&cookie).ok()?;
+        attempt.initiator.on_cookie(cookie).ok()?;
         self.send_attempt(now, index);
         Some(())
     }
 
-    fn accept(&mut self, now: Instant, source: Source, datagram: &[u8]) -> Option<()> {
+    fn accept(
+        &mut self,
+        now: Instant,
+        source: Source,
+        init: &Init<'_>,
+        datagram: &[u8],
+    ) -> Option<()> {
         let answered = &self.handshakes.answered;
         if let Some(copy) = answered.iter().find(|answered| answered.init == datagram) {
             let response = copy.response.clone();
             self.reply(now, source, response);
             return Some(());
         }
-        let Ok(Outer::Init(init)) = Outer::parse(datagram) else {
-            return None;
-        };
         let index = self.fresh_index();
         let payload = self.hello(source.address());
-        let accepted = Responder::accept(
-            &mut self.rng,
-            &self.static_key,
-            self.pool.key.as_bytes(),
-            self.ciphers,
-            &init,
-            index,
-            &payload,
-            now,
-        )
-        .ok()?;
+        let accepted =
+            Responder::accept(&mut self.rng, now, &self.endpoint, init, index, &payload).ok()?;
         let response = match accepted {
-            Accepted::Established {
-                response,
-                session,
-                remote_static,
-                payload,
-            } => {
-                let (certificate, hello) = self.verify(now, &payload, remote_static)?;
+            Accepted::Finished { response, finished } => {
+                let (certificate, hello) =
+                    self.verify(now, &finished.payload, finished.remote_static)?;
                 let id = certificate.node_id();
                 self.admit(now, certificate)?;
-                self.install(now, id, index, session, false);
+                self.install(now, id, index, finished.session, None, false);
                 self.greet(now, id, source, &hello);
                 response
             }
@@ -357,33 +347,26 @@ impl Node {
         Some(())
     }
 
-    fn accept_final(&mut self, now: Instant, source: Source, datagram: &[u8]) -> Option<()> {
-        let Ok(Outer::Final(last)) = Outer::parse(datagram) else {
-            return None;
-        };
-        let index = last.receiver;
+    fn accept_final(&mut self, now: Instant, source: Source, last: &Final<'_>) -> Option<()> {
+        let index = last.receiver_index();
         if matches!(self.handshakes.owner(index), Some(Owner::Peer(_))) {
             return Some(());
         }
         let pending = self.handshakes.pending.get_mut(&index)?;
-        let finished = pending.responder.on_final(&last, now).ok()?;
+        let finished = pending.responder.on_final(now, last).ok()?;
         self.handshakes.pending.remove(&index);
         self.handshakes.release(index);
-        let (certificate, hello) =
-            self.verify(now, &finished.payload, finished.remote_static)?;
+        let (certificate, hello) = self.verify(now, &finished.payload, finished.remote_static)?;
         let id = certificate.node_id();
         self.admit(now, certificate)?;
         // The last message proves the initiator's keys.
-        self.install(now, id, index, finished.session, true);
+        self.install(now, id, index, finished.session, None, true);
         self.greet(now, id, source, &hello);
         Some(())
     }
 
-    fn finish(&mut self, now: Instant, source: Source, datagram: &[u8]) -> Option<()> {
-        let Ok(Outer::Response(response)) = Outer::parse(datagram) else {
-            return None;
-        };
-        let index = response.receiver;
+    fn finish(&mut self, now: Instant, source: Source, response: &Response<'_>) -> Option<()> {
+        let index = response.receiver_index();
         if let Some(Owner::Peer(_)) = self.handshakes.owner(index) {
             // The same answer by another way.
             return Some(());
@@ -394,7 +377,7 @@ impl Node {
             remote_static,
             payload,
             final_datagram,
-        } = attempt.initiator.on_response(&response, now).ok()?;
+        } = attempt.initiator.on_response(now, response).ok()?;
         let begun = attempt.begun;
         let was_sent_once = attempt.sent == 1;
         let goal = attempt.goal.clone();
@@ -411,10 +394,10 @@ impl Node {
             self.ring.seed_answered(now, address, id);
         }
         self.admit(now, certificate)?;
-        if let Some(last) = final_datagram {
-            self.reply(now, source, last);
+        if let Some(last) = &final_datagram {
+            self.reply(now, source, last.clone());
         }
-        self.install(now, id, index, session, true);
+        self.install(now, id, index, session, final_datagram, true);
         if let (Source::Direct(remote), Some(peer)) = (source, self.peers.get_mut(&id)) {
             let liveness = peer.adopt(remote, now);
             if was_sent_once {
@@ -459,13 +442,21 @@ impl Node {
             self.counters.drop_full += 1;
             return None;
         }
-        let addresses = Addresses::of(&self.pool, &certificate);
+        let addresses = Addresses::new(&self.pool, &certificate);
         self.peers
             .insert(id, Peer::new(certificate, addresses, now));
         Some(())
     }
 
-    fn install(&mut self, now: Instant, id: NodeId, index: u32, session: Session, confirmed: bool) {
+    fn install(
+        &mut self,
+        now: Instant,
+        id: NodeId,
+        index: u32,
+        session: Session,
+        last_message: Option<Vec<u8>>,
+        confirmed: bool,
+    ) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -476,6 +467,7 @@ impl Node {
         peer.sessions.push(LiveSession {
             session,
             confirmed,
+            last_message,
             created: now,
         });
         let mut released = Vec::new();

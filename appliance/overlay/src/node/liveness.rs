@@ -96,12 +96,6 @@ impl Liveness {
         true
     }
 
-    /// Forgets what was learnt about losses, to probe afresh: the network may have changed.
-    pub(super) fn reset(&mut self, now: Instant) {
-        self.tries.clear();
-        self.on_heard(now);
-    }
-
     /// Doubts the path: it is probed at once.
     pub(super) fn suspect(&mut self) {
         self.unanswered_since = Some(Instant::ZERO);

@@ -180,7 +180,11 @@ impl Node {
 
     fn ask_key(&mut self, now: Instant, token: u64, key: Key, purpose: Purpose) {
         let target = self.position_of(&key);
-        self.ask(now, token, target, Question::Resolve(key), purpose, None);
+        let question = Question::Resolve(key);
+        match target {
+            Some(target) => self.ask(now, token, target, question, purpose, None),
+            None => self.give_up(question, purpose, token, ResolveError::Unknown),
+        }
     }
 
     fn ask(
@@ -202,7 +206,7 @@ impl Node {
         };
         if self.lookups.open.len() >= OPEN_MAX {
             self.counters.drop_full += 1;
-            return self.give_up(now, open, token, ResolveError::Busy);
+            return self.give_up(open.question, open.purpose, token, ResolveError::Busy);
         }
         self.lookups.open.insert(token, open);
         self.ask_again(now, token);
@@ -229,6 +233,12 @@ impl Node {
         };
         let target = open.target;
         self.send_query(now, target, by, &query);
+    }
+
+    /// Sends a question that has no answer to whoever is closest to `target`.
+    pub(super) fn tell_closest(&mut self, now: Instant, target: NodeId, question: Question) {
+        let token = self.token();
+        self.send_query(now, target, None, &Query { token, question });
     }
 
     fn send_query(&mut self, now: Instant, target: NodeId, by: Option<NodeId>, query: &Query) {
@@ -261,7 +271,7 @@ impl Node {
             if tries < TRIES_MAX {
                 self.ask_again(now, token);
             } else if let Some(open) = self.lookups.open.remove(&token) {
-                self.give_up(now, open, token, ResolveError::TimedOut);
+                self.give_up(open.question, open.purpose, token, ResolveError::TimedOut);
             }
         }
         let late = self.lookups.echoes.iter().filter(|(_, e)| e.due <= now);
@@ -273,8 +283,8 @@ impl Node {
         }
     }
 
-    fn give_up(&mut self, now: Instant, open: Open, token: u64, error: ResolveError) {
-        match open.purpose {
+    fn give_up(&mut self, question: Question, purpose: Purpose, token: u64, error: ResolveError) {
+        match purpose {
             Purpose::Owner => self.event(Event::Resolved {
                 query: QueryId(token),
                 result: Err(error),
@@ -285,8 +295,8 @@ impl Node {
                 }
             }
             Purpose::GuestPacket => {
-                if let Question::Resolve(key) = &open.question {
-                    self.drop_unresolved(now, key);
+                if let Question::Resolve(key) = &question {
+                    self.drop_unresolved(key);
                 }
             }
             Purpose::OwnPlace | Purpose::FarLink => {}
@@ -362,7 +372,10 @@ impl Node {
                 certificate,
                 candidates,
             } => self.on_holder(now, open, answer.token, &certificate, candidates, header),
-            Finding::Nobody => self.give_up(now, open, answer.token, ResolveError::Unknown),
+            Finding::Nobody => {
+                let (question, purpose) = (open.question, open.purpose);
+                self.give_up(question, purpose, answer.token, ResolveError::Unknown);
+            }
         }
     }
 
@@ -385,7 +398,8 @@ impl Node {
             // A lie, or a holder that expired meanwhile.
             Ok(_) | Err(_) => {
                 self.counters.drop_message += 1;
-                return self.give_up(now, open, token, ResolveError::Unknown);
+                let (question, purpose) = (open.question, open.purpose);
+                return self.give_up(question, purpose, token, ResolveError::Unknown);
             }
         };
         if open.purpose == Purpose::Owner {

@@ -146,6 +146,10 @@ impl Node {
         {
             liveness.on_probe_sent(token, now);
         }
+        let last = self.peers.get(&id).and_then(Peer::unanswered_handshake);
+        if let (Some(last), Via::Direct(remote)) = (last.cloned(), via) {
+            self.transmit(remote, last);
+        }
         self.send_control_by(now, id, via, &Control::Probe { token });
     }
 
@@ -187,7 +191,9 @@ impl Node {
             let released = drop_old_sessions(peer, now);
             let empty = peer.sessions.is_empty();
             let expired = peer.certificate.not_after() < wall;
-            let due = peer.sending().is_some_and(|live| live.session.rekey_due(now));
+            let due = peer
+                .sending()
+                .is_some_and(|live| live.session.rekey_due(now));
             for index in released {
                 self.handshakes.release(index);
             }

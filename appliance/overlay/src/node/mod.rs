@@ -18,13 +18,13 @@ mod handshake;
 mod liveness;
 mod lookup;
 mod maintenance;
-mod wall_clock;
 mod neighbourhood;
 mod peer;
 mod report;
 pub mod ring;
 mod routing;
 mod traffic;
+mod wall_clock;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ use rand::{RngExt, SeedableRng};
 use crate::Rng;
 use crate::id::NodeId;
 use crate::membership::{Addresses, Certificate, Identity, PoolFacts};
-use crate::session::{CipherPreference, Gate, StaticKey};
+use crate::session::{CipherPreference, Endpoint, Gate, GateLimits, StaticKey};
 use crate::time::{Instant, UnixTime};
 use crate::wire::message::Contact;
 
@@ -49,9 +49,9 @@ use directory::Directory;
 use guest::Waiting;
 use handshake::Handshakes;
 use lookup::Lookups;
-use wall_clock::WallClock;
 use neighbourhood::Neighbourhood;
 use peer::Peer;
+use wall_clock::WallClock;
 
 /// Peers a node has sessions with, at most.
 pub const PEERS_MAX: usize = 512;
@@ -81,11 +81,11 @@ pub struct Config {
 /// One member of a pool. See the module's documentation for how to drive it.
 pub struct Node {
     id: NodeId,
-    static_key: StaticKey,
+    static_public: [u8; 32],
+    endpoint: Endpoint,
     certificate: Certificate,
     pool: PoolFacts,
     addresses: Addresses,
-    ciphers: CipherPreference,
     rng: Rng,
     wall: WallClock,
     gate: Gate,
@@ -110,18 +110,17 @@ impl Node {
     pub fn new(config: Config, now: Instant) -> Node {
         let mut rng = Rng::from_seed(config.rng_seed);
         let id = config.identity.node_id();
-        let addresses = Addresses::of(&config.pool, &config.certificate);
-        let gate = Gate::new(config.pool.key.as_bytes(), &mut rng, now);
+        let addresses = Addresses::new(&config.pool, &config.certificate);
+        let gate = Gate::new(&mut rng, &config.pool.key.0, GateLimits::default());
+        let static_public = config.identity.static_public();
+        let static_key = StaticKey::new(*config.identity.static_secret(), static_public);
         let mut node = Node {
             id,
-            static_key: StaticKey::new(
-                *config.identity.static_secret(),
-                config.identity.static_public(),
-            ),
+            static_public,
+            endpoint: Endpoint::new(static_key, &config.pool.key.0, config.ciphers),
             certificate: config.certificate,
             pool: config.pool,
             addresses,
-            ciphers: config.ciphers,
             wall: WallClock::new(now, config.wall),
             gate,
             peers: BTreeMap::new(),
@@ -209,9 +208,7 @@ impl Node {
     }
 
     fn buffer(&mut self) -> Vec<u8> {
-        self.spare
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(2048))
+        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(2048))
     }
 
     fn transmit(&mut self, to: SocketAddr, datagram: Vec<u8>) {
@@ -260,7 +257,7 @@ impl Node {
         candidates.truncate(4);
         Contact {
             id: self.id,
-            static_key: self.static_key.public(),
+            static_key: self.static_public,
             candidates,
         }
     }

@@ -337,9 +337,10 @@ impl Node {
 
     /// Drops the least useful link to make room. Returns whether there was one.
     pub(super) fn evict_idle_peer(&mut self, now: Instant) -> bool {
-        let idle = self.peers.iter().filter(|(id, _)| {
-            !self.ring.near.contains(**id) && !self.ring.far.contains(*id)
-        });
+        let idle = self
+            .peers
+            .iter()
+            .filter(|(id, _)| !self.ring.near.contains(**id) && !self.ring.far.contains(*id));
         let oldest = idle.min_by_key(|(_, peer)| (peer.is_established(), peer.last_heard()));
         let Some(id) = oldest.map(|(id, _)| *id) else {
             return false;

@@ -48,6 +48,8 @@ pub(super) struct LiveSession {
     pub session: Session,
     /// The peer has shown that it holds the session's keys.
     pub confirmed: bool,
+    /// The handshake's last message, of ours; sent again until a record shows that it arrived.
+    pub last_message: Option<Vec<u8>>,
     pub created: Instant,
 }
 
@@ -140,6 +142,14 @@ impl Peer {
     pub(super) fn sending(&self) -> Option<&LiveSession> {
         let newest_confirmed = self.sessions.iter().rev().find(|live| live.confirmed);
         newest_confirmed.or(self.sessions.last())
+    }
+
+    /// The last handshake message of the session to send in, while nothing shows its arrival.
+    pub(super) fn unanswered_handshake(&self) -> Option<&Vec<u8>> {
+        let live = self.sending()?;
+        live.last_message
+            .as_ref()
+            .filter(|_| live.session.opener.highest().is_none())
     }
 
     /// The direct path in use.

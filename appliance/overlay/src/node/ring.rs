@@ -56,8 +56,8 @@ pub fn estimate_size(centre: NodeId, neighbours: &Neighbours) -> f64 {
     if distinct.len() < neighbours.left.len() + neighbours.right.len() {
         return distinct.len() as f64 + 1.0;
     }
-    let span = leftmost.clockwise_to(centre).as_fraction()
-        + centre.clockwise_to(*rightmost).as_fraction();
+    let span =
+        leftmost.clockwise_to(centre).as_fraction() + centre.clockwise_to(*rightmost).as_fraction();
     if span <= 0.0 {
         return 1.0;
     }
@@ -126,6 +126,9 @@ mod tests {
             .map(|_| draw_far_target(id(0), 10_000.0, &mut rng))
             .filter(|target| id(0).clockwise_to(*target).as_fraction() < 0.01)
             .count();
-        assert!((400..600).contains(&near), "{near} of 1000 below a hundredth");
+        assert!(
+            (400..600).contains(&near),
+            "{near} of 1000 below a hundredth"
+        );
     }
 }

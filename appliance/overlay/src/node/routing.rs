@@ -74,18 +74,25 @@ impl Node {
         }
         let usable = |id: NodeId| {
             id != header.source
-                && self.peers.get(&id).is_some_and(|peer| {
-                    peer.is_hop() && (!direct_only || peer.active().is_some())
-                })
+                && self
+                    .peers
+                    .get(&id)
+                    .is_some_and(|peer| peer.is_hop() && (!direct_only || peer.active().is_some()))
         };
-        for goal in [Some(header.destination), header.agent].into_iter().flatten() {
+        for goal in [Some(header.destination), header.agent]
+            .into_iter()
+            .flatten()
+        {
             let reachable = header.delivery == Delivery::Exact || header.agent == Some(goal);
             if reachable && usable(goal) {
                 return Hop::Peer(goal);
             }
         }
         // An agent that cannot be come any closer to is given up for the destination.
-        for goal in [header.agent, Some(header.destination)].into_iter().flatten() {
+        for goal in [header.agent, Some(header.destination)]
+            .into_iter()
+            .flatten()
+        {
             let peers = self.peers.keys().copied().filter(|id| usable(*id));
             let nearest = peers.min_by_key(|id| id.distance(goal));
             if let Some(nearest) = nearest
