@@ -239,3 +239,6 @@ pub(super) fn cookie_tag(
 ) -> [u8; MAC_BYTES] {
     mac(&pool.cookie, &[before_tag, init_mac1])
 }
+
+#[cfg(test)]
+mod tests;

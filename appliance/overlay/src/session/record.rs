@@ -186,3 +186,6 @@ fn nonce(counter: u64) -> Nonce {
 }
 
 const _: () = assert!(RECORD_OVERHEAD_BYTES == RECORD_HEADER_BYTES + MAC_BYTES);
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use crate::session::{
     CipherPreference, Gate, GateLimits, OpenError, REKEY_AFTER, REKEY_TAKEOVER_AFTER, Rate,
     ReplayError, StaticKey, Verdict,
 };
-use crate::wire::outer::Outer;
+use crate::wire::outer::{self, Final, Init, Outer, Pattern, Response};
 
 const POOL: [u8; 32] = [0x77; 32];
 const NOW: Instant = Instant::from_micros(1_000_000);
