@@ -25,6 +25,9 @@ pub enum CookieError {
     /// It does not answer the Init that we sent, or comes from outside the pool.
     #[error("cookie does not authenticate")]
     WrongTag,
+    /// The Init carries its proof already. Replayed cookies must not make us send.
+    #[error("cookie taken already")]
+    Repeated,
 }
 
 /// The side that wants a session.
@@ -107,7 +110,11 @@ impl Initiator {
         if !same(&tag, &cookie.tag()) {
             return Err(CookieError::WrongTag);
         }
-        mac2.copy_from_slice(&mac2_of(&cookie.cookie(), before_mac2));
+        let proof = mac2_of(&cookie.cookie(), before_mac2);
+        if *mac2 == proof {
+            return Err(CookieError::Repeated);
+        }
+        mac2.copy_from_slice(&proof);
         Ok(())
     }
 

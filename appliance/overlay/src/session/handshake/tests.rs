@@ -496,6 +496,7 @@ fn a_loaded_gate_sends_a_cookie_that_its_source_alone_can_use() {
     });
     let mac1 = init(initiator.datagram()).mac1();
     initiator.on_cookie(&cookie).unwrap();
+    assert_eq!(initiator.on_cookie(&cookie), Err(CookieError::Repeated));
     assert_eq!(init(initiator.datagram()).mac1(), mac1);
 
     assert!(matches!(
