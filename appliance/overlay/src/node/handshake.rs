@@ -12,7 +12,7 @@ use crate::session::{Accepted, DropReason, Finished, Initiator, Responder, Sessi
 use crate::time::Instant;
 use crate::wire::frame::Body;
 use crate::wire::message::{Contact, Control, Hello, Message};
-use crate::wire::outer::{Cookie, Final, Init, Outer, Response};
+use crate::wire::outer::{Cookie, Final, Init, MAC_BYTES, Outer, Response};
 
 use super::api::Event;
 use super::peer::{LiveSession, Peer, SESSIONS_MAX, Via};
@@ -76,7 +76,8 @@ struct Pending {
 }
 
 struct Answered {
-    init: Vec<u8>,
+    /// Names the message: the same for every copy, with or without a cookie.
+    mac: [u8; MAC_BYTES],
     response: Vec<u8>,
     at: Instant,
 }
@@ -259,7 +260,7 @@ impl Node {
             }
         };
         let done = match outer {
-            Outer::Init(init) => self.accept(now, source, &init, datagram),
+            Outer::Init(init) => self.accept(now, source, &init),
             Outer::Response(response) => self.finish(now, source, &response),
             Outer::Final(last) => self.accept_final(now, source, &last),
             Outer::Cookie(cookie) => self.take_cookie(now, &cookie),
@@ -291,15 +292,9 @@ impl Node {
         Some(())
     }
 
-    fn accept(
-        &mut self,
-        now: Instant,
-        source: Source,
-        init: &Init<'_>,
-        datagram: &[u8],
-    ) -> Option<()> {
+    fn accept(&mut self, now: Instant, source: Source, init: &Init<'_>) -> Option<()> {
         let answered = &self.handshakes.answered;
-        if let Some(copy) = answered.iter().find(|answered| answered.init == datagram) {
+        if let Some(copy) = answered.iter().find(|answered| answered.mac == init.mac1()) {
             let response = copy.response.clone();
             self.reply(now, source, response);
             return Some(());
@@ -314,7 +309,7 @@ impl Node {
                     self.verify(now, &finished.payload, finished.remote_static)?;
                 let id = certificate.node_id();
                 self.admit(now, certificate)?;
-                self.install(now, id, index, finished.session, None, false);
+                self.install(now, id, index, finished.session, None, None);
                 self.greet(now, id, source, &hello);
                 response
             }
@@ -339,7 +334,7 @@ impl Node {
             self.handshakes.answered.pop_front();
         }
         self.handshakes.answered.push_back(Answered {
-            init: datagram.to_vec(),
+            mac: init.mac1(),
             response: response.clone(),
             at: now,
         });
@@ -360,7 +355,7 @@ impl Node {
         let id = certificate.node_id();
         self.admit(now, certificate)?;
         // The last message proves the initiator's keys.
-        self.install(now, id, index, finished.session, None, true);
+        self.install(now, id, index, finished.session, None, Some(source));
         self.greet(now, id, source, &hello);
         Some(())
     }
@@ -397,7 +392,7 @@ impl Node {
         if let Some(last) = &final_datagram {
             self.reply(now, source, last.clone());
         }
-        self.install(now, id, index, session, final_datagram, true);
+        self.install(now, id, index, session, final_datagram, Some(source));
         if let (Source::Direct(remote), Some(peer)) = (source, self.peers.get_mut(&id)) {
             let liveness = peer.adopt(remote, now);
             if was_sent_once {
@@ -455,11 +450,15 @@ impl Node {
         index: u32,
         session: Session,
         last_message: Option<Vec<u8>>,
-        confirmed: bool,
+        confirmed_by: Option<Source>,
     ) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        let confirmed = confirmed_by.is_some();
+        if let Some(Source::Direct(remote)) = confirmed_by {
+            peer.adopt(remote, now);
+        }
         let first = !peer.is_established();
         if !first {
             self.counters.rekeys += 1;

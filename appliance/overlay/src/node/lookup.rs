@@ -47,6 +47,7 @@ struct Open {
     agent: Option<NodeId>,
     tries: u32,
     due: Instant,
+    answered: bool,
 }
 
 struct Echo {
@@ -203,6 +204,7 @@ impl Node {
             agent,
             tries: 0,
             due: now,
+            answered: false,
         };
         if self.lookups.open.len() >= OPEN_MAX {
             self.counters.drop_full += 1;
@@ -225,6 +227,7 @@ impl Node {
             (_, 0 | 1) => None,
             (_, _) => random,
         };
+        open.agent = by;
         open.due = now + PATIENCE * 2u32.pow(open.tries.min(8));
         open.tries += 1;
         let query = Query {
@@ -254,7 +257,7 @@ impl Node {
             destination: target,
             source: self.id,
             agent: by,
-            source_agent: self.own_agent(),
+            source_agent: self.own_agent(target),
         };
         self.originate(now, header, &body);
         self.recycle(body);
@@ -267,8 +270,11 @@ impl Node {
 
     pub(super) fn maintain_lookups(&mut self, now: Instant) {
         let due = self.lookups.open.iter().filter(|(_, open)| open.due <= now);
-        for (token, tries) in due.map(|(t, open)| (*t, open.tries)).collect::<Vec<_>>() {
-            if tries < TRIES_MAX {
+        let due = due.map(|(token, open)| (*token, open.answered, open.tries));
+        for (token, answered, tries) in due.collect::<Vec<_>>() {
+            if answered {
+                self.lookups.open.remove(&token);
+            } else if tries < TRIES_MAX {
                 self.ask_again(now, token);
             } else if let Some(open) = self.lookups.open.remove(&token) {
                 self.give_up(open.question, open.purpose, token, ResolveError::TimedOut);
@@ -303,6 +309,17 @@ impl Node {
         }
     }
 
+    /// A question passes by on its way from a node that chose us to begin with: whoever looks for
+    /// its own place is told what we know of it, besides what the closest node will say. A seed
+    /// that many join by at once so tells each of all the others.
+    pub(super) fn answer_as_agent(&mut self, now: Instant, header: &RoutedHeader, body: &[u8]) {
+        let own_place = header.source == header.destination;
+        let query = Query::decode(body);
+        if own_place && query.is_ok_and(|query| query.question == Question::Neighbourhood) {
+            self.handle_query(now, header, body);
+        }
+    }
+
     /// Answers a question that ended here.
     pub(super) fn handle_query(&mut self, now: Instant, header: &RoutedHeader, body: &[u8]) {
         let Ok(query) = Query::decode(body) else {
@@ -310,8 +327,10 @@ impl Node {
             return;
         };
         let finding = match query.question {
+            // From here one's own place is always one's own.
+            Question::Neighbourhood if header.source == self.id => return,
             Question::Neighbourhood => {
-                let (left, right) = self.neighbour_contacts(&[header.source]);
+                let (left, right) = self.contacts_around(header.destination, header.source);
                 Finding::Neighbourhood {
                     closest: self.own_contact(),
                     left,
@@ -346,27 +365,28 @@ impl Node {
             self.counters.drop_message += 1;
             return;
         };
-        let Some(open) = self.lookups.open.remove(&answer.token) else {
+        let Some(open) = self.lookups.open.get_mut(&answer.token) else {
             // A second answer, after a second asking.
             return;
         };
+        if let Finding::Neighbourhood { closest, .. } = &answer.finding
+            && open.purpose == Purpose::OwnPlace
+            && open.agent == Some(closest.id)
+        {
+            // The agent told what it knows; the closest node's own answer may follow.
+            open.answered = true;
+            return self.on_neighbourhood_of(now, answer.finding, header.source);
+        }
+        let Some(open) = self.lookups.open.remove(&answer.token) else {
+            return;
+        };
         match answer.finding {
-            Finding::Neighbourhood {
-                closest,
-                left,
-                right,
-            } => {
-                let from = closest.id;
-                if open.purpose == Purpose::FarLink {
-                    return self.on_far_target(now, closest);
-                }
-                // The closest node is reached by way of whoever we asked; its neighbours by it.
-                let agent = open.agent.unwrap_or(from);
-                self.learn_contacts(now, std::iter::once(closest), agent);
-                let others: Vec<_> = left.into_iter().chain(right).collect();
-                if open.purpose == Purpose::OwnPlace {
-                    self.on_neighbourhood(now, others, from);
-                }
+            Finding::Neighbourhood { closest, .. } if open.purpose == Purpose::FarLink => {
+                self.on_far_target(now, closest);
+            }
+            Finding::Neighbourhood { .. } => {
+                let agent = open.agent.unwrap_or(header.source);
+                self.on_neighbourhood_of(now, answer.finding, agent);
             }
             Finding::Holder {
                 certificate,
@@ -376,6 +396,20 @@ impl Node {
                 let (question, purpose) = (open.question, open.purpose);
                 self.give_up(question, purpose, answer.token, ResolveError::Unknown);
             }
+        }
+    }
+
+    /// Takes in who is around us. The node that told is reached by way of `agent`, the others by it.
+    fn on_neighbourhood_of(&mut self, now: Instant, finding: Finding, agent: NodeId) {
+        if let Finding::Neighbourhood {
+            closest,
+            left,
+            right,
+        } = finding
+        {
+            let from = closest.id;
+            self.learn_contacts(now, std::iter::once(closest), agent);
+            self.on_neighbourhood(now, left.into_iter().chain(right), from);
         }
     }
 

@@ -139,12 +139,15 @@ impl Node {
 
     fn probe(&mut self, now: Instant, id: NodeId, via: Via) {
         let token = self.token();
-        if let Some(liveness) = self
-            .peers
-            .get_mut(&id)
-            .and_then(|peer| peer.liveness_mut(via))
-        {
-            liveness.on_probe_sent(token, now);
+        // Each try over the overlay goes by another relay; what answers stays.
+        let relay = self.relay_to(id, token);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            if via == Via::Overlay && (peer.agent.is_none() || peer.overlay.is_suspect()) {
+                peer.agent = relay.or(peer.agent);
+            }
+            if let Some(liveness) = peer.liveness_mut(via) {
+                liveness.on_probe_sent(token, now);
+            }
         }
         let last = self.peers.get(&id).and_then(Peer::unanswered_handshake);
         if let (Some(last), Via::Direct(remote)) = (last.cloned(), via) {

@@ -24,6 +24,10 @@ mod report;
 pub mod ring;
 mod routing;
 mod traffic;
+
+#[cfg(test)]
+mod tests;
+
 mod wall_clock;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

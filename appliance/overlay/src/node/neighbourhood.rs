@@ -229,9 +229,14 @@ impl Node {
     }
 
     /// Our own neighbourhood was answered for.
-    pub(super) fn on_neighbourhood(&mut self, now: Instant, contacts: Vec<Contact>, from: NodeId) {
+    pub(super) fn on_neighbourhood(
+        &mut self,
+        now: Instant,
+        contacts: impl Iterator<Item = Contact>,
+        from: NodeId,
+    ) {
         self.ring.looked_up = true;
-        self.learn_contacts(now, contacts.into_iter(), from);
+        self.learn_contacts(now, contacts, from);
     }
 
     /// A far target's neighbourhood was answered for: the closest node becomes a far link.
@@ -356,7 +361,7 @@ impl Node {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.told_wanted = Some(wanted);
         }
-        let (left, right) = self.neighbour_contacts(&[id]);
+        let (left, right) = self.contacts_around(self.id, id);
         let message = Control::Neighbours {
             left,
             right,
@@ -366,13 +371,15 @@ impl Node {
         self.send_control(now, id, &message);
     }
 
-    /// The nearest peers on both sides as contacts, without `except`.
-    pub(super) fn neighbour_contacts(&self, except: &[NodeId]) -> (Vec<Contact>, Vec<Contact>) {
+    /// The peers nearest to a position on both sides as contacts, without `except`.
+    pub(super) fn contacts_around(
+        &self,
+        position: NodeId,
+        except: NodeId,
+    ) -> (Vec<Contact>, Vec<Contact>) {
         let mut linked = self.established();
-        for id in except {
-            linked.remove(id);
-        }
-        let around = ring::nearest(self.id, &linked, SIDE_MAX);
+        linked.remove(&except);
+        let around = ring::nearest(position, &linked, SIDE_MAX);
         let contacts = |ids: &[NodeId]| {
             let peers = ids.iter().filter_map(|id| self.peers.get(id));
             peers.map(|peer| peer.contact()).collect::<Vec<_>>()

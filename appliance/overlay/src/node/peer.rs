@@ -1,6 +1,6 @@
 //! One peer: the session with it and every path that its packets may take.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -98,6 +98,8 @@ pub(super) struct Peer {
     pub overlay: Liveness,
     /// The node to visit first on the way over the overlay.
     pub agent: Option<NodeId>,
+    /// Nodes that the peer last said it has links to.
+    pub links: BTreeSet<NodeId>,
     pub candidates: Vec<SocketAddr>,
     race: Option<Race>,
     race_probes: VecDeque<RaceProbe>,
@@ -121,6 +123,7 @@ impl Peer {
             active: None,
             overlay: Liveness::new(now),
             agent: None,
+            links: BTreeSet::new(),
             candidates: Vec::new(),
             race: None,
             race_probes: VecDeque::new(),

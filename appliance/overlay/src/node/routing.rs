@@ -5,7 +5,7 @@ use crate::time::Instant;
 use crate::wire::frame::{Body, Delivery, HOPS_MAX, ROUTED_HEADER_MAX, RoutedHeader};
 
 use super::Node;
-use super::peer::Via;
+use super::peer::{Peer, Via};
 use super::traffic::Source;
 
 /// Sessions inside sessions that one datagram may hold: a link's record, in it the record of a
@@ -42,9 +42,13 @@ impl Node {
             self.counters.drop_hops += 1;
             return;
         }
+        let is_agent = header.agent == Some(self.id);
         let header = self.clear_reached_agent(header);
         match self.next_hop(&header, false) {
             Hop::Peer(next) => {
+                if is_agent && header.body == Body::Query {
+                    self.answer_as_agent(now, &header, body);
+                }
                 self.counters.forwarded += 1;
                 self.pass_on(now, next, &header, body, false);
             }
@@ -144,16 +148,30 @@ impl Node {
         }
     }
 
-    /// The node that frames to us should visit first, while the ring does not lead to us yet.
-    pub(super) fn own_agent(&self) -> Option<NodeId> {
-        if self.is_joined() {
-            return None;
+    /// The node that frames to us should visit first: the nearest that has a direct path to us.
+    /// Frames find it where the ring does not lead to us (yet), or leads by a link that is relayed.
+    pub(super) fn own_agent(&self, except: NodeId) -> Option<NodeId> {
+        let direct = self.direct_hops().filter(|id| *id != except);
+        direct.min_by_key(|id| id.distance(self.id))
+    }
+
+    fn direct_hops(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let direct = |peer: &Peer| peer.is_established() && peer.active().is_some();
+        let peers = self.peers.iter().filter(move |(_, peer)| direct(peer));
+        peers.map(|(id, _)| *id)
+    }
+
+    /// The node by which to reach a peer that no direct path leads to: one that said it has a link
+    /// to it, else the one nearest to it. `turn` picks another one each time.
+    pub(super) fn relay_to(&self, id: NodeId, turn: u64) -> Option<NodeId> {
+        let hops = || self.direct_hops().filter(|hop| *hop != id);
+        let linked = |hop: &NodeId| self.peers.get(hop).is_some_and(|p| p.links.contains(&id));
+        let mut relays: Vec<_> = hops().filter(linked).collect();
+        if relays.is_empty() {
+            return hops().min_by_key(|hop| hop.distance(id));
         }
-        let direct = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.is_established() && peer.active().is_some());
-        direct.min_by_key(|(_, peer)| peer.since).map(|(id, _)| *id)
+        let turn = turn % relays.len() as u64;
+        Some(relays.swap_remove(usize::try_from(turn).unwrap_or(0)))
     }
 
     /// A header from us to exactly `destination`.
@@ -170,7 +188,7 @@ impl Node {
             destination,
             source: self.id,
             agent: agent.filter(|agent| *agent != destination),
-            source_agent: self.own_agent(),
+            source_agent: self.own_agent(destination),
         }
     }
 }

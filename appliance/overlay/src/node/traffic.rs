@@ -108,7 +108,9 @@ impl Node {
             .expect("it was there a moment ago");
         live.confirmed = true;
         peer.received.count(size);
-        if let Source::Overlay { agent, .. } = source {
+        if let Source::Overlay { agent, .. } = source
+            && agent.is_some()
+        {
             peer.agent = agent;
         }
         let newcomer = peer.on_heard(source.via(), now);
@@ -170,6 +172,7 @@ impl Node {
             } => {
                 if let Some(peer) = self.peers.get_mut(&from) {
                     peer.remote_wants = wanted;
+                    peer.links = left.iter().chain(&right).map(|c| c.id).collect();
                 }
                 self.learn_contacts(now, left.into_iter().chain(right), from);
                 if reply {
@@ -198,7 +201,7 @@ impl Node {
             Control::Bye { leaving } => {
                 if leaving {
                     self.drop_peer(now, from, DownReason::Left);
-                } else if self.peers.get(&from).is_some() && !self.needs_link(now, from) {
+                } else if self.peers.contains_key(&from) && !self.needs_link(now, from) {
                     self.drop_peer(now, from, DownReason::Unneeded);
                 } else {
                     // The peer closed a link that we still need: begin a new one.

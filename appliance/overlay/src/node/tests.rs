@@ -1,0 +1,449 @@
+//! Nodes on an in-memory network without loss: what each promise of the facade looks like from
+//! outside. Loss, NATs and scale are the simulator's.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use rand::SeedableRng;
+
+use super::*;
+use crate::membership::{CertificateRequest, PoolAuthority, PoolName, Roles, Ticket};
+
+const LATENCY: Duration = Duration::from_millis(10);
+const WALL: UnixTime = UnixTime(1_800_000_000);
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+
+struct Member {
+    node: Node,
+    address: SocketAddr,
+    alive: bool,
+    received: Vec<Vec<u8>>,
+    events: Vec<Event>,
+}
+
+struct Net {
+    now: Instant,
+    ticket: Ticket,
+    rng: Rng,
+    members: Vec<Member>,
+    flying: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    sequence: u64,
+    /// Pairs that cannot reach each other over UDP.
+    cut: Vec<(usize, usize)>,
+}
+
+impl Net {
+    fn new(seed: u64) -> Net {
+        let mut rng = Rng::seed_from_u64(seed);
+        let name = PoolName::new("lab").unwrap();
+        let range = "10.128.0.0/9".parse().unwrap();
+        let authority = PoolAuthority::create(name, range, Vec::new(), &mut rng).unwrap();
+        let ticket = authority
+            .issue_ticket(Roles::ALL, WALL, WALL + MONTH, None, &mut rng)
+            .unwrap();
+        Net {
+            now: Instant::ZERO,
+            ticket,
+            rng,
+            members: Vec::new(),
+            flying: BTreeMap::new(),
+            sequence: 0,
+            cut: Vec::new(),
+        }
+    }
+
+    fn with_members(seed: u64, count: usize) -> Net {
+        let mut net = Net::new(seed);
+        for _ in 0..count {
+            net.add(None);
+        }
+        net
+    }
+
+    fn add(&mut self, fixed_address: Option<Ipv4Addr>) -> usize {
+        let index = self.members.len();
+        let identity = Identity::generate(&mut self.rng);
+        let request = CertificateRequest {
+            name: format!("node-{index}").parse().unwrap(),
+            roles: Roles::ROUTER,
+            fixed_address,
+            not_before: WALL,
+            not_after: WALL + MONTH,
+        };
+        let certificate = self.ticket.certify(&identity, &request).unwrap();
+        let address = SocketAddr::from(([192, 0, 2, index as u8 + 1], 4001));
+        let seed = SocketAddr::from(([192, 0, 2, 1], 4001));
+        let config = Config {
+            identity,
+            certificate,
+            pool: self.ticket.facts().clone(),
+            seeds: if index == 0 { vec![] } else { vec![seed] },
+            rng_seed: self.rng.random(),
+            wall: WALL,
+            ciphers: CipherPreference::aes_first(),
+        };
+        let mut node = Node::new(config, self.now);
+        node.set_host_candidates(self.now, vec![address]);
+        self.members.push(Member {
+            node,
+            address,
+            alive: true,
+            received: Vec::new(),
+            events: Vec::new(),
+        });
+        index
+    }
+
+    fn drain(&mut self) {
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            while let Some(Transmit { to, datagram }) = member.node.poll_transmit() {
+                let target = to
+                    .ip()
+                    .to_string()
+                    .rsplit('.')
+                    .next()
+                    .unwrap()
+                    .parse::<usize>();
+                let target = target.unwrap() - 1;
+                let cut = &self.cut;
+                if cut.contains(&(index, target)) || cut.contains(&(target, index)) {
+                    continue;
+                }
+                self.sequence += 1;
+                let key = (self.now + LATENCY, self.sequence);
+                self.flying.insert(key, (member.address, to, datagram));
+            }
+            while let Some(packet) = member.node.poll_guest_packet() {
+                member.received.push(packet);
+            }
+            while let Some(event) = member.node.poll_event() {
+                member.events.push(event);
+            }
+        }
+    }
+
+    /// Lets time pass until `done`, or fails after a virtual deadline.
+    fn run_until(&mut self, what: &str, mut done: impl FnMut(&mut Net) -> bool) {
+        let deadline = self.now + Duration::from_secs(120);
+        loop {
+            self.drain();
+            if done(self) {
+                return;
+            }
+            let alive = self.members.iter().filter(|member| member.alive);
+            let timers = alive.filter_map(|member| member.node.next_deadline());
+            let timer = timers.map(|(due, _)| due).min();
+            let arrival = self.flying.keys().next().map(|(at, _)| *at);
+            let next = timer.into_iter().chain(arrival).min().unwrap();
+            assert!(
+                next < deadline,
+                "not within two minutes: {what}\n{}",
+                self.describe()
+            );
+            self.now = next.max(self.now);
+            let now = self.now;
+            while let Some(entry) = self.flying.first_entry() {
+                if entry.key().0 > now {
+                    break;
+                }
+                let (from, to, mut datagram) = entry.remove();
+                let mut members = self.members.iter_mut();
+                if let Some(member) = members.find(|m| m.alive && m.address == to) {
+                    member.node.handle_datagram(now, from, &mut datagram);
+                }
+            }
+            for member in self.members.iter_mut().filter(|member| member.alive) {
+                if member
+                    .node
+                    .next_deadline()
+                    .is_some_and(|(due, _)| due <= now)
+                {
+                    // What is done may make something else due at once, but not for ever.
+                    let done = (0..4).any(|_| {
+                        member.node.handle_deadline(now);
+                        member
+                            .node
+                            .next_deadline()
+                            .is_none_or(|(next, _)| next > now)
+                    });
+                    assert!(done, "stays due: {:?}", member.node.next_deadline());
+                }
+            }
+        }
+    }
+
+    /// Who is linked to whom, for the message of a failed wait.
+    fn describe(&self) -> String {
+        let line = |member: &Member| {
+            let node = &member.node;
+            let near = node.near_neighbours();
+            format!(
+                "{} alive {} joined {} left {:?} right {:?} {:?}\n",
+                node.id().short(),
+                member.alive,
+                node.is_joined(),
+                near.left,
+                near.right,
+                node.counters(),
+            )
+        };
+        self.members.iter().map(line).collect()
+    }
+
+    fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        self.run_until("time passes", |net| net.now >= end);
+    }
+
+    fn join_all(&mut self) {
+        self.run_until("all join one ring", |net| net.is_one_ring());
+    }
+
+    fn is_one_ring(&self) -> bool {
+        let alive: Vec<_> = self.members.iter().filter(|member| member.alive).collect();
+        let ids: BTreeSet<_> = alive.iter().map(|member| member.node.id()).collect();
+        alive.iter().all(|member| {
+            let expected = ring::nearest(member.node.id(), &ids, ring::NEAR_PER_SIDE);
+            member.node.is_joined() && member.node.near_neighbours() == expected
+        })
+    }
+
+    fn packet(&self, from: usize, to: usize, text: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; 20];
+        packet[0] = 0x45;
+        packet[12..16].copy_from_slice(&self.members[from].node.addresses().v4.octets());
+        packet[16..20].copy_from_slice(&self.members[to].node.addresses().v4.octets());
+        packet.extend(text);
+        packet
+    }
+
+    fn send(&mut self, from: usize, to: usize, text: &[u8]) -> Vec<u8> {
+        let packet = self.packet(from, to, text);
+        let now = self.now;
+        self.members[from].node.handle_guest_packet(now, &packet);
+        packet
+    }
+}
+
+#[test]
+fn two_nodes_join_within_a_few_round_trips() {
+    let mut net = Net::with_members(1, 2);
+    net.join_all();
+    assert!(net.now < Instant::ZERO + LATENCY * 20, "{}", net.now);
+}
+
+#[test]
+fn twenty_nodes_form_one_ring() {
+    let mut net = Net::with_members(2, 20);
+    net.join_all();
+    assert!(
+        net.now < Instant::ZERO + Duration::from_secs(10),
+        "{}",
+        net.now
+    );
+}
+
+#[test]
+fn every_pair_exchanges_guest_packets() {
+    let mut net = Net::with_members(3, 8);
+    net.join_all();
+    for from in 0..8 {
+        for to in (0..8).filter(|to| *to != from) {
+            let packet = net.send(from, to, b"hello");
+            net.run_until("the packet arrives", |net| {
+                net.members[to].received.contains(&packet)
+            });
+            net.members[to].received.clear();
+        }
+    }
+}
+
+#[test]
+fn packets_that_wait_for_a_session_keep_their_order() {
+    let mut net = Net::with_members(4, 12);
+    net.join_all();
+    let from = 3;
+    let strangers = (0..12).find(|to| {
+        let id = net.members[*to].node.id();
+        *to != from
+            && !net.members[from]
+                .node
+                .peers()
+                .iter()
+                .any(|peer| peer.id == id)
+    });
+    let to = strangers.expect("twelve nodes are not all linked");
+    let sent: Vec<_> = (0..10).map(|i| net.send(from, to, &[i])).collect();
+    net.run_until("all arrive", |net| net.members[to].received.len() == 10);
+    assert_eq!(net.members[to].received, sent);
+}
+
+#[test]
+fn a_dead_neighbour_is_noticed_and_the_ring_closes() {
+    let mut net = Net::with_members(5, 10);
+    net.join_all();
+    net.members[4].alive = false;
+    let died = net.now;
+    net.run_until("the ring closes", |net| net.is_one_ring());
+    assert!(net.now < died + Duration::from_secs(20), "{}", net.now);
+}
+
+#[test]
+fn a_leaving_node_is_missed_at_once() {
+    let mut net = Net::with_members(6, 10);
+    net.join_all();
+    let now = net.now;
+    net.members[4].node.leave(now);
+    net.drain();
+    net.members[4].alive = false;
+    net.run_until("the ring closes", |net| net.is_one_ring());
+    assert!(net.now < now + Duration::from_secs(2), "{}", net.now);
+}
+
+#[test]
+fn peers_without_a_direct_path_talk_over_the_overlay() {
+    let mut net = Net::with_members(7, 4);
+    net.cut = vec![(1, 2)];
+    net.join_all();
+    let packet = net.send(1, 2, b"around");
+    net.run_until("the packet arrives", |net| {
+        net.members[2].received.contains(&packet)
+    });
+    let id = net.members[2].node.id();
+    let peers = net.members[1].node.peers();
+    let path = peers
+        .iter()
+        .find(|peer| peer.id == id)
+        .map(|peer| peer.path);
+    assert!(matches!(path, Some(PathInfo::Routed { .. })), "{path:?}");
+}
+
+#[test]
+fn a_direct_path_that_is_cut_is_left_for_the_overlay() {
+    let mut net = Net::with_members(8, 4);
+    net.join_all();
+    net.cut = vec![(1, 2)];
+    let cut_at = net.now;
+    net.run_until("a packet arrives again", |net| {
+        let received = !net.members[2].received.is_empty();
+        if !received {
+            net.send(1, 2, b"still there");
+        }
+        received
+    });
+    assert!(net.now < cut_at + Duration::from_secs(5), "{}", net.now);
+}
+
+#[test]
+fn sessions_are_rekeyed_without_losing_the_peer() {
+    let mut net = Net::with_members(9, 3);
+    net.join_all();
+    for _ in 0..5 {
+        net.pass(Duration::from_secs(100));
+        assert!(net.is_one_ring());
+    }
+    assert!(net.members.iter().all(|m| m.node.counters().rekeys > 0));
+    let lost = net.members.iter().map(|m| m.node.counters().peers_lost);
+    assert_eq!(lost.sum::<u64>(), 0);
+}
+
+#[test]
+fn names_fixed_addresses_and_ids_resolve() {
+    let mut net = Net::with_members(10, 12);
+    let fixed = Ipv4Addr::new(10, 200, 0, 7);
+    let holder = net.add(Some(fixed));
+    net.join_all();
+    net.pass(Duration::from_secs(1));
+    let id = net.members[holder].node.id();
+    let targets = [
+        Target::Id(id),
+        Target::Name(format!("node-{holder}")),
+        Target::V4(fixed),
+        Target::V6(net.members[holder].node.addresses().v6),
+    ];
+    for asker in 0..holder {
+        for target in &targets {
+            let now = net.now;
+            let asked = net.members[asker].node.resolve(now, target.clone());
+            net.run_until("the answer comes", |net| {
+                net.members[asker].events.iter().any(|event| {
+                    matches!(event, Event::Resolved { query, result: Ok(found) }
+                        if *query == asked && found.node_id() == id)
+                })
+            });
+        }
+    }
+}
+
+#[test]
+fn an_address_that_nobody_has_is_unknown() {
+    let mut net = Net::with_members(11, 5);
+    net.join_all();
+    let now = net.now;
+    let nobody = Target::V4(Ipv4Addr::new(10, 129, 1, 1));
+    let asked = net.members[2].node.resolve(now, nobody);
+    net.run_until("the answer comes", |net| {
+        net.members[2].events.iter().any(|event| {
+            matches!(event, Event::Resolved { query, result: Err(ResolveError::Unknown) }
+                if *query == asked)
+        })
+    });
+}
+
+#[test]
+fn a_ping_to_a_stranger_is_answered() {
+    let mut net = Net::with_members(12, 12);
+    net.join_all();
+    let now = net.now;
+    let target = net.members[9].node.id();
+    let asked = net.members[2].node.ping(now, target);
+    net.run_until("the answer comes", |net| {
+        net.members[2]
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Pong { ping, .. } if *ping == asked))
+    });
+}
+
+#[test]
+fn forged_source_addresses_of_a_guest_are_dropped() {
+    let mut net = Net::with_members(13, 2);
+    net.join_all();
+    let mut packet = net.packet(0, 1, b"forged");
+    packet[15] ^= 1;
+    let now = net.now;
+    net.members[0].node.handle_guest_packet(now, &packet);
+    assert_eq!(net.members[0].node.counters().drop_guest_invalid, 1);
+}
+
+#[test]
+fn a_node_of_another_pool_is_met_with_silence() {
+    let mut net = Net::with_members(14, 1);
+    let mut other = Net::with_members(15, 2);
+    other.members[1].node.handle_deadline(Instant::ZERO);
+    other.drain();
+    let (_, (from, _, mut datagram)) = other.flying.pop_first().unwrap();
+    let now = net.now;
+    net.members[0]
+        .node
+        .handle_datagram(now, from, &mut datagram);
+    assert!(net.members[0].node.poll_transmit().is_none());
+    assert_eq!(net.members[0].node.counters().drop_gate, 1);
+}
+
+#[test]
+fn arbitrary_datagrams_are_counted_drops() {
+    let mut net = Net::with_members(16, 1);
+    let from = SocketAddr::from(([198, 51, 100, 1], 9));
+    for length in 0..64 {
+        let mut datagram: Vec<u8> = (0..length).map(|_| net.rng.random()).collect();
+        let now = net.now;
+        net.members[0]
+            .node
+            .handle_datagram(now, from, &mut datagram);
+    }
+    let counters = net.members[0].node.counters();
+    assert_eq!(counters.drop_malformed + counters.drop_unknown_session, 64);
+}
