@@ -1,6 +1,47 @@
 //! What is emulated: domains and the ports on them, validated once. Text comes in and goes out as
 //! TOML (module `raw`); this file holds the validated form and the rules. It opens no file but the
 //! configuration itself.
+//!
+//! ```
+//! let config = wow_wan::config::Config::parse(r#"
+//! seed = 1                          # of NAT ports, loss and jitter; this is the default
+//!
+//! [[domain]]
+//! name = "home"
+//! subnet = "192.168.10.0/24"        # the gateway is the first host
+//! nat = "port-restricted"           # full-cone, restricted, port-restricted, symmetric, none
+//! # mapping, filtering              # endpoint-independent, address-dependent or
+//! #                                 # address-and-port-dependent: alone or to refine `nat`
+//! nat_ports = "random"              # external ports: random (default), sequential, preserve
+//! public_ip = "198.51.100.10"       # the NAT's address on the emulated internet
+//! hairpin = false                   # whether hosts meet at the public address
+//! latency_ms = 10                   # one way, between the domain and the core
+//! jitter_ms = 2                     # up to so much more, keeping order
+//! loss_percent = 0.5                # each way
+//! bandwidth_mbit = 100              # each way; unlimited if absent
+//! block_udp = false                 # between domain and core
+//! dns = ["9.9.9.9"]                 # told by DHCP
+//! lease_s = 3600
+//! timeouts = { udp_s = 120, tcp_established_s = 7440, tcp_transitory_s = 240, icmp_s = 60 }
+//!
+//! [[domain]]
+//! name = "net"
+//! subnet = "203.0.113.0/24"
+//! public = true                     # hosts hold addresses of the emulated internet themselves
+//!
+//! [[port]]
+//! domain = "home"
+//! unix = "/run/vm.sock"             # QEMU: -netdev stream,server=on,addr.type=unix,addr.path=...
+//! mac = "52:54:00:12:34:56"         # with ip: a DHCP reservation for this machine
+//! ip = "192.168.10.20"              # without mac: for whoever asks through this port
+//!
+//! [[port]]
+//! name = "seed"                     # for reports; by default "net.0"
+//! domain = "net"
+//! tap = "wan0"                      # created here; move it with `ip link set wan0 netns ...`
+//! "#, "example").unwrap();
+//! assert_eq!(config.domains().len(), 2);
+//! ```
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -307,7 +307,7 @@ impl From<Config> for RawConfig {
 
 impl From<Domain> for RawDomain {
     fn from(domain: Domain) -> RawDomain {
-        let millis = |time: Duration| (!time.is_zero()).then(|| time.as_secs_f64() * 1e3);
+        let millis = |time: Duration| (!time.is_zero()).then_some(time.as_secs_f64() * 1e3);
         let nat = match domain.uplink {
             Uplink::Nat(nat) => Some(nat),
             Uplink::Public => None,

@@ -13,8 +13,8 @@ use crate::{report::AttachmentCounters, world::PortId};
 
 /// First wait before connecting again; doubled up to the longest.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
-/// Longest wait before connecting again: what a machine that boots may lose.
-const MAX_BACKOFF: Duration = Duration::from_millis(500);
+/// Longest wait before connecting again: less than a machine needs to boot, so it loses nothing.
+const MAX_BACKOFF: Duration = Duration::from_millis(100);
 /// Most bytes waiting for a machine; further frames are dropped, as a full NIC queue would.
 const MAX_WAITING: usize = 2 << 20;
 /// Sent bytes at the front of the buffer are cut off beyond this many.
