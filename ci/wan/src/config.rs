@@ -1,6 +1,6 @@
 //! What is emulated: domains and the ports on them, validated once. Text comes in and goes out as
-//! TOML (module `raw`), module `rules` holds what must hold, and this file the validated form. It opens no file but the
-//! configuration itself.
+//! TOML (module `raw`), module `rules` has what must hold, and this file the validated form. It
+//! opens no file but the configuration itself.
 //!
 //! Every key there is, but `mapping` and `filtering`: `endpoint-independent`, `address-dependent` or
 //! `address-and-port-dependent`, both instead of `nat` or either to refine it.
@@ -220,6 +220,13 @@ pub enum Place {
 impl Config {
     /// Checks the parts against each other. A port with an empty name is given one.
     pub fn new(seed: u64, domains: Vec<Domain>, mut ports: Vec<Port>) -> Result<Config, Fault> {
+        if i64::try_from(seed).is_err() {
+            let message = format!("seed {seed} is more than TOML can express; take one below 2^63");
+            return Err(Fault {
+                place: Place::Whole,
+                message,
+            });
+        }
         rules::check_domains(&domains)?;
         rules::name_ports(&mut ports);
         rules::check_ports(&domains, &ports)?;

@@ -252,6 +252,10 @@ pub(super) fn check_ports(domains: &[Domain], ports: &[Port]) -> Result<(), Faul
 
 fn check_attachment(attachment: &Attachment) -> Result<(), (&'static str, String)> {
     match attachment {
+        Attachment::Unix(path) if path.to_str().is_none() => {
+            let message = format!("has a socket path that is not UTF-8: {}", path.display());
+            return Err(("unix", message));
+        }
         Attachment::Unix(path) => {
             let bytes = path.as_os_str().len();
             if bytes == 0 || bytes > MAX_UNIX_PATH {

@@ -228,3 +228,14 @@ fn a_public_range_that_contains_another_is_refused_wherever_it_sorts() {
     .unwrap_err();
     assert_eq!(fault.place, Place::Domain(2, "subnet"));
 }
+
+#[test]
+fn what_toml_cannot_express_is_refused_when_built() {
+    use std::os::unix::ffi::OsStrExt;
+    let domains = vec![Domain::public("p", "198.18.0.0/16".parse().unwrap())];
+    let fault = Config::new(u64::MAX, domains.clone(), vec![]).unwrap_err();
+    assert!(fault.message.contains("2^63"), "{fault}");
+    let path = std::ffi::OsStr::from_bytes(b"/run/\xff");
+    let fault = Config::new(1, domains, vec![Port::unix("p", path)]).unwrap_err();
+    assert_eq!(fault.place, Place::Port(0, "unix"));
+}
