@@ -1,1 +1,22 @@
-//! Skeleton.
+//! Builds images from the definitions under `images/`, and runs them under QEMU.
+//!
+//! [`image::build`] is the entrance: a definition becomes a plan, the plan's steps run against a
+//! cache of content-hash keys, and the artefacts land under `target/images/NAME` with a manifest.
+//! Nothing here links the appliance's crates: the router is a binary that cargo builds.
+#![forbid(unsafe_code)]
+
+pub mod cache;
+pub mod cpio;
+pub mod definition;
+pub mod digest;
+pub mod disk;
+mod error;
+pub mod image;
+pub mod kernel;
+pub mod manifest;
+pub mod plan;
+mod process;
+pub mod progress;
+pub mod repository;
+
+pub use error::BuildError;

@@ -1,0 +1,99 @@
+//! The boot partition: FAT16 with the kernel, where UEFI looks for it, and syslinux.
+//!
+//! One copy of the kernel serves both: syslinux loads the file that UEFI runs. Times, the volume
+//! id and the order of the files are fixed.
+
+use std::path::{Path, PathBuf};
+
+use super::layout::{Layout, SECTOR_BYTES};
+use crate::BuildError;
+use crate::digest::Fields;
+use crate::process::{self, Log};
+
+/// Sectors in a cluster: 1 KiB, small enough for FAT16 on the smallest disk.
+const CLUSTER_SECTORS: &str = "2";
+/// The configuration of syslinux: no question, no delay.
+const SYSLINUX: &str = "DEFAULT wow\nPROMPT 0\nLABEL wow\n  LINUX /EFI/BOOT/BOOTX64.EFI\n";
+
+/// The tools that make the file system, with their packages' versions: part of the disk's key.
+pub fn tools() -> Result<String, BuildError> {
+    process::output(
+        process::command("dpkg-query")
+            .args(["--show", "--showformat=${Package} ${Version}\\n"])
+            .args(["dosfstools", "mtools", "syslinux"]),
+    )
+    .map_err(|error| {
+        BuildError::Input(format!(
+            "{error}\ninstall the packages that make disks: apt-get install dosfstools mtools syslinux"
+        ))
+    })
+}
+
+/// Makes the partition's image in `directory`.
+pub fn partition(
+    layout: &Layout,
+    label: &str,
+    kernel: &Path,
+    directory: &Path,
+    log: &mut Log<'_>,
+) -> Result<PathBuf, BuildError> {
+    let image = directory.join("partition.img");
+    let bytes = layout.partition_sectors() * SECTOR_BYTES;
+    let created = std::fs::File::create(&image).and_then(|file| file.set_len(bytes));
+    created.map_err(BuildError::io("create", &image))?;
+    let id = &Fields::new("wow fat")
+        .field("label", label)
+        .finish()
+        .to_string()[..8];
+    log.run(
+        "making the file system",
+        process::command("mkfs.fat")
+            .args([
+                "--invariant",
+                "-F",
+                "16",
+                "-s",
+                CLUSTER_SECTORS,
+                "-i",
+                id,
+                "-n",
+                label,
+            ])
+            .args(["-h", &layout.first.to_string()])
+            .arg(&image),
+    )?;
+    let configuration = directory.join("syslinux.cfg");
+    std::fs::write(&configuration, SYSLINUX).map_err(BuildError::io("write", &configuration))?;
+    let mtool = |program: &str| {
+        let mut command = process::command(program);
+        // mtools would read a configuration of the user's.
+        command
+            .env("MTOOLSRC", "/dev/null")
+            .env("MTOOLS_SKIP_CHECK", "1")
+            .arg("-i")
+            .arg(&image);
+        command
+    };
+    log.run(
+        "making directories",
+        mtool("mmd").args(["::/EFI", "::/EFI/BOOT", "::/syslinux"]),
+    )?;
+    log.run(
+        "copying the kernel to the disk (is it too small?)",
+        mtool("mcopy").arg(kernel).arg("::/EFI/BOOT/BOOTX64.EFI"),
+    )?;
+    log.run(
+        "copying the loader's configuration",
+        mtool("mcopy")
+            .arg(&configuration)
+            .arg("::/syslinux/syslinux.cfg"),
+    )?;
+    log.run(
+        "installing the boot loader",
+        process::command("syslinux")
+            .env("MTOOLSRC", "/dev/null")
+            .args(["--install", "--directory", "/syslinux"])
+            .arg(&image),
+    )?;
+    Ok(image)
+}

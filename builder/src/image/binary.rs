@@ -1,0 +1,105 @@
+//! Builds the static binary that becomes `/init`, through cargo.
+//!
+//! glibc with `crt-static` needs no extra Rust target. The target is still named, so that the
+//! flags do not reach build scripts and procedural macros. Paths of the machine are mapped away:
+//! the binary is the same from any checkout.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::BuildError;
+use crate::process::{self, Log};
+use crate::repository::Directories;
+
+/// The target of the appliance.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds the binary and returns its path.
+pub fn build(
+    directories: &Directories,
+    package: &str,
+    binary: &str,
+    log: &mut Log<'_>,
+) -> Result<PathBuf, BuildError> {
+    let mut command = cargo(directories)?;
+    command.args(["build", "--release", "--locked", "--target", TARGET]);
+    command.args(["--package", package, "--bin", binary]);
+    log.run(
+        &format!("building {binary}"),
+        command.current_dir(&directories.root),
+    )?;
+    let path = directories.target.join(TARGET).join("release").join(binary);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(BuildError::Input(format!(
+        "cargo left no {}: does a config.toml redirect it?",
+        path.display()
+    )))
+}
+
+/// The compiler's version, for the manifest.
+pub fn compiler() -> Result<String, BuildError> {
+    process::output(process::command("rustc").arg("--version"))
+}
+
+fn cargo(directories: &Directories) -> Result<Command, BuildError> {
+    let mut command = process::command("cargo");
+    // `cargo xtask` is itself run by cargo, which tells its children about the package they
+    // belong to.
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        let inherited = name_text.starts_with("CARGO_PKG_")
+            || name_text.starts_with("CARGO_MANIFEST_")
+            || name_text.starts_with("CARGO_PROFILE_")
+            || matches!(
+                &*name_text,
+                "CARGO_CRATE_NAME" | "CARGO_BIN_NAME" | "CARGO_PRIMARY_PACKAGE"
+            )
+            || matches!(
+                &*name_text,
+                "RUSTFLAGS" | "CARGO_BUILD_TARGET" | "CARGO_BUILD_RUSTFLAGS"
+            );
+        if inherited {
+            command.env_remove(&name);
+        }
+    }
+    let maps = path_maps(directories)?;
+    // Separated by 0x1f: paths may have spaces.
+    let mut rust_flags = OsString::from("-Ctarget-feature=+crt-static");
+    let mut c_flags = OsString::new();
+    for (from, to) in &maps {
+        rust_flags.push("\x1f--remap-path-prefix=");
+        rust_flags.push(from);
+        rust_flags.push(format!("={to}"));
+        if !c_flags.is_empty() {
+            c_flags.push(" ");
+        }
+        c_flags.push("-ffile-prefix-map=");
+        c_flags.push(from);
+        c_flags.push(format!("={to}"));
+    }
+    command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags);
+    command.env(format!("CFLAGS_{}", TARGET.replace('-', "_")), c_flags);
+    command
+        .env("CARGO_TARGET_DIR", &directories.target)
+        .env("CARGO_TERM_COLOR", "never");
+    Ok(command)
+}
+
+/// Prefixes of paths that would enter the binary, with what stands for them; later ones win.
+fn path_maps(directories: &Directories) -> Result<Vec<(PathBuf, &'static str)>, BuildError> {
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let cargo_home =
+        std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+    let sysroot = process::output(process::command("rustc").args(["--print", "sysroot"]))?;
+    Ok(vec![
+        (directories.root.clone(), "/wow"),
+        (directories.target.clone(), "/target"),
+        (cargo_home, "/cargo"),
+        (Path::new(&sysroot).join("lib/rustlib/src/rust"), "/rust"),
+    ])
+}

@@ -1,0 +1,226 @@
+//! The plan of a build: which steps there are, what each depends on, and the keys of their
+//! results. Pure: no file is read here and nothing runs.
+//!
+//! A step's key digests its recipe (everything that determines its work besides other steps) and
+//! the digests of the results it uses. Results are named by content, so a step whose inputs came
+//! out as before is not run again, even if what made them was: a change in Rust that yields the
+//! same binary links no kernel.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::digest::{Digest, Fields};
+
+/// The steps of an image, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StepId {
+    /// The kernel's source tree, fetched and unpacked.
+    Source,
+    /// The static binary that becomes `/init`.
+    Binary,
+    /// The kernel's compiled objects.
+    Objects,
+    /// The initramfs archive.
+    Initramfs,
+    /// The bootable kernel with the initramfs in it.
+    Kernel,
+    /// The raw disk.
+    Disk,
+    /// The raw disk as qcow2.
+    Qcow2,
+}
+
+impl StepId {
+    /// The step's name in the cache, the logs and the progress display.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "kernel-source",
+            Self::Binary => "binary",
+            Self::Objects => "kernel-objects",
+            Self::Initramfs => "initramfs",
+            Self::Kernel => "kernel",
+            Self::Disk => "disk",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
+impl fmt::Display for StepId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Which.
+    pub id: StepId,
+    /// The steps whose results it uses.
+    pub after: &'static [StepId],
+    /// Everything else that determines its result.
+    pub recipe: Digest,
+    /// The step is asked each time, because it keeps a cache of its own (cargo's).
+    pub always: bool,
+}
+
+/// What the steps' recipes are made of. The caller has read it; nothing is read here.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// The source package and the version asked for.
+    pub source: (String, String),
+    /// The merged kernel options, in canonical text.
+    pub kernel_options: String,
+    /// The C tool chain, as its tools describe themselves.
+    pub toolchain: String,
+    /// The cargo package and binary of `/init`.
+    pub binary: (String, String),
+    /// The initramfs besides `/init`: an archive's bytes.
+    pub skeleton: Vec<u8>,
+    /// The disk's parameters and tools, in canonical text.
+    pub disk: String,
+}
+
+/// The graph of an image's steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    steps: Vec<Step>,
+}
+
+/// Raised when a step's work changes without its inputs changing.
+const RECIPES: &str = "wow image recipes 1";
+
+impl Plan {
+    /// The plan for these inputs.
+    pub fn new(inputs: &Inputs) -> Self {
+        use StepId::*;
+        let recipe = |id: StepId| Fields::new(RECIPES).field("step", id.name());
+        let step = |id, after, recipe: Fields| Step {
+            id,
+            after,
+            recipe: recipe.finish(),
+            always: id == Binary,
+        };
+        let source = recipe(Source).field("package", &inputs.source.0);
+        let binary = recipe(Binary).field("package", &inputs.binary.0);
+        let objects = recipe(Objects).field("options", &inputs.kernel_options);
+        Self {
+            steps: vec![
+                step(Source, &[], source.field("version", &inputs.source.1)),
+                step(Binary, &[], binary.field("binary", &inputs.binary.1)),
+                step(
+                    Objects,
+                    &[Source],
+                    objects.field("toolchain", &inputs.toolchain),
+                ),
+                step(
+                    Initramfs,
+                    &[Binary],
+                    recipe(Initramfs).field("skeleton", &inputs.skeleton),
+                ),
+                step(Kernel, &[Objects, Initramfs], recipe(Kernel)),
+                step(Disk, &[Kernel], recipe(Disk).field("disk", &inputs.disk)),
+                step(Qcow2, &[Disk], recipe(Qcow2)),
+            ],
+        }
+    }
+
+    /// The steps, each after those it uses.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The key of a step's result, given the digests of the results so far; `None` if one that
+    /// the step uses is missing.
+    pub fn key(&self, step: &Step, results: &BTreeMap<StepId, Digest>) -> Option<Digest> {
+        let mut fields = Fields::new("wow image step").field("recipe", step.recipe.as_bytes());
+        for id in step.after {
+            fields = fields.field(id.name(), results.get(id)?.as_bytes());
+        }
+        Some(fields.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs() -> Inputs {
+        Inputs {
+            source: ("linux-source-6.12".into(), "6.12.1-1".into()),
+            kernel_options: "CONFIG_SMP=y\n".into(),
+            toolchain: "gcc 12".into(),
+            binary: ("wow-router".into(), "wow".into()),
+            skeleton: b"070701".to_vec(),
+            disk: "8 MiB".into(),
+        }
+    }
+
+    /// Keys of all steps when every step's result is its own key, and the binary's is `binary`.
+    fn keys(inputs: &Inputs, binary: &[u8]) -> BTreeMap<StepId, Digest> {
+        let plan = Plan::new(inputs);
+        let mut results = BTreeMap::new();
+        let mut keys = BTreeMap::new();
+        for step in plan.steps() {
+            let key = plan
+                .key(step, &results)
+                .expect("steps come after what they use");
+            keys.insert(step.id, key);
+            results.insert(step.id, if step.always { Digest::of(binary) } else { key });
+        }
+        keys
+    }
+
+    /// The steps whose keys differ.
+    fn changed(change: impl FnOnce(&mut Inputs)) -> Vec<StepId> {
+        let (before, mut other) = (keys(&inputs(), b"elf"), inputs());
+        change(&mut other);
+        let after = keys(&other, b"elf");
+        before
+            .keys()
+            .copied()
+            .filter(|id| before[id] != after[id])
+            .collect()
+    }
+
+    #[test]
+    fn equal_inputs_give_equal_keys() {
+        assert_eq!(changed(|_| ()), []);
+    }
+
+    #[test]
+    fn a_change_reaches_exactly_the_steps_that_depend_on_it() {
+        use StepId::*;
+        assert_eq!(changed(|i| i.disk.push('x')), [Disk, Qcow2]);
+        assert_eq!(
+            changed(|i| i.skeleton.push(0)),
+            [Initramfs, Kernel, Disk, Qcow2]
+        );
+        for change in [
+            (|i: &mut Inputs| i.kernel_options.push('x')) as fn(&mut Inputs),
+            |i| i.toolchain.push('x'),
+        ] {
+            assert_eq!(changed(change), [Objects, Kernel, Disk, Qcow2]);
+        }
+        assert_eq!(
+            changed(|i| i.source.1.push('x')),
+            [Source, Objects, Kernel, Disk, Qcow2]
+        );
+    }
+
+    #[test]
+    fn another_binary_compiles_no_kernel_and_the_same_one_links_none() {
+        use StepId::*;
+        let (before, after) = (keys(&inputs(), b"elf"), keys(&inputs(), b"other"));
+        let changed: Vec<_> = before.keys().filter(|id| before[id] != after[id]).collect();
+        assert_eq!(changed, [&Initramfs, &Kernel, &Disk, &Qcow2]);
+        assert_eq!(before, keys(&inputs(), b"elf"));
+    }
+
+    #[test]
+    fn a_step_without_its_inputs_has_no_key() {
+        let plan = Plan::new(&inputs());
+        let last = plan.steps().last().unwrap();
+        assert_eq!(plan.key(last, &BTreeMap::new()), None);
+    }
+}

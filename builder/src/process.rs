@@ -1,0 +1,249 @@
+//! Runs a program with its output in a log, and tells the log's last lines if it fails.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::BuildError;
+use crate::image::HOST_PACKAGES;
+use crate::progress::Running;
+
+/// Lines of a failed program's output that its error shows.
+const TAIL_LINES: usize = 20;
+/// What is kept of one overlong line.
+const MAX_LINE_BYTES: usize = 400;
+
+/// A file that collects the output of a step's programs.
+#[derive(Debug)]
+pub struct Log<'a> {
+    path: &'a Path,
+    file: File,
+    running: &'a Running,
+}
+
+impl<'a> Log<'a> {
+    /// Starts the log at `path` afresh; its lines also show on `running`.
+    pub fn create(path: &'a Path, running: &'a Running) -> Result<Self, BuildError> {
+        let file = File::create(path).map_err(BuildError::io("create", path))?;
+        Ok(Self {
+            path,
+            file,
+            running,
+        })
+    }
+
+    /// Writes a line of our own.
+    pub fn note(&mut self, line: &str) -> Result<(), BuildError> {
+        self.running.detail(line);
+        writeln!(self.file, "{line}").map_err(BuildError::io("write", self.path))
+    }
+
+    /// Runs `command` without standard input, both its outputs going to the log.
+    pub fn run(&mut self, what: &str, command: &mut Command) -> Result<(), BuildError> {
+        self.run_with(what, command, None)
+    }
+
+    /// As `run`, with standard output going to `output` and only errors to the log.
+    pub fn run_into(
+        &mut self,
+        what: &str,
+        command: &mut Command,
+        output: File,
+    ) -> Result<(), BuildError> {
+        self.run_with(what, command, Some(output))
+    }
+
+    fn run_with(
+        &mut self,
+        what: &str,
+        command: &mut Command,
+        output: Option<File>,
+    ) -> Result<(), BuildError> {
+        self.note(&format!("$ {}", shown(command)))?;
+        let broken = BuildError::io("read the output that goes to", self.path);
+        let (reader, writer) = match std::io::pipe() {
+            Ok(pipe) => pipe,
+            Err(error) => return Err(broken(error)),
+        };
+        let clone = writer
+            .try_clone()
+            .map_err(BuildError::io("open a pipe for", self.path))?;
+        command.stdin(Stdio::null()).stderr(writer);
+        match output {
+            Some(file) => command.stdout(file),
+            None => command.stdout(clone),
+        };
+        let child = command.spawn();
+        // Our copies of the pipe's writing end must go, or reading would never end.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = child.map_err(|source| spawn_error(command, source))?;
+        let tail = self.copy(reader);
+        let status = child
+            .wait()
+            .map_err(BuildError::io("wait for a program of", self.path))?;
+        let tail = tail?;
+        if status.success() {
+            return Ok(());
+        }
+        let log = self.path.to_owned();
+        Err(BuildError::Command {
+            what: what.to_owned(),
+            status,
+            log,
+            tail: tail.into(),
+        })
+    }
+
+    /// Copies lines to the log and the display; returns the last ones.
+    fn copy(&mut self, reader: impl std::io::Read) -> Result<VecDeque<String>, BuildError> {
+        let mut reader = BufReader::new(reader);
+        let mut tail = VecDeque::with_capacity(TAIL_LINES);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let length = reader
+                .read_until(b'\n', &mut line)
+                .map_err(BuildError::io("read the output that goes to", self.path))?;
+            if length == 0 {
+                return Ok(tail);
+            }
+            self.file
+                .write_all(&line)
+                .map_err(BuildError::io("write", self.path))?;
+            line.truncate(MAX_LINE_BYTES);
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            self.running.detail(&text);
+            if tail.len() == TAIL_LINES {
+                tail.pop_front();
+            }
+            tail.push_back(text);
+        }
+    }
+}
+
+/// A command with a fixed locale and time zone, and without the variables by which a caller's
+/// make or cargo would reach into the build.
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let meddling = |name: &str| {
+        matches!(
+            name,
+            "MAKEFLAGS" | "MFLAGS" | "MAKELEVEL" | "ARCH" | "CROSS_COMPILE" | "O"
+        ) || name.starts_with("KBUILD_")
+            || name.starts_with("KCONFIG_")
+            || matches!(
+                name,
+                "KCFLAGS" | "KCPPFLAGS" | "KAFLAGS" | "LDFLAGS" | "LOCALVERSION"
+            )
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(meddling) {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC")
+        .env("SOURCE_DATE_EPOCH", "0");
+    // syslinux, mkfs.fat and others live where only root's PATH leads.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
+    command
+}
+
+/// Runs `command` and returns its standard output, trimmed.
+pub fn output(command: &mut Command) -> Result<String, BuildError> {
+    let result = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| spawn_error(command, source))?;
+    if result.status.success() {
+        return Ok(String::from_utf8_lossy(&result.stdout).trim().to_owned());
+    }
+    let errors = String::from_utf8_lossy(&result.stderr).trim().to_owned();
+    Err(BuildError::Input(format!(
+        "`{}` failed ({}): {errors}",
+        shown(command),
+        result.status
+    )))
+}
+
+fn spawn_error(command: &Command, source: std::io::Error) -> BuildError {
+    BuildError::Spawn {
+        program: command.get_program().to_string_lossy().into_owned(),
+        packages: HOST_PACKAGES.join(" "),
+        source,
+    }
+}
+
+/// The command as a shell would take it, near enough to repeat by hand.
+fn shown(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .map(|word| {
+            if word.contains(' ') {
+                format!("'{word}'")
+            } else {
+                word
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Progress;
+
+    fn run(script: &str) -> (Result<(), BuildError>, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let running = Progress::hidden().start("test");
+        let mut log = Log::create(&path, &running).unwrap();
+        let result = log.run("the script", command("sh").args(["-c", script]));
+        (result, std::fs::read_to_string(&path).unwrap())
+    }
+
+    #[test]
+    fn both_outputs_reach_the_log_in_order() {
+        let (result, log) = run("echo one; echo two >&2; echo three");
+        result.unwrap();
+        assert!(log.ends_with("\none\ntwo\nthree\n"), "{log}");
+    }
+
+    #[test]
+    fn a_failure_tells_the_log_and_its_last_lines() {
+        let (result, log) = run("seq 100; exit 3");
+        let text = result.unwrap_err().to_string();
+        assert!(
+            text.contains("the script failed") && text.contains("exit status: 3"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("99\n    100") && text.contains("    81\n"),
+            "{text}"
+        );
+        assert!(!text.contains("    80\n") && log.contains("\n1\n"));
+    }
+
+    #[test]
+    fn a_missing_program_names_the_packages_to_install() {
+        let text = output(&mut command("wow-no-such-program"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("wow-no-such-program") && text.contains("syslinux"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_callers_make_does_not_reach_into_the_build() {
+        let text = output(command("sh").args(["-c", "echo $LC_ALL/$TZ/$SOURCE_DATE_EPOCH"]));
+        assert_eq!(text.unwrap(), "C/UTC/0");
+    }
+}
