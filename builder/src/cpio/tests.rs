@@ -54,7 +54,7 @@ fn one_file_gives_the_bytes_of_the_format() {
     let mut archive = Archive::new();
     archive.file("/init", 0o755, b"hello".to_vec()).unwrap();
     let header = "07070100000001000081ED0000000000000000000000010000000000000005\
-                  00000000000000000000000000000000000000060000000"
+                  00000000000000000000000000000000000000050000000"
         .to_owned()
         + "0";
     let mut expected = header.into_bytes();
