@@ -11,12 +11,14 @@ pub mod definition;
 pub mod digest;
 pub mod disk;
 mod error;
+pub mod host;
 pub mod image;
 pub mod kernel;
 pub mod manifest;
 pub mod plan;
 mod process;
 pub mod progress;
+pub mod qemu;
 pub mod repository;
 
 pub use error::BuildError;
