@@ -1,1 +1,33 @@
-//! Skeleton.
+//! Testbeds of real routers, as virtual machines or in network namespaces, joined by the WAN
+//! emulator, and the experiments run on them.
+//!
+//! Everything the routers are asked goes through the `wow` program and its JSON, as a person's
+//! script would do it: no crate of the appliance is linked here. Whatever a testbed starts or
+//! creates is gone when its value is dropped, when it fails, and when this process is killed.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod command;
+pub mod demo;
+pub mod experiment;
+pub mod interrupt;
+pub mod kept;
+pub mod namespaces;
+pub mod pool;
+pub mod progress;
+pub mod report;
+pub mod run_dir;
+pub mod topology;
+pub mod vms;
+pub mod wan;
+
+use std::path::PathBuf;
+
+/// The programs that testbeds run.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// The router, which is also its own client.
+    pub wow: PathBuf,
+    /// The WAN emulator.
+    pub wan: PathBuf,
+}

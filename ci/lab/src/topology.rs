@@ -1,0 +1,190 @@
+//! The emulated internet of a testbed: domains, and the machines in them.
+//!
+//! Only what testbeds vary is here; the emulator's other settings keep their defaults.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
+
+/// The port that appliances listen on.
+pub const ROUTER_PORT: u16 = 4001;
+
+/// One domain.
+#[derive(Debug, Clone)]
+pub struct Domain {
+    /// Its name.
+    pub name: String,
+    /// The addresses of its hosts; the gateway has the first.
+    pub subnet: Ipv4Net,
+    /// The NAT's address and kind; `None` for a domain of public addresses.
+    pub nat: Option<(Ipv4Addr, &'static str)>,
+    /// One-way latency between the domain and the core, in milliseconds.
+    pub latency_ms: u32,
+}
+
+/// One machine.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The node's name.
+    pub name: String,
+    /// Its domain's name.
+    pub domain: String,
+    /// Its address in the domain.
+    pub address: Ipv4Addr,
+}
+
+/// The whole: the first place is the pool's seed.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    /// The domains.
+    pub domains: Vec<Domain>,
+    /// The machines, the seed first.
+    pub places: Vec<Place>,
+}
+
+/// How one machine is attached to the emulator.
+#[derive(Debug, Clone)]
+pub enum Attachment {
+    /// QEMU's Unix socket.
+    Unix(String),
+    /// A TAP device of this name.
+    Tap(String),
+}
+
+impl Topology {
+    /// A public seed and `domains` NATed domains with one machine each: `a`, `b`, `c`, …
+    pub fn seed_and_nated(domains: u8) -> Self {
+        let core = Domain {
+            name: "core".into(),
+            subnet: net(203, 0, 113),
+            nat: None,
+            latency_ms: 5,
+        };
+        let seed = Place {
+            name: "seed".into(),
+            domain: "core".into(),
+            address: Ipv4Addr::new(203, 0, 113, 10),
+        };
+        let mut topology = Self { domains: vec![core], places: vec![seed] };
+        for index in 1..=domains {
+            let name = char::from(b'a' + index - 1).to_string();
+            topology.domains.push(Domain {
+                name: name.clone(),
+                subnet: net(192, 168, index * 10),
+                nat: Some((Ipv4Addr::new(198, 51, 100, index * 10), "port-restricted")),
+                latency_ms: 5 + 5 * u32::from(index),
+            });
+            topology.places.push(Place {
+                name: name.clone(),
+                domain: name,
+                address: Ipv4Addr::new(192, 168, index * 10, 10),
+            });
+        }
+        topology
+    }
+
+    /// The seed as the pool names it.
+    pub fn seed(&self) -> Result<String> {
+        let seed = self.places.first().context("a topology without machines")?;
+        Ok(format!("{}:{ROUTER_PORT}", seed.address))
+    }
+
+    /// The domain of a place.
+    pub fn domain(&self, place: &Place) -> Result<&Domain> {
+        self.domains
+            .iter()
+            .find(|domain| domain.name == place.domain)
+            .with_context(|| format!("{} is in no domain called {}", place.name, place.domain))
+    }
+
+    /// The emulator's configuration, given how each place is attached (in order).
+    pub fn to_toml(&self, attachments: &[Attachment]) -> String {
+        let mut text = String::new();
+        for domain in &self.domains {
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "[[domain]]\nname = {}\nsubnet = {}\nlatency_ms = {}.0\n",
+                quoted(&domain.name),
+                quoted(&domain.subnet.to_string()),
+                domain.latency_ms,
+            );
+            let _ = match &domain.nat {
+                Some((public, kind)) => write!(
+                    text,
+                    "nat = {}\npublic_ip = {}\n\n",
+                    quoted(kind),
+                    quoted(&public.to_string())
+                ),
+                None => write!(text, "public = true\n\n"),
+            };
+        }
+        for (place, attachment) in self.places.iter().zip(attachments) {
+            let (key, value) = match attachment {
+                Attachment::Unix(path) => ("unix", path),
+                Attachment::Tap(name) => ("tap", name),
+            };
+            let _ = write!(
+                text,
+                "[[port]]\nname = {}\ndomain = {}\nip = {}\n{key} = {}\n\n",
+                quoted(&place.name),
+                quoted(&place.domain),
+                quoted(&place.address.to_string()),
+                quoted(value),
+            );
+        }
+        text
+    }
+}
+
+impl Domain {
+    /// The gateway's address: the first host of the subnet.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        self.subnet.hosts().next()
+    }
+}
+
+fn net(a: u8, b: u8, c: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), 24)
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_toml_with_every_domain_and_machine() {
+        let topology = Topology::seed_and_nated(3);
+        let attachments: Vec<_> = topology
+            .places
+            .iter()
+            .map(|place| Attachment::Unix(format!("/r/\"{}\".net", place.name)))
+            .collect();
+        let text = topology.to_toml(&attachments);
+        let value: toml::Table = text.parse().unwrap();
+        let domains = value["domain"].as_array().unwrap();
+        let ports = value["port"].as_array().unwrap();
+        assert_eq!((domains.len(), ports.len()), (4, 4));
+        assert_eq!(domains[0]["public"].as_bool(), Some(true));
+        assert_eq!(domains[3]["public_ip"].as_str(), Some("198.51.100.30"));
+        assert_eq!(ports[1]["unix"].as_str(), Some("/r/\"a\".net"));
+        assert_eq!(ports[1]["ip"].as_str(), Some("192.168.10.10"));
+    }
+
+    #[test]
+    fn every_machine_lives_in_its_domain_and_is_not_its_gateway() {
+        let topology = Topology::seed_and_nated(3);
+        assert_eq!(topology.seed().unwrap(), "203.0.113.10:4001");
+        for place in &topology.places {
+            let domain = topology.domain(place).unwrap();
+            assert!(domain.subnet.contains(&place.address));
+            assert_ne!(domain.gateway(), Some(place.address));
+        }
+    }
+}

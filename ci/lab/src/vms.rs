@@ -1,0 +1,204 @@
+//! A testbed of virtual machines on the WAN emulator. Needs no root.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use wow_builder::host::{Tether, guarded_command};
+use wow_builder::qemu::{
+    Backend, Choice, Emulator, Firmware, FwCfg, ImageFiles, Machine, Nic, Serial, Uefi, Vm, VmSpec,
+};
+
+use crate::Tools;
+use crate::client::Client;
+use crate::experiment::Node;
+use crate::pool;
+use crate::run_dir::RunDir;
+use crate::topology::{Attachment, Place, Topology};
+use crate::wan::Wan;
+
+/// What a testbed is made of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The programs.
+    pub tools: Tools,
+    /// QEMU.
+    pub emulator: Emulator,
+    /// How it runs guests.
+    pub accelerator: Choice,
+    /// The image that every machine boots.
+    pub image: ImageFiles,
+    /// The board.
+    pub machine: Machine,
+    /// How the machines behind NATs start the image; the seed always starts directly.
+    pub firmware: Firmware,
+    /// Memory of each, in MiB.
+    pub memory_mib: u32,
+    /// The internet between them.
+    pub topology: Topology,
+    /// Where the logs go.
+    pub logs: PathBuf,
+    /// Whether everything ends with this process.
+    pub tether: Tether,
+}
+
+/// Running machines.
+#[derive(Debug)]
+pub struct VmTestbed {
+    vms: Vec<Vm>,
+    nodes: Vec<Node>,
+    consoles: Vec<PathBuf>,
+    wan: Wan,
+    // Last, so that sockets outlive what uses them.
+    dir: RunDir,
+}
+
+impl VmTestbed {
+    /// Creates a pool, starts the emulator and all machines.
+    pub fn start(setup: &Setup) -> Result<Self> {
+        let dir = RunDir::new(&setup.logs)?;
+        let ticket =
+            pool::create(&setup.tools.wow, dir.private_dir(), "demo", &setup.topology.seed()?)?;
+        let attachments: Vec<_> = setup
+            .topology
+            .places
+            .iter()
+            .map(|place| {
+                let socket = dir.private(&format!("{}.net", place.name));
+                socket.to_str().map(|text| Attachment::Unix(text.to_owned()))
+            })
+            .collect::<Option<_>>()
+            .context("the temporary directory's path is no UTF-8: set TMPDIR")?;
+        let wan = Wan::start(
+            guarded_command(&setup.tools.wan, setup.tether),
+            &dir.private("wan.toml"),
+            &setup.topology.to_toml(&attachments),
+            &dir.log("wan.log"),
+        )?;
+        let mut bed = Self { vms: Vec::new(), nodes: Vec::new(), consoles: Vec::new(), wan, dir };
+        for (index, place) in setup.topology.places.iter().enumerate() {
+            bed.start_machine(setup, index, place, &ticket)
+                .with_context(|| format!("cannot start machine {}", place.name))?;
+        }
+        Ok(bed)
+    }
+
+    fn start_machine(
+        &mut self,
+        setup: &Setup,
+        index: usize,
+        place: &Place,
+        ticket: &std::path::Path,
+    ) -> Result<()> {
+        let file = |kind: &str| self.dir.private(&format!("{}.{kind}", place.name));
+        let name_file = file("name");
+        std::fs::write(&name_file, &place.name)?;
+        let firmware = if index == 0 { Firmware::Direct } else { setup.firmware };
+        let uefi = match firmware {
+            Firmware::Uefi => Uefi::prepare(&file("vars"))?,
+            Firmware::Direct | Firmware::Bios => None,
+        };
+        let mac_end = u8::try_from(index + 1).context("more than 255 machines")?;
+        let spec = VmSpec {
+            name: place.name.clone(),
+            machine: setup.machine,
+            firmware,
+            image: setup.image.clone(),
+            uefi,
+            memory_mib: setup.memory_mib,
+            cpus: 1,
+            nics: vec![Nic {
+                mac: [0x52, 0x54, 0x00, 0x77, 0x00, mac_end],
+                backend: Backend::Stream(file("net")),
+            }],
+            serial: Serial::Socket {
+                path: file("serial"),
+                log: self.dir.log(&format!("{}.console.log", place.name)),
+            },
+            control: Some(file("sock")),
+            qmp: Some(file("qmp")),
+            fw_cfg: vec![
+                FwCfg { name: "opt/wow/ticket".into(), file: ticket.to_path_buf() },
+                FwCfg { name: "opt/wow/name".into(), file: name_file },
+            ],
+            append: Vec::new(),
+            reboots: false,
+        };
+        let messages = self.dir.log(&format!("{}.qemu.log", place.name));
+        let vm = Vm::start(
+            &setup.emulator,
+            setup.accelerator.accelerator,
+            &spec,
+            &messages,
+            setup.tether,
+        )?;
+        self.nodes.push(Node {
+            name: place.name.clone(),
+            client: Client::new(&setup.tools.wow, &file("sock")),
+            started: vm.started(),
+        });
+        self.consoles.push(file("serial"));
+        self.vms.push(vm);
+        Ok(())
+    }
+
+    /// The nodes, the seed first.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The directory of the logs.
+    pub fn logs(&self) -> &std::path::Path {
+        self.dir.logs()
+    }
+
+    /// An error when a machine or the emulator has ended.
+    pub fn check_running(&mut self) -> Result<()> {
+        self.wan.check_running()?;
+        for vm in &mut self.vms {
+            vm.check_running()?;
+        }
+        Ok(())
+    }
+
+    /// Presses every power button; an error names the machines that did not go by themselves.
+    pub fn power_off(&mut self, limit: Duration) -> Result<()> {
+        let stubborn: Vec<String> = self
+            .vms
+            .iter_mut()
+            .filter_map(|vm| (!vm.power_off(limit)).then(|| vm.name().to_owned()))
+            .collect();
+        if stubborn.is_empty() {
+            return Ok(());
+        }
+        bail!("did not power off within {} s: {}", limit.as_secs(), stubborn.join(", "))
+    }
+
+    /// Every process, console and control socket, by name, for `--keep`.
+    pub fn inventory(&self) -> crate::kept::Inventory {
+        let machines = self.vms.iter().zip(&self.nodes).zip(&self.consoles);
+        let process = wow_builder::host::process::ProcessId::of;
+        crate::kept::Inventory {
+            wan: process(self.wan.pid()),
+            machines: machines
+                .map(|((vm, node), console)| crate::kept::Machine {
+                    name: node.name.clone(),
+                    process: process(vm.pid()),
+                    console: console.clone(),
+                    control: node.client.socket().to_path_buf(),
+                })
+                .collect(),
+            private_dir: self.dir.private_dir().to_path_buf(),
+            logs: self.dir.logs().to_path_buf(),
+        }
+    }
+
+    /// Lets an untied testbed go on after this process.
+    pub fn release(self) {
+        for vm in self.vms {
+            vm.release();
+        }
+        self.wan.release();
+        self.dir.keep();
+    }
+}

@@ -1,0 +1,58 @@
+//! Real routers in network namespaces behind emulated NATs form a pool and carry their hosts'
+//! packets. Run by `cargo xtask test`, as root.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wow_lab::namespaces::NamespaceTestbed;
+use wow_lab::topology::Topology;
+use wow_lab::{Tools, experiment, interrupt};
+
+const JOIN_LIMIT: Duration = Duration::from_secs(60);
+
+fn path(variable: &str) -> PathBuf {
+    let value = std::env::var_os(variable);
+    value.unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`")).into()
+}
+
+fn check(name: &str, domains: u8) {
+    interrupt::install().unwrap();
+    let tools = Tools { wow: path("WOW_TEST_WOW"), wan: path("WOW_TEST_WAN") };
+    let logs = path("WOW_TEST_LOGS").join(name);
+    let topology = Topology::seed_and_nated(domains);
+    let mut bed = NamespaceTestbed::start(&tools, &topology, &logs).unwrap();
+    let nodes = bed.nodes().to_vec();
+    let joined =
+        experiment::join(&nodes, JOIN_LIMIT, &|_| (), &mut || bed.check_running()).unwrap();
+    let pairs = experiment::ping_all(&nodes, &joined, 3, &|_| ()).unwrap();
+    let count = usize::from(domains) + 1;
+    assert_eq!(pairs.len(), count * (count - 1));
+    assert!(pairs.iter().all(|pair| pair.answered()), "{pairs:?}; logs: {}", bed.logs().display());
+    bed.check_running().unwrap();
+}
+
+#[test]
+fn three_domains_behind_nats_reach_each_other() {
+    check("namespaces", 3);
+}
+
+#[test]
+fn routers_go_on_without_their_seed() {
+    interrupt::install().unwrap();
+    let tools = Tools { wow: path("WOW_TEST_WOW"), wan: path("WOW_TEST_WAN") };
+    let logs = path("WOW_TEST_LOGS").join("without-seed");
+    let topology = Topology::seed_and_nated(3);
+    let mut bed = NamespaceTestbed::start(&tools, &topology, &logs).unwrap();
+    let nodes = bed.nodes().to_vec();
+    let joined =
+        experiment::join(&nodes, JOIN_LIMIT, &|_| (), &mut || bed.check_running()).unwrap();
+    bed.kill("seed").unwrap();
+    // Direct paths through both NATs carry on; a lost neighbour is healed around.
+    let rest = bed.nodes().to_vec();
+    let known: Vec<_> = joined.into_iter().filter(|joined| joined.name != "seed").collect();
+    wow_lab::command::wait_until("everyone answers without the seed", JOIN_LIMIT, || {
+        let pairs = experiment::ping_all(&rest, &known, 1, &|_| ())?;
+        Ok(pairs.iter().all(|pair| pair.answered()).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}; logs: {}", bed.logs().display()));
+}
