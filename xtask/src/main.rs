@@ -2,11 +2,20 @@
 //! is done by the builder and the laboratory.
 #![forbid(unsafe_code)]
 
+mod boot;
+mod cargo;
+mod console;
+mod demo;
 mod image;
+mod router;
+mod test;
 
+use std::process::ExitCode;
+
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Builds images of WOW.
+/// Builds, boots, demonstrates and tests WOW.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Arguments {
@@ -18,10 +27,30 @@ struct Arguments {
 enum Verb {
     /// Build an image from its definition under `images/`.
     Image(image::Arguments),
+    /// Run an image under QEMU with its console on this terminal.
+    Boot(boot::Arguments),
+    /// Boot three routers behind NATs and a seed, and let everyone ping everyone.
+    Demo(demo::Arguments),
+    /// Connect this terminal to a machine that `demo --keep` has left running.
+    Console(console::Arguments),
+    /// Check everything: style, lints, unit tests, simulator, images under QEMU, namespaces.
+    Test(test::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().verb {
-        Verb::Image(arguments) => image::run(&arguments),
-    }
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Image(arguments) => image::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Boot(arguments) => boot::run(&arguments),
+        Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Console(arguments) => console::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Test(arguments) => test::run(&arguments),
+    };
+    exit_code(result)
+}
+
+fn exit_code(result: Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }

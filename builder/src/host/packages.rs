@@ -54,21 +54,13 @@ const fn files(name: &'static str, proof: &'static [&'static str], why: &'static
 }
 
 const IMAGE: &[Package] = &[
+    program("bc", "bc", "computes the kernel's time constants"),
+    program("bison", "bison", "generates kconfig's parser"),
+    program("flex", "flex", "generates kconfig's scanner"),
     program("gcc", "gcc", "compiles the kernel"),
     program("make", "make", "runs the kernel's build"),
-    program("flex", "flex", "generates kconfig's scanner"),
-    program("bison", "bison", "generates kconfig's parser"),
-    program("bc", "bc", "computes the kernel's time constants"),
-    program(
-        "xz-utils",
-        "xz",
-        "unpacks the kernel source, compresses the kernel",
-    ),
-    program("lz4", "lz4", "compresses the kernel"),
+    program("xz-utils", "xz", "unpacks the kernel source"),
     program("zstd", "zstd", "compresses the kernel"),
-    program("perl", "perl", "runs scripts of the kernel's build"),
-    program("patch", "patch", "needed by the kernel's build"),
-    program("dpkg-dev", "dpkg-architecture", "reads Debian's packages"),
     files(
         "libc6-dev",
         &["/usr/include/stdlib.h"],
@@ -76,17 +68,25 @@ const IMAGE: &[Package] = &[
     ),
     files(
         "libelf-dev",
-        &["/usr/include/libelf.h", "/usr/include/gelf.h"],
-        "objtool reads ELF",
+        &["/usr/include/libelf.h"],
+        "reads ELF in the kernel's build",
     ),
+    files(
+        "libssl-dev",
+        &["/usr/include/openssl/ssl.h"],
+        "hashes in the kernel's build",
+    ),
+    program("dosfstools", "mkfs.fat", "makes the disk's FAT file system"),
+    program("mtools", "mcopy", "writes files into the disk without root"),
     program("syslinux", "syslinux", "boots the disk by BIOS"),
     files(
-        "syslinux-common",
-        &["/usr/lib/syslinux/modules/bios/ldlinux.c32"],
-        "the boot loader's modules",
+        "debian-archive-keyring",
+        &[
+            "/usr/share/keyrings/debian-archive-keyring.gpg",
+            "/usr/share/keyrings/debian-archive-keyring.pgp",
+        ],
+        "checks the signatures of the kernel source",
     ),
-    program("mtools", "mcopy", "writes files into the disk without root"),
-    program("dosfstools", "mkfs.fat", "makes the disk's FAT file system"),
 ];
 
 const BOOT: &[Package] = &[

@@ -95,7 +95,10 @@ pub struct RoundTrips {
 impl Client {
     /// A client of the router behind `socket`.
     pub fn new(wow: &Path, socket: &Path) -> Self {
-        Self { wow: wow.to_path_buf(), socket: socket.to_path_buf() }
+        Self {
+            wow: wow.to_path_buf(),
+            socket: socket.to_path_buf(),
+        }
     }
 
     /// The socket.
@@ -134,14 +137,20 @@ impl Client {
     }
 
     fn ask<T: serde::de::DeserializeOwned>(&self, words: &[&str], limit: Duration) -> Result<T> {
-        let text = self.run(words, limit)?.success(&format!("wow {}", words.join(" ")))?;
+        let text = self
+            .run(words, limit)?
+            .success(&format!("wow {}", words.join(" ")))?;
         serde_json::from_str(&text)
             .with_context(|| format!("wow {} answers {text:?}", words.join(" ")))
     }
 
     fn run(&self, words: &[&str], limit: Duration) -> Result<Outcome> {
         let mut command = Command::new(&self.wow);
-        command.arg("--socket").arg(&self.socket).args(words).arg("--json");
+        command
+            .arg("--socket")
+            .arg(&self.socket)
+            .args(words)
+            .arg("--json");
         command::run(command, limit)
     }
 }
@@ -157,8 +166,11 @@ mod tests {
     fn fake(dir: &Path, answer: &str, status: i32) -> Client {
         use std::os::unix::fs::PermissionsExt;
         let wow = dir.join("wow");
-        std::fs::write(&wow, format!("#!/bin/sh\ncat <<'END'\n{answer}\nEND\nexit {status}\n"))
-            .unwrap();
+        std::fs::write(
+            &wow,
+            format!("#!/bin/sh\ncat <<'END'\n{answer}\nEND\nexit {status}\n"),
+        )
+        .unwrap();
         std::fs::set_permissions(&wow, std::fs::Permissions::from_mode(0o755)).unwrap();
         Client::new(&wow, &dir.join("socket"))
     }
@@ -175,7 +187,10 @@ mod tests {
     #[test]
     fn a_failing_program_is_an_error_with_what_it_said() {
         let dir = tempfile::tempdir().unwrap();
-        let error = fake(dir.path(), "no such node", 2).ping("b", 1).unwrap_err().to_string();
+        let error = fake(dir.path(), "no such node", 2)
+            .ping("b", 1)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no such node"), "{error}");
     }
 

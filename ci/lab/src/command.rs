@@ -34,7 +34,11 @@ impl Outcome {
         if self.status.success() {
             return Ok(self.stdout);
         }
-        let said = if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr };
+        let said = if self.stderr.trim().is_empty() {
+            &self.stdout
+        } else {
+            &self.stderr
+        };
         bail!("{what} failed with {}: {}", self.status, said.trim())
     }
 }
@@ -44,7 +48,10 @@ pub fn run(mut command: Command, limit: Duration) -> Result<Outcome> {
     let shown = command.get_program().to_string_lossy().into_owned();
     // Files instead of pipes: nothing can fill up and block, and no thread is needed.
     let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
-    command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(err.try_clone()?);
+    command
+        .stdin(Stdio::null())
+        .stdout(out.try_clone()?)
+        .stderr(err.try_clone()?);
     let mut child = Guarded::spawn(command).with_context(|| format!("cannot run {shown}"))?;
     let deadline = Instant::now() + limit;
     let status = loop {
@@ -54,10 +61,18 @@ pub fn run(mut command: Command, limit: Duration) -> Result<Outcome> {
         interrupt::check()?;
         if Instant::now() >= deadline {
             child.kill();
-            bail!("{shown} did not end within {} s: {}", limit.as_secs(), text(&mut err)?.trim());
+            bail!(
+                "{shown} did not end within {} s: {}",
+                limit.as_secs(),
+                text(&mut err)?.trim()
+            );
         }
     };
-    Ok(Outcome { status, stdout: text(&mut out)?, stderr: text(&mut err)? })
+    Ok(Outcome {
+        status,
+        stdout: text(&mut out)?,
+        stderr: text(&mut err)?,
+    })
 }
 
 fn text(file: &mut File) -> Result<String> {
@@ -98,16 +113,29 @@ mod tests {
 
     #[test]
     fn output_and_status_are_told_apart() {
-        let outcome = run(shell("echo out; echo err >&2; exit 3"), Duration::from_secs(60)).unwrap();
-        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
+        let outcome = run(
+            shell("echo out; echo err >&2; exit 3"),
+            Duration::from_secs(60),
+        )
+        .unwrap();
+        assert_eq!(
+            (outcome.stdout.as_str(), outcome.stderr.as_str()),
+            ("out\n", "err\n")
+        );
         assert_eq!(outcome.status.code(), Some(3));
         let error = outcome.success("the script").unwrap_err().to_string();
-        assert!(error.contains("the script failed") && error.contains("err"), "{error}");
+        assert!(
+            error.contains("the script failed") && error.contains("err"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_program_past_its_limit_is_an_error() {
-        let error = run(shell("echo why >&2; exec sleep 600"), Duration::from_millis(300));
+        let error = run(
+            shell("echo why >&2; exec sleep 600"),
+            Duration::from_millis(300),
+        );
         let error = error.unwrap_err().to_string();
         assert!(error.contains("did not end"), "{error}");
     }

@@ -51,17 +51,28 @@ fn measure(bed: &mut VmTestbed, progress: &Progress, report: &mut Report) -> Res
             task
         })
         .collect();
-    let task_of = |name: &str| nodes.iter().position(|node| node.name == name).map(|at| &tasks[at]);
+    let task_of = |name: &str| {
+        nodes
+            .iter()
+            .position(|node| node.name == name)
+            .map(|at| &tasks[at])
+    };
     let seen = |joined: &Joined| {
         if let Some(task) = task_of(&joined.name) {
             let seconds = joined.power_on_to_pool_ms / 1000.0;
-            task.now(&format!("in the pool as {} after {seconds:.2} s", joined.v4));
+            task.now(&format!(
+                "in the pool as {} after {seconds:.2} s",
+                joined.v4
+            ));
         }
     };
     report.nodes = experiment::join(&nodes, JOIN_LIMIT, &seen, &mut || bed.check_running())?;
     let answered = |pair: &Pair| {
         if let Some(task) = task_of(&pair.from) {
-            task.now(&format!("pinged {}: {}/{} replies", pair.to, pair.received, pair.sent));
+            task.now(&format!(
+                "pinged {}: {}/{} replies",
+                pair.to, pair.received, pair.sent
+            ));
         }
     };
     report.pairs = experiment::ping_all(&nodes, &report.nodes, PINGS, &answered)?;

@@ -54,7 +54,10 @@ pub fn join(
         }
         waits
             .into_iter()
-            .map(|wait| wait.join().map_err(|_| anyhow::anyhow!("a waiting thread panicked"))?)
+            .map(|wait| {
+                wait.join()
+                    .map_err(|_| anyhow::anyhow!("a waiting thread panicked"))?
+            })
             .collect()
     })
 }
@@ -129,7 +132,10 @@ pub fn ping_all(
             .collect();
         let mut pairs = Vec::new();
         for ping in pings {
-            pairs.extend(ping.join().map_err(|_| anyhow::anyhow!("a pinging thread panicked"))??);
+            pairs.extend(
+                ping.join()
+                    .map_err(|_| anyhow::anyhow!("a pinging thread panicked"))??,
+            );
         }
         Ok(pairs)
     })

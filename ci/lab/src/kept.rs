@@ -43,7 +43,9 @@ impl Inventory {
         std::fs::create_dir_all(dir)?;
         let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
         serde_json::to_writer_pretty(&mut temporary, self)?;
-        temporary.persist(file).with_context(|| format!("cannot write {}", file.display()))?;
+        temporary
+            .persist(file)
+            .with_context(|| format!("cannot write {}", file.display()))?;
         Ok(())
     }
 
@@ -52,32 +54,46 @@ impl Inventory {
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", file.display()));
+            }
         };
         serde_json::from_str(&text).map(Some).with_context(|| {
-            format!("{} is damaged: end its machines by hand, then remove it", file.display())
+            format!(
+                "{} is damaged: end its machines by hand, then remove it",
+                file.display()
+            )
         })
     }
 
     /// Ends everything in it that still runs, and forgets it. The number of processes ended.
     pub fn end(&self, file: &Path) -> Result<usize> {
-        let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
+        let processes = self
+            .machines
+            .iter()
+            .filter_map(|machine| machine.process.as_ref());
         let mut ended = 0;
         for process in processes.chain(&self.wan) {
             if process.is_alive() {
                 if !process.kill(KILL_LIMIT) {
-                    bail!("process {} does not end; kill it as its owner or root", process.pid);
+                    bail!(
+                        "process {} does not end; kill it as its owner or root",
+                        process.pid
+                    );
                 }
                 ended += 1;
             }
         }
         // Ours by its name, whatever the file says.
-        if self.private_dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wow-lab-")) {
+        if self
+            .private_dir
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("wow-lab-"))
+        {
             match std::fs::remove_dir_all(&self.private_dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| {
-                        format!("cannot remove {}", self.private_dir.display())
-                    });
+                    return Err(error)
+                        .with_context(|| format!("cannot remove {}", self.private_dir.display()));
                 }
                 _ => {}
             }
@@ -96,7 +112,11 @@ mod tests {
     #[test]
     fn a_kept_testbed_is_found_and_ended() {
         let base = tempfile::tempdir().unwrap();
-        let private = tempfile::Builder::new().prefix("wow-lab-").tempdir().unwrap().keep();
+        let private = tempfile::Builder::new()
+            .prefix("wow-lab-")
+            .tempdir()
+            .unwrap()
+            .keep();
         let mut sleep: Command = guarded_command("sleep", Tether::Tied);
         sleep.arg("600");
         let mut child = Guarded::spawn(sleep).unwrap();

@@ -19,7 +19,7 @@ use crate::command::{self, wait_until};
 use crate::experiment::Node;
 use crate::pool;
 use crate::run_dir::RunDir;
-use crate::topology::{Attachment, Place, Topology, ROUTER_PORT};
+use crate::topology::{Attachment, Place, ROUTER_PORT, Topology};
 use crate::wan::Wan;
 
 const PREFIX: &str = "wowlab-";
@@ -86,8 +86,14 @@ fn ip(arguments: &[&str]) -> Result<String> {
 
 /// `ip` for drops, which must work after Ctrl-C too. A failure leaves what the next run sweeps.
 fn ip_unconditionally(arguments: &[&str]) -> String {
-    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+    let output = Command::new("ip")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default()
 }
 
 /// Namespaces of all runs.
@@ -133,7 +139,9 @@ impl NamespaceTestbed {
         let ticket = pool::create(&tools.wow, dir.private_dir(), "lab", &topology.seed()?)?;
         let mut spaces = Namespaces::new()?;
         let wan_space = spaces.create(WAN_SPACE)?;
-        let taps: Vec<String> = (0..topology.places.len()).map(|n| format!("wowtap{n}")).collect();
+        let taps: Vec<String> = (0..topology.places.len())
+            .map(|n| format!("wowtap{n}"))
+            .collect();
         let attachments: Vec<_> = taps.iter().cloned().map(Attachment::Tap).collect();
         let wan = Wan::start(
             inside(&wan_space, &tools.wan),
@@ -141,8 +149,13 @@ impl NamespaceTestbed {
             &topology.to_toml(&attachments),
             &dir.log("wan.log"),
         )?;
-        let mut bed =
-            Self { routers: Vec::new(), nodes: Vec::new(), wan, _spaces: spaces, dir };
+        let mut bed = Self {
+            routers: Vec::new(),
+            nodes: Vec::new(),
+            wan,
+            _spaces: spaces,
+            dir,
+        };
         for (place, tap) in topology.places.iter().zip(&taps) {
             let space = bed._spaces.create(&place.name)?;
             bed.plug(&wan_space, tap, &space, topology, place)
@@ -166,14 +179,24 @@ impl NamespaceTestbed {
         let gateway = domain.gateway().context("the domain has no gateway")?;
         wait_until("the WAN emulator makes its TAP devices", IP_LIMIT, || {
             self.wan.check_running()?;
-            Ok(ip(&["-n", wan_space, "link", "show", tap]).is_ok().then_some(()))
+            Ok(ip(&["-n", wan_space, "link", "show", tap])
+                .is_ok()
+                .then_some(()))
         })?;
         let address = format!("{}/{}", place.address, domain.subnet.prefix_len());
         ip(&["-n", wan_space, "link", "set", tap, "netns", space])?;
         ip(&["-n", space, "link", "set", tap, "name", CARD])?;
         ip(&["-n", space, "address", "add", &address, "dev", CARD])?;
         ip(&["-n", space, "link", "set", CARD, "up"])?;
-        ip(&["-n", space, "route", "add", "default", "via", &gateway.to_string()])?;
+        ip(&[
+            "-n",
+            space,
+            "route",
+            "add",
+            "default",
+            "via",
+            &gateway.to_string(),
+        ])?;
         Ok(())
     }
 
@@ -189,14 +212,28 @@ impl NamespaceTestbed {
         let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = inside(space, &tools.wow);
         command.arg("run").arg("--ticket").arg(ticket);
-        command.args(["--name", &place.name, "--listen", &format!("0.0.0.0:{ROUTER_PORT}")]);
-        command.arg("--state").arg(self.dir.private(&format!("{}.state", place.name)));
+        command.args([
+            "--name",
+            &place.name,
+            "--listen",
+            &format!("0.0.0.0:{ROUTER_PORT}"),
+        ]);
+        command
+            .arg("--state")
+            .arg(self.dir.private(&format!("{}.state", place.name)));
         command.arg("--socket").arg(&socket);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         let started = Instant::now();
         self.routers.push(Guarded::spawn(command)?);
         let client = Client::new(&tools.wow, &socket);
-        self.nodes.push(Node { name: place.name.clone(), client, started });
+        self.nodes.push(Node {
+            name: place.name.clone(),
+            client,
+            started,
+        });
         Ok(())
     }
 
@@ -215,7 +252,11 @@ impl NamespaceTestbed {
         self.wan.check_running()?;
         for (router, node) in self.routers.iter_mut().zip(&self.nodes) {
             if let Some(status) = router.try_wait()? {
-                bail!("router {} ended with {status}; its log is in {}", node.name, self.dir.logs().display());
+                bail!(
+                    "router {} ended with {status}; its log is in {}",
+                    node.name,
+                    self.dir.logs().display()
+                );
             }
         }
         Ok(())

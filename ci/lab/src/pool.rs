@@ -14,12 +14,15 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Creates a pool named `name` with one seed in `dir`, and a ticket for it. The ticket's path.
 pub fn create(wow: &Path, dir: &Path, name: &str, seed: &str) -> Result<PathBuf> {
     let mut new = Command::new(wow);
-    new.args(["pool", "new", name, "--seed", seed, "--dir"]).arg(dir);
+    new.args(["pool", "new", name, "--seed", seed, "--dir"])
+        .arg(dir);
     command::run(new, LIMIT)?.success("wow pool new")?;
 
     let ticket = dir.join(format!("{name}.ticket"));
     let mut issue = Command::new(wow);
-    issue.args(["pool", "ticket"]).arg(dir.join(format!("{name}.pool")));
+    issue
+        .args(["pool", "ticket"])
+        .arg(dir.join(format!("{name}.pool")));
     // Long enough for a kept demo, short enough to be worthless afterwards.
     issue.args(["--expires", "7d", "--out"]).arg(&ticket);
     command::run(issue, LIMIT)?.success("wow pool ticket")?;

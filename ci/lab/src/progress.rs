@@ -17,7 +17,9 @@ pub struct Progress {
 impl Progress {
     /// On standard error: spinners when it is a terminal, else lines.
     pub fn to_stderr() -> Self {
-        Self { bars: std::io::stderr().is_terminal().then(MultiProgress::new) }
+        Self {
+            bars: std::io::stderr().is_terminal().then(MultiProgress::new),
+        }
     }
 
     /// Says something that stays.
@@ -34,7 +36,9 @@ impl Progress {
         let bar = match &self.bars {
             Some(bars) => {
                 let bar = bars.add(ProgressBar::new_spinner());
-                if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:<8} {elapsed:>4} {msg}") {
+                if let Ok(style) =
+                    ProgressStyle::with_template("{spinner} {prefix:<8} {elapsed:>4} {msg}")
+                {
                     bar.set_style(style);
                 }
                 bar.set_prefix(what.to_owned());
@@ -43,7 +47,11 @@ impl Progress {
             }
             None => ProgressBar::hidden(),
         };
-        Task { what: what.to_owned(), plain: self.bars.is_none(), bar }
+        Task {
+            what: what.to_owned(),
+            plain: self.bars.is_none(),
+            bar,
+        }
     }
 }
 

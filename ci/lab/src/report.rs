@@ -78,8 +78,15 @@ pub struct Report {
 /// The nodes as a table.
 pub fn nodes_table(nodes: &[Joined]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["node", "address", "power-on to pool", "kernel to pool", "daemon to pool", "memory"]);
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header([
+        "node",
+        "address",
+        "power-on to pool",
+        "kernel to pool",
+        "daemon to pool",
+        "memory",
+    ]);
     for node in nodes {
         table.add_row([
             node.name.clone(),
@@ -87,7 +94,10 @@ pub fn nodes_table(nodes: &[Joined]) -> String {
             seconds(Some(node.power_on_to_pool_ms)),
             seconds(node.boot_to_pool_ms),
             seconds(node.daemon_to_pool_ms),
-            node.rss_bytes.map_or_else(|| "-".into(), |bytes| format!("{:.1} MB", bytes as f64 / 1e6)),
+            node.rss_bytes.map_or_else(
+                || "-".into(),
+                |bytes| format!("{:.1} MB", bytes as f64 / 1e6),
+            ),
         ]);
     }
     table.to_string()
@@ -96,11 +106,13 @@ pub fn nodes_table(nodes: &[Joined]) -> String {
 /// The pairs as a table.
 pub fn pairs_table(pairs: &[Pair]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(["ping", "replies", "min ms", "avg ms", "max ms", "path"]);
     for pair in pairs {
         let rtt = |of: fn(&RoundTrips) -> f64| {
-            pair.rtt_ms.as_ref().map_or_else(|| "-".into(), |rtt| format!("{:.1}", of(rtt)))
+            pair.rtt_ms
+                .as_ref()
+                .map_or_else(|| "-".into(), |rtt| format!("{:.1}", of(rtt)))
         };
         table.add_row([
             format!("{} -> {}", pair.from, pair.to),
@@ -145,7 +157,11 @@ mod tests {
             remote: Some("198.51.100.20:4001".into()),
             via: None,
         };
-        let rtt = RoundTrips { min: 50.04, avg: 51.0, max: 60.0 };
+        let rtt = RoundTrips {
+            min: 50.04,
+            avg: 51.0,
+            max: 60.0,
+        };
         let good = pair(3, Some(rtt), Some(direct));
         let bad = pair(0, None, None);
         assert!(good.answered() && !bad.answered());

@@ -36,7 +36,9 @@ impl RunDir {
             .prefix("wow-lab-")
             .tempdir()
             .context("cannot make a temporary directory")?;
-        let logs = logs.canonicalize().with_context(|| format!("cannot find {}", logs.display()))?;
+        let logs = logs
+            .canonicalize()
+            .with_context(|| format!("cannot find {}", logs.display()))?;
         Ok(Self { private, logs })
     }
 
@@ -79,7 +81,10 @@ mod tests {
         std::fs::write(logs.join("old"), "x").unwrap();
         let dir = RunDir::new(&logs).unwrap();
         assert_eq!(std::fs::read_dir(dir.logs()).unwrap().count(), 0);
-        let mode = std::fs::metadata(dir.private_dir()).unwrap().permissions().mode();
+        let mode = std::fs::metadata(dir.private_dir())
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o700);
         let private = dir.private_dir().to_path_buf();
         drop(dir);

@@ -67,7 +67,10 @@ impl Topology {
             domain: "core".into(),
             address: Ipv4Addr::new(203, 0, 113, 10),
         };
-        let mut topology = Self { domains: vec![core], places: vec![seed] };
+        let mut topology = Self {
+            domains: vec![core],
+            places: vec![seed],
+        };
         for index in 1..=domains {
             let name = char::from(b'a' + index - 1).to_string();
             topology.domains.push(Domain {

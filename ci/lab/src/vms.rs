@@ -57,15 +57,21 @@ impl VmTestbed {
     /// Creates a pool, starts the emulator and all machines.
     pub fn start(setup: &Setup) -> Result<Self> {
         let dir = RunDir::new(&setup.logs)?;
-        let ticket =
-            pool::create(&setup.tools.wow, dir.private_dir(), "demo", &setup.topology.seed()?)?;
+        let ticket = pool::create(
+            &setup.tools.wow,
+            dir.private_dir(),
+            "demo",
+            &setup.topology.seed()?,
+        )?;
         let attachments: Vec<_> = setup
             .topology
             .places
             .iter()
             .map(|place| {
                 let socket = dir.private(&format!("{}.net", place.name));
-                socket.to_str().map(|text| Attachment::Unix(text.to_owned()))
+                socket
+                    .to_str()
+                    .map(|text| Attachment::Unix(text.to_owned()))
             })
             .collect::<Option<_>>()
             .context("the temporary directory's path is no UTF-8: set TMPDIR")?;
@@ -75,7 +81,13 @@ impl VmTestbed {
             &setup.topology.to_toml(&attachments),
             &dir.log("wan.log"),
         )?;
-        let mut bed = Self { vms: Vec::new(), nodes: Vec::new(), consoles: Vec::new(), wan, dir };
+        let mut bed = Self {
+            vms: Vec::new(),
+            nodes: Vec::new(),
+            consoles: Vec::new(),
+            wan,
+            dir,
+        };
         for (index, place) in setup.topology.places.iter().enumerate() {
             bed.start_machine(setup, index, place, &ticket)
                 .with_context(|| format!("cannot start machine {}", place.name))?;
@@ -93,7 +105,11 @@ impl VmTestbed {
         let file = |kind: &str| self.dir.private(&format!("{}.{kind}", place.name));
         let name_file = file("name");
         std::fs::write(&name_file, &place.name)?;
-        let firmware = if index == 0 { Firmware::Direct } else { setup.firmware };
+        let firmware = if index == 0 {
+            Firmware::Direct
+        } else {
+            setup.firmware
+        };
         let uefi = match firmware {
             Firmware::Uefi => Uefi::prepare(&file("vars"))?,
             Firmware::Direct | Firmware::Bios => None,
@@ -118,8 +134,14 @@ impl VmTestbed {
             control: Some(file("sock")),
             qmp: Some(file("qmp")),
             fw_cfg: vec![
-                FwCfg { name: "opt/wow/ticket".into(), file: ticket.to_path_buf() },
-                FwCfg { name: "opt/wow/name".into(), file: name_file },
+                FwCfg {
+                    name: "opt/wow/ticket".into(),
+                    file: ticket.to_path_buf(),
+                },
+                FwCfg {
+                    name: "opt/wow/name".into(),
+                    file: name_file,
+                },
             ],
             append: Vec::new(),
             reboots: false,
@@ -171,7 +193,11 @@ impl VmTestbed {
         if stubborn.is_empty() {
             return Ok(());
         }
-        bail!("did not power off within {} s: {}", limit.as_secs(), stubborn.join(", "))
+        bail!(
+            "did not power off within {} s: {}",
+            limit.as_secs(),
+            stubborn.join(", ")
+        )
     }
 
     /// Every process, console and control socket, by name, for `--keep`.

@@ -19,7 +19,9 @@ const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
 
 fn path(variable: &str) -> PathBuf {
     let value = std::env::var_os(variable);
-    value.unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`")).into()
+    value
+        .unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`"))
+        .into()
 }
 
 fn check(name: &str, machine: Machine, firmware: Firmware, memory_mib: u32) {
@@ -29,10 +31,16 @@ fn check(name: &str, machine: Machine, firmware: Firmware, memory_mib: u32) {
     let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
     let image = path("WOW_TEST_IMAGE");
     let setup = Setup {
-        tools: Tools { wow: path("WOW_TEST_WOW"), wan: path("WOW_TEST_WAN") },
+        tools: Tools {
+            wow: path("WOW_TEST_WOW"),
+            wan: path("WOW_TEST_WAN"),
+        },
         emulator,
         accelerator,
-        image: ImageFiles { kernel: image.join("bzImage"), disk: image.join("disk.raw") },
+        image: ImageFiles {
+            kernel: image.join("bzImage"),
+            disk: image.join("disk.raw"),
+        },
         machine,
         firmware,
         memory_mib,
@@ -46,7 +54,11 @@ fn check(name: &str, machine: Machine, firmware: Firmware, memory_mib: u32) {
         experiment::join(&nodes, JOIN_LIMIT, &|_| (), &mut || bed.check_running()).unwrap();
     let pairs = experiment::ping_all(&nodes, &joined, 3, &|_| ()).unwrap();
     assert_eq!(pairs.len(), 2);
-    assert!(pairs.iter().all(|pair| pair.answered()), "{pairs:?}; logs: {}", bed.logs().display());
+    assert!(
+        pairs.iter().all(|pair| pair.answered()),
+        "{pairs:?}; logs: {}",
+        bed.logs().display()
+    );
     // microvm runs without ACPI, so it has no power button.
     if machine == Machine::Q35 {
         bed.power_off(POWER_OFF_LIMIT).unwrap();

@@ -12,12 +12,17 @@ const JOIN_LIMIT: Duration = Duration::from_secs(60);
 
 fn path(variable: &str) -> PathBuf {
     let value = std::env::var_os(variable);
-    value.unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`")).into()
+    value
+        .unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`"))
+        .into()
 }
 
 fn check(name: &str, domains: u8) {
     interrupt::install().unwrap();
-    let tools = Tools { wow: path("WOW_TEST_WOW"), wan: path("WOW_TEST_WAN") };
+    let tools = Tools {
+        wow: path("WOW_TEST_WOW"),
+        wan: path("WOW_TEST_WAN"),
+    };
     let logs = path("WOW_TEST_LOGS").join(name);
     let topology = Topology::seed_and_nated(domains);
     let mut bed = NamespaceTestbed::start(&tools, &topology, &logs).unwrap();
@@ -27,7 +32,11 @@ fn check(name: &str, domains: u8) {
     let pairs = experiment::ping_all(&nodes, &joined, 3, &|_| ()).unwrap();
     let count = usize::from(domains) + 1;
     assert_eq!(pairs.len(), count * (count - 1));
-    assert!(pairs.iter().all(|pair| pair.answered()), "{pairs:?}; logs: {}", bed.logs().display());
+    assert!(
+        pairs.iter().all(|pair| pair.answered()),
+        "{pairs:?}; logs: {}",
+        bed.logs().display()
+    );
     bed.check_running().unwrap();
 }
 
@@ -39,7 +48,10 @@ fn three_domains_behind_nats_reach_each_other() {
 #[test]
 fn routers_go_on_without_their_seed() {
     interrupt::install().unwrap();
-    let tools = Tools { wow: path("WOW_TEST_WOW"), wan: path("WOW_TEST_WAN") };
+    let tools = Tools {
+        wow: path("WOW_TEST_WOW"),
+        wan: path("WOW_TEST_WAN"),
+    };
     let logs = path("WOW_TEST_LOGS").join("without-seed");
     let topology = Topology::seed_and_nated(3);
     let mut bed = NamespaceTestbed::start(&tools, &topology, &logs).unwrap();
@@ -49,7 +61,10 @@ fn routers_go_on_without_their_seed() {
     bed.kill("seed").unwrap();
     // Direct paths through both NATs carry on; a lost neighbour is healed around.
     let rest = bed.nodes().to_vec();
-    let known: Vec<_> = joined.into_iter().filter(|joined| joined.name != "seed").collect();
+    let known: Vec<_> = joined
+        .into_iter()
+        .filter(|joined| joined.name != "seed")
+        .collect();
     wow_lab::command::wait_until("everyone answers without the seed", JOIN_LIMIT, || {
         let pairs = experiment::ping_all(&rest, &known, 1, &|_| ())?;
         Ok(pairs.iter().all(|pair| pair.answered()).then_some(()))

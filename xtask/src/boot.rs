@@ -1,0 +1,118 @@
+//! `cargo xtask boot IMAGE`: one machine with its serial console on this terminal.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use wow_builder::host::{Purpose, Tether};
+use wow_builder::qemu::{Backend, Firmware, FwCfg, Nic, Serial, Uefi, Vm, VmSpec};
+use wow_lab::run_dir::RunDir;
+
+use crate::cargo;
+use crate::router::{self, MachineArguments};
+
+/// What to boot, and how.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The image; there is `router`.
+    image: String,
+    #[command(flatten)]
+    machine: MachineArguments,
+    /// The pool's ticket, as `wow pool ticket` writes it. Without one the machine waits for it.
+    #[arg(long)]
+    ticket: Option<PathBuf>,
+    /// The node's name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Words for the kernel's command line, such as `wow.log=debug` (firmware direct alone).
+    #[arg(long, allow_hyphen_values = true)]
+    append: Vec<String>,
+    /// Keep the machine's sockets and console log when it has ended.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs the machine until it ends.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.image != "router" {
+        bail!("there is no image {:?}; there is router", arguments.image);
+    }
+    arguments.machine.check()?;
+    router::ensure_packages(&[Purpose::Image, Purpose::Boot])?;
+    let built = router::build()?;
+    let target = cargo::metadata()?.target_directory.into_std_path_buf();
+    let (emulator, choice) = arguments.machine.emulator(&target)?;
+    let dir = RunDir::new(&target.join("boot"))?;
+    let spec = spec(arguments, built, &dir)?;
+    eprintln!(
+        "{} boots on {} by {}",
+        spec.name, spec.machine, spec.firmware
+    );
+    eprintln!("Ctrl-A x ends the machine, Ctrl-A c opens QEMU's monitor, Ctrl-A h helps");
+    if let Some(control) = &spec.control {
+        let wow = router::wow(&target)?;
+        eprintln!(
+            "ask it with: {} --socket {} status",
+            wow.display(),
+            control.display()
+        );
+    }
+    let log = dir.log("qemu.log");
+    let mut vm = Vm::start(&emulator, choice.accelerator, &spec, &log, Tether::Tied)?;
+    let status = vm.wait()?;
+    if arguments.keep {
+        eprintln!("console log: {}", dir.log("console.log").display());
+        eprintln!("sockets and firmware variables: {}", dir.keep().display());
+    }
+    if !status.success() {
+        bail!("QEMU ended with {status}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn spec(arguments: &Arguments, built: router::Built, dir: &RunDir) -> Result<VmSpec> {
+    let name = arguments.name.clone().unwrap_or_else(|| "router".into());
+    let mut fw_cfg = Vec::new();
+    if let Some(ticket) = &arguments.ticket {
+        let file = ticket
+            .canonicalize()
+            .with_context(|| format!("cannot find the ticket {}", ticket.display()))?;
+        fw_cfg.push(FwCfg {
+            name: "opt/wow/ticket".into(),
+            file,
+        });
+    }
+    if let Some(name) = &arguments.name {
+        let file = dir.private("name");
+        std::fs::write(&file, name)?;
+        fw_cfg.push(FwCfg {
+            name: "opt/wow/name".into(),
+            file,
+        });
+    }
+    let firmware = arguments.machine.firmware;
+    Ok(VmSpec {
+        name,
+        machine: arguments.machine.machine,
+        firmware,
+        image: built.files,
+        uefi: match firmware {
+            Firmware::Uefi => Uefi::prepare(&dir.private("vars"))?,
+            Firmware::Direct | Firmware::Bios => None,
+        },
+        memory_mib: arguments.machine.memory_mib(),
+        cpus: 1,
+        nics: vec![Nic {
+            mac: [0x52, 0x54, 0x00, 0x77, 0x01, 0x01],
+            backend: Backend::User,
+        }],
+        serial: Serial::Terminal {
+            log: arguments.keep.then(|| dir.log("console.log")),
+        },
+        control: Some(dir.private("sock")),
+        qmp: Some(dir.private("qmp")),
+        fw_cfg,
+        append: arguments.append.clone(),
+        reboots: true,
+    })
+}

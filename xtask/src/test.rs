@@ -1,0 +1,159 @@
+//! `cargo xtask test`: everything, in order, each step with its log; the last line counts.
+
+mod count;
+mod crates;
+mod runner;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use wow_builder::host::Purpose;
+
+use crate::{cargo, router};
+use count::Count;
+use runner::Runner;
+
+/// What to test.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Leave out what needs the image: virtual machines and network namespaces.
+    #[arg(long)]
+    fast: bool,
+}
+
+/// Runs all steps, also after a failed one. Success when nothing failed.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let metadata = cargo::metadata()?;
+    let root = metadata.workspace_root.as_std_path();
+    let target = metadata.target_directory.as_std_path();
+    let started = Instant::now();
+    let mut runner = Runner::new(target.join("test"))?;
+    prepare(&mut runner, root, arguments.fast);
+    check(&mut runner, root);
+    if !arguments.fast {
+        system(&mut runner, root, target);
+    }
+    let total = runner.summary(started.elapsed());
+    // The last line is for programs.
+    println!("{total}");
+    Ok(if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Installs what the rest needs.
+fn prepare(runner: &mut Runner, root: &Path, fast: bool) {
+    let purposes: &[Purpose] = match fast {
+        true => &[Purpose::Boot],
+        false => &[Purpose::Image, Purpose::Boot, Purpose::Lab],
+    };
+    runner.preparation("packages", || router::ensure_packages(purposes));
+    runner.preparation("rustfmt and clippy", || {
+        for (verb, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+            let there = cargo::command(root).args([verb, "--version"]).output();
+            if there.is_ok_and(|output| output.status.success()) {
+                continue;
+            }
+            let status = Command::new("rustup")
+                .args(["component", "add", component])
+                .status()
+                .with_context(|| {
+                    format!("cargo {verb} is missing, and so is rustup: install {component}")
+                })?;
+            anyhow::ensure!(status.success(), "rustup component add {component} failed");
+        }
+        Ok(())
+    });
+}
+
+/// What needs nothing but Rust.
+fn check(runner: &mut Runner, root: &Path) {
+    runner.command(
+        "fmt",
+        "cargo fmt --check",
+        cargo::command(root).args(["fmt", "--all", "--check"]),
+    );
+    runner.test("crates", "who may depend on whom", || crates::check(root));
+    runner.command(
+        "clippy",
+        "cargo clippy with warnings denied",
+        cargo::command(root)
+            .args([
+                "clippy",
+                "--locked",
+                "--workspace",
+                "--all-targets",
+                "--quiet",
+            ])
+            .args(["--", "--deny", "warnings"]),
+    );
+    runner.counted(
+        "unit",
+        "unit tests, property tests, simulator",
+        cargo::command(root).args(["test", "--locked", "--workspace", "--no-fail-fast"]),
+    );
+}
+
+/// What needs the image.
+fn system(runner: &mut Runner, root: &Path, target: &Path) {
+    let mut built = None;
+    runner.test("image", "the router image is built", || {
+        let image = router::build()?;
+        let wow = router::wow(target)?;
+        let wan = cargo::build_wan(root, target)?;
+        built = Some((image, wow, wan));
+        Ok(())
+    });
+    let Some((image, wow, wan)) = built else {
+        return;
+    };
+    let logs = runner.logs().to_path_buf();
+    let lab = |name: &str| {
+        let mut command = cargo::command(root);
+        command.args(["test", "--locked", "--package", "wow-lab", "--test", name]);
+        // One after the other: each has two cores' worth of machines.
+        command.args(["--", "--test-threads=1"]);
+        for (variable, path) in [
+            ("WOW_TEST_IMAGE", &image.directory),
+            ("WOW_TEST_WOW", &wow),
+            ("WOW_TEST_WAN", &wan),
+            ("WOW_TEST_LOGS", &logs),
+        ] {
+            command.env(variable, path);
+        }
+        command
+    };
+    runner.counted(
+        "boot",
+        "the image boots and joins, by each firmware",
+        &mut lab("image"),
+    );
+    let namespaces = "routers in network namespaces";
+    if rustix::process::geteuid().is_root() {
+        runner.counted("namespaces", namespaces, &mut lab("namespaces"));
+    } else {
+        runner.skip(namespaces, "needs root");
+    }
+}
+
+/// The directory of a step's log, for messages.
+fn shown(path: &Path) -> PathBuf {
+    std::env::current_dir()
+        .ok()
+        .and_then(|here| path.strip_prefix(here).ok().map(Path::to_path_buf))
+        .unwrap_or_else(|| path.to_path_buf())
+}
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        match self.skipped {
+            0 => Ok(()),
+            skipped => write!(f, ", {skipped} skipped"),
+        }
+    }
+}
