@@ -1,8 +1,8 @@
 //! Where one run keeps what it makes: sockets and secrets in a short private directory, logs where
 //! people look for them.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -31,9 +31,9 @@ impl RunDir {
             .mode(0o755)
             .create(logs)
             .with_context(|| format!("cannot make {}", logs.display()))?;
-        // tempfile makes directories with mode 0700.
         let private = tempfile::Builder::new()
             .prefix("wow-lab-")
+            .permissions(Permissions::from_mode(0o700))
             .tempdir()
             .context("cannot make a temporary directory")?;
         let logs = logs
@@ -71,7 +71,6 @@ impl RunDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn secrets_are_private_and_logs_start_empty() {
