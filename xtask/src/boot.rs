@@ -52,7 +52,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(control) = &spec.control {
         let wow = router::wow(&target)?;
         eprintln!(
-            "ask it with: {} --socket {} status",
+            "ask it with: {} status --socket {}",
             wow.display(),
             control.display()
         );

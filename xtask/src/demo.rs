@@ -140,7 +140,7 @@ fn explain(kept: &Inventory, tools: &Tools) {
     println!("ask a node:");
     for machine in &kept.machines {
         println!(
-            "  {} --socket {} status",
+            "  {} status --socket {}",
             tools.wow.display(),
             machine.control.display()
         );

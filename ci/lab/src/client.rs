@@ -106,6 +106,12 @@ impl Client {
         &self.socket
     }
 
+    /// Waits until the router is in its pool, at most `limit`; its status then.
+    pub fn wait_joined(&self, limit: Duration) -> Result<Status> {
+        let seconds = format!("{}s", limit.as_secs().max(1));
+        self.ask(&["wait", "--timeout", &seconds], limit + ANSWER_LIMIT)
+    }
+
     /// What the router says of itself.
     pub fn status(&self) -> Result<Status> {
         self.ask(&["status"], ANSWER_LIMIT)
@@ -126,7 +132,8 @@ impl Client {
         let count_text = count.to_string();
         let limit = ANSWER_LIMIT + Duration::from_secs(10) * count;
         // No reply at all is an exit status of 1, with the JSON all the same.
-        let outcome = self.run(&["ping", target, "--count", &count_text], limit)?;
+        let words = ["ping", target, "--count", &count_text, "--interval", "200ms"];
+        let outcome = self.run(&words, limit)?;
         if outcome.status.code() == Some(1)
             && let Ok(ping) = serde_json::from_str(&outcome.stdout)
         {

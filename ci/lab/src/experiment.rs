@@ -11,9 +11,8 @@ use crate::command::wait_until;
 use crate::interrupt;
 use crate::report::{Joined, Pair};
 
-/// Between two looks at a node that is not in the pool yet. A look costs a guest some
-/// milliseconds of its boot.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// One question's patience: short enough that a wait that has become pointless ends soon.
+const WAIT_SLICE: Duration = Duration::from_secs(10);
 
 /// Each node's wait ends by its own limit and the last question's; this is more than that.
 const AFTER_LIMIT: Duration = Duration::from_secs(30);
@@ -69,22 +68,13 @@ fn wait_joined(
     seen: &(dyn Fn(&Joined) + Sync),
 ) -> Result<Joined> {
     let mut last_error = None;
-    let mut next_look = Instant::now();
     let outcome = wait_until(&format!("{} is in the pool", node.name), limit, || {
         if abandoned.load(Ordering::Relaxed) {
             bail!("given up");
         }
-        if Instant::now() < next_look {
-            return Ok(None);
-        }
-        let answer = node.client.status();
-        next_look = Instant::now() + LOOK_EVERY;
-        match answer {
-            Ok(status) if status.joined => Ok(Some(status)),
-            Ok(_) => {
-                last_error = None;
-                Ok(None)
-            }
+        match node.client.wait_joined(WAIT_SLICE) {
+            Ok(status) => Ok(Some(status)),
+            // Not yet in the pool, or its control socket is not there yet.
             Err(error) => {
                 last_error = Some(error);
                 Ok(None)
