@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use wow_builder::definition::Definition;
+use wow_builder::host::Purpose;
 use wow_builder::image::{self, Options};
 use wow_builder::manifest::Manifest;
+
+use crate::router;
 
 /// Which image, and how.
 #[derive(Debug, clap::Args)]
@@ -23,6 +26,7 @@ pub struct Arguments {
 
 /// Builds it.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    router::ensure_packages(&[Purpose::Image])?;
     let manifest = manifest(&arguments.name, &arguments.mirrors)?;
     if let Some(report) = &arguments.report {
         let text = serde_json::to_vec_pretty(&manifest)?;
