@@ -1,0 +1,43 @@
+//! The keys of the appliance's configuration.
+
+/// A key that sources may hold.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Key {
+    /// As it is written, without the prefix of its source.
+    pub name: &'static str,
+    /// Whether its value must never be shown.
+    pub secret: bool,
+    /// What it is, in a few words.
+    pub help: &'static str,
+}
+
+const fn key(name: &'static str, help: &'static str) -> Key {
+    Key {
+        name,
+        secret: false,
+        help,
+    }
+}
+
+/// All keys.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "ticket",
+        secret: true,
+        help: "the pool's ticket, as `wow pool ticket` prints it",
+    },
+    key("name", "this node's name"),
+    key(
+        "listen",
+        "the underlay's UDP address and port, such as 0.0.0.0:4001",
+    ),
+    key("seeds", "more seeds, HOST:PORT, separated by commas"),
+    key("address", "a fixed virtual IPv4 address"),
+    key("guest", "tun or none"),
+    key("net", "dhcp, none, or static:ADDRESS/PREFIX,GATEWAY[,DNS…]"),
+    key("log", "a filter for log messages, such as info or debug"),
+    key(
+        "hostname",
+        "the machine's host name, if it is not to be `name`",
+    ),
+];

@@ -1,0 +1,190 @@
+//! The ordered list of sources, and waiting for one of them to hold what is needed.
+
+use std::time::Duration;
+
+use super::{FwCfg, ImageFile, KernelCommandLine, Merged, Source};
+use crate::backoff::Backoff;
+
+/// Pauses between readings while something needed is missing.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
+
+/// Sources in the order of their ranks.
+pub struct Sources(Vec<Box<dyn Source>>);
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|source| source.rank()))
+            .finish()
+    }
+}
+
+impl Default for Sources {
+    /// The appliance's: kernel command line, fw_cfg, image.
+    fn default() -> Self {
+        Self::new(vec![
+            Box::new(KernelCommandLine::default()),
+            Box::new(FwCfg::default()),
+            Box::new(ImageFile::default()),
+        ])
+    }
+}
+
+impl Sources {
+    /// These sources, put in order.
+    pub fn new(mut sources: Vec<Box<dyn Source>>) -> Self {
+        sources.sort_by_key(|source| source.rank());
+        Self(sources)
+    }
+
+    /// Reads all of them now.
+    pub fn read(&self) -> Merged {
+        let mut merged = Merged::default();
+        for source in &self.0 {
+            let reading = source.read();
+            merged.problems.extend(reading.problems);
+            for setting in reading.entries {
+                merged.settings.entry(setting.key.name).or_insert(setting);
+            }
+            let absent = reading
+                .absent
+                .map(|why| format!(" ({why})"))
+                .unwrap_or_default();
+            merged
+                .looked_in
+                .push(format!("{}{absent}", source.example("KEY")));
+        }
+        merged
+    }
+
+    /// Reads the sources until `accept` takes what they hold, with pauses of 2 to 30 seconds. Each
+    /// refusal is said on the console: in full when its words are new, else in short, so that whoever
+    /// looks at the screen later still sees what the machine waits for. Safe to cancel.
+    pub async fn until<T>(
+        &self,
+        need: &str,
+        accept: impl FnMut(&Merged) -> Result<T, String>,
+    ) -> T {
+        self.until_paced(need, accept, RETRY).await
+    }
+
+    async fn until_paced<T>(
+        &self,
+        need: &str,
+        mut accept: impl FnMut(&Merged) -> Result<T, String>,
+        mut pace: Backoff,
+    ) -> T {
+        let mut said = String::new();
+        loop {
+            let merged = self.read();
+            let refusal = match accept(&merged) {
+                Ok(value) => return value,
+                Err(refusal) => refusal,
+            };
+            let pause = pace.pause();
+            let retry_s = pause.as_secs();
+            if refusal == said {
+                tracing::warn!(retry_s, "still no usable {need}");
+            } else {
+                for problem in merged.problems() {
+                    tracing::error!("configuration: {problem}");
+                }
+                tracing::error!(retry_s, "{refusal}");
+                said = refusal;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Rank;
+    use crate::config::testing::Memory;
+
+    #[test]
+    fn the_first_source_in_rank_wins_whatever_the_order_given() {
+        let sources = Sources::new(vec![
+            Box::new(Memory::new(
+                Rank::Image,
+                &[("name", "image"), ("log", "image")],
+            )),
+            Box::new(Memory::new(
+                Rank::KernelCommandLine,
+                &[("name", "cmdline"), ("nmae", "x")],
+            )),
+            Box::new(Memory::new(Rank::FwCfg, &[("name", "fw"), ("guest", "fw")])),
+        ]);
+        let merged = sources.read();
+        let value = |key| merged.get(key).map(|setting| setting.value());
+        assert_eq!(value("name"), Some("cmdline"));
+        assert_eq!(value("guest"), Some("fw"));
+        assert_eq!(value("log"), Some("image"));
+        assert_eq!(value("ticket"), None);
+        assert_eq!(merged.problems().len(), 1);
+        assert!(
+            merged
+                .get("name")
+                .unwrap()
+                .origin()
+                .to_string()
+                .contains("KernelCommandLine")
+        );
+    }
+
+    #[test]
+    fn an_unusable_value_leaves_the_key_to_the_next_source() {
+        let sources = Sources::new(vec![
+            Box::new(Memory::new(Rank::KernelCommandLine, &[("name", "")])),
+            Box::new(Memory::new(Rank::FwCfg, &[("name", "fw")])),
+        ]);
+        let merged = sources.read();
+        assert_eq!(
+            merged.get("name").map(|setting| setting.value()),
+            Some("fw")
+        );
+        assert_eq!(merged.problems().len(), 1);
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_every_place_that_was_looked_in() {
+        let missing = Sources::default().read().require("ticket").unwrap_err();
+        for part in [
+            "wow.ticket=",
+            "opt/wow/ticket",
+            "/etc/wow.toml",
+            "wow pool ticket",
+        ] {
+            assert!(missing.contains(part), "{part} in {missing}");
+        }
+    }
+
+    #[test]
+    fn waiting_ends_when_a_source_holds_what_is_needed() {
+        let memory = Memory::new(Rank::FwCfg, &[("ticket", "expired")]);
+        let sources = Sources::new(vec![Box::new(memory.clone())]);
+        let mut refusals = 0;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let soon = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
+        let accepted = runtime.block_on(sources.until_paced(
+            "ticket",
+            |merged| {
+                let setting = merged.require("ticket")?;
+                if setting.value() == "good" {
+                    return Ok(setting.value().to_owned());
+                }
+                refusals += 1;
+                if refusals == 3 {
+                    *memory.pairs.lock().unwrap() = vec![("ticket".into(), "good".into())];
+                }
+                Err("expired".to_owned())
+            },
+            soon,
+        ));
+        assert_eq!((accepted.as_str(), refusals), ("good", 3));
+    }
+}
