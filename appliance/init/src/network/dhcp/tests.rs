@@ -316,8 +316,17 @@ fn nonsense_is_refused_said_once_and_asked_again() {
     });
     check("no time", |answer| answer.lease_duration = Some(0));
     check("renewal at once", |answer| {
-        answer.renew_duration = Some(0);
-        answer.rebind_duration = Some(60);
+        // smoltcp parses T1 and T2 but does not write them itself.
+        answer.additional_options = &[
+            DhcpOption {
+                kind: 58,
+                data: &[0; 4],
+            },
+            DhcpOption {
+                kind: 59,
+                data: &[0, 0, 0, 60],
+            },
+        ];
     });
     check("no server", |answer| answer.server_identifier = None);
 }
