@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::id::NodeId;
+use crate::membership::Addresses;
 use crate::membership::addresses::v6_prefix;
 use crate::time::Instant;
 use crate::wire::frame;
@@ -177,11 +178,32 @@ impl Node {
     }
 
     fn peer_holding(&self, address: IpAddr) -> Option<NodeId> {
-        let holds = |peer: &super::Peer| {
-            peer.is_established() && (address == peer.addresses.v4 || address == peer.addresses.v6)
-        };
-        let held = self.peers.iter().find(|(_, peer)| holds(peer));
-        held.map(|(id, _)| *id)
+        let id = *self.holders.get(&address)?;
+        self.peers.get(&id)?.is_established().then_some(id)
+    }
+
+    /// Notes which addresses a new peer holds.
+    pub(super) fn note_holder(&mut self, id: NodeId, addresses: Addresses) {
+        for address in [IpAddr::V4(addresses.v4), IpAddr::V6(addresses.v6)] {
+            let holder = self.holders.entry(address).or_insert(id);
+            *holder = id.min(*holder);
+        }
+    }
+
+    /// Forgets a peer's addresses, or gives them to the next peer that has them too.
+    pub(super) fn forget_holder(&mut self, id: NodeId, addresses: Addresses) {
+        for address in [IpAddr::V4(addresses.v4), IpAddr::V6(addresses.v6)] {
+            if self.holders.get(&address) != Some(&id) {
+                continue;
+            }
+            let mut others = self.peers.iter().filter(|(other, peer)| {
+                **other != id && (address == peer.addresses.v4 || address == peer.addresses.v6)
+            });
+            match others.next() {
+                Some((other, _)) => self.holders.insert(address, *other),
+                None => self.holders.remove(&address),
+            };
+        }
     }
 }
 

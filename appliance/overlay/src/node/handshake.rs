@@ -438,6 +438,7 @@ impl Node {
             return None;
         }
         let addresses = Addresses::new(&self.pool, &certificate);
+        self.note_holder(id, addresses);
         self.peers
             .insert(id, Peer::new(certificate, addresses, now));
         Some(())

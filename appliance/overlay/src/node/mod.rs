@@ -31,7 +31,7 @@ mod tests;
 mod wall_clock;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rand::{RngExt, SeedableRng};
 
@@ -94,6 +94,8 @@ pub struct Node {
     wall: WallClock,
     gate: Gate,
     peers: BTreeMap<NodeId, Peer>,
+    /// Which peer holds a virtual address; of two the one at the lower position.
+    holders: BTreeMap<IpAddr, NodeId>,
     handshakes: Handshakes,
     ring: Neighbourhood,
     lookups: Lookups,
@@ -128,6 +130,7 @@ impl Node {
             wall: WallClock::new(now, config.wall),
             gate,
             peers: BTreeMap::new(),
+            holders: BTreeMap::new(),
             handshakes: Handshakes::default(),
             ring: Neighbourhood::new(now, &mut rng),
             lookups: Lookups::default(),

@@ -290,6 +290,7 @@ impl Node {
         let Some(peer) = self.peers.remove(&id) else {
             return;
         };
+        self.forget_holder(id, peer.addresses);
         for live in &peer.sessions {
             self.handshakes.release(live.session.local_index());
         }
