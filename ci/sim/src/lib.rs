@@ -13,6 +13,7 @@ pub mod guests;
 pub mod machine;
 pub mod network;
 pub mod probes;
+pub mod production;
 pub mod queue;
 pub mod report;
 pub mod run;

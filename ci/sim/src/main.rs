@@ -1,2 +1,146 @@
-//! Skeleton.
-fn main() {}
+//! `wow-sim`: one simulated pool, or many, and what was found.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use serde::Serialize;
+use wow_sim::faults::Faults;
+use wow_sim::network::mix::NatMix;
+use wow_sim::production::simulate;
+use wow_sim::report::Report;
+use wow_sim::scenario::{LIMIT, NODES_MAX, Scenario};
+use wow_sim::sweep::{parse_seeds, sweep};
+use wow_sim::text::parse_duration;
+
+/// Seeds one command runs, at most.
+const SEEDS_MAX: usize = 100_000;
+
+/// Simulates a pool: production protocol code on virtual time.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask sim", bin_name = "cargo xtask sim")]
+struct Args {
+    /// How many nodes
+    #[arg(long, default_value_t = 200)]
+    nodes: usize,
+    /// Which seeds: 7, or 1-20, or 1-5,9
+    #[arg(long, default_value = "1")]
+    seed: String,
+    /// What goes wrong: loss=5%,dup=1%,jitter=20ms all along; at a moment (@3s, else when the ring
+    /// stands) kill=20%, stop=20%, rebind=50%; for a while (:20s) restart=10%, churn=2%,
+    /// partition=50%, storm=30%
+    #[arg(long, default_value = "", hide_default_value = true)]
+    faults: Faults,
+    /// What stands before domains, with weights: none=1,full-cone,restricted,port-restricted=3,symmetric
+    #[arg(long, default_value = "none")]
+    nat: NatMix,
+    /// Virtual seconds to converge in
+    #[arg(long, default_value_t = LIMIT.as_secs())]
+    seconds: u64,
+    /// Time within which nodes start
+    #[arg(long, value_parser = parse_duration, default_value = "10s")]
+    join_window: Duration,
+    /// Runs at a time; as many as there are cores when not given
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Write the JSON to this file too
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+/// What the command reports to programs.
+#[derive(Serialize)]
+struct Outcome {
+    passed: bool,
+    wall_ms: u128,
+    /// Growth of the resident set by node, when a single run was measured: an estimate from
+    /// above, as the simulator's own share is in it.
+    memory_per_node_bytes: Option<u64>,
+    runs: Vec<Report>,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    if !(1..=NODES_MAX).contains(&args.nodes) {
+        anyhow::bail!("--nodes {}: give 1 to {NODES_MAX}", args.nodes);
+    }
+    let seeds = parse_seeds(&args.seed, SEEDS_MAX).map_err(|error| anyhow!("--seed {error}"))?;
+    let scenarios: Vec<Scenario> = seeds
+        .into_iter()
+        .map(|seed| Scenario {
+            faults: args.faults.clone(),
+            nat: args.nat.clone(),
+            join_window: args.join_window,
+            limit: Duration::from_secs(args.seconds),
+            ..Scenario::new(args.nodes, seed)
+        })
+        .collect();
+    let threads = args
+        .threads
+        .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
+        .unwrap_or(1);
+
+    let started = Instant::now();
+    let before = peak_resident_bytes();
+    let runs = sweep(&scenarios, threads, |scenario| {
+        let report = simulate(scenario);
+        if !args.json {
+            println!("{report}\n");
+        }
+        report
+    });
+    let grown = peak_resident_bytes().zip(before);
+    let outcome = Outcome {
+        passed: runs.iter().all(|run| run.passed),
+        wall_ms: started.elapsed().as_millis(),
+        memory_per_node_bytes: grown
+            .filter(|_| runs.len() == 1)
+            .map(|(after, before)| after.saturating_sub(before) / args.nodes as u64),
+        runs,
+    };
+    let json = serde_json::to_string_pretty(&outcome).context("cannot encode the report")?;
+    if let Some(path) = &args.report {
+        std::fs::write(path, &json)
+            .with_context(|| format!("cannot write the report to {}", path.display()))?;
+    }
+    if args.json {
+        println!("{json}");
+    } else {
+        summarise(&outcome);
+    }
+    Ok(if outcome.passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn summarise(outcome: &Outcome) {
+    let failed: Vec<&Report> = outcome.runs.iter().filter(|run| !run.passed).collect();
+    for run in &failed {
+        println!("reproduce: {}", run.command);
+    }
+    let seconds = outcome.wall_ms as f64 / 1e3;
+    print!(
+        "{} runs, {} failed, {seconds:.1} s of wall time",
+        outcome.runs.len(),
+        failed.len()
+    );
+    match outcome.memory_per_node_bytes {
+        Some(bytes) => println!(", {} KiB a node", bytes / 1024),
+        None => println!(),
+    }
+}
+
+/// The largest resident set so far, as Linux tells it.
+fn peak_resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}

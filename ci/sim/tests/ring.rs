@@ -1,0 +1,52 @@
+//! Two hundred production nodes form one ring, whatever the network does, on every seed.
+//!
+//! `WOW_SIM_SEEDS` (as in `1-20` or `7,9`) replaces the seeds.
+
+use std::time::Duration;
+
+use wow_sim::production::simulate;
+use wow_sim::report::Report;
+use wow_sim::scenario::Scenario;
+use wow_sim::sweep::{parse_seeds, sweep};
+
+const NODES: usize = 200;
+const SEEDS: &str = "1-20";
+const SEEDS_MAX: usize = 10_000;
+
+fn seeds() -> Vec<u64> {
+    let text = std::env::var("WOW_SIM_SEEDS").unwrap_or_else(|_| SEEDS.to_owned());
+    parse_seeds(&text, SEEDS_MAX).expect("WOW_SIM_SEEDS names seeds")
+}
+
+/// Runs every seed under `faults`, and says what failed and how to see it again.
+fn check(nodes: usize, seeds: &[u64], faults: &str, nat: &str) -> Vec<Report> {
+    let scenarios: Vec<Scenario> = seeds
+        .iter()
+        .map(|seed| Scenario {
+            faults: faults.parse().expect("the schedule is valid"),
+            nat: nat.parse().expect("the mix is valid"),
+            ..Scenario::new(nodes, *seed)
+        })
+        .collect();
+    // The test harness runs the tests of this file beside each other.
+    let reports = sweep(&scenarios, 1, simulate);
+    let mut failed = String::new();
+    for report in reports.iter().filter(|report| !report.passed) {
+        failed.push_str(&format!("{report}\nreproduce: {}\n\n", report.command));
+    }
+    assert!(failed.is_empty(), "\n{failed}");
+    reports
+}
+
+#[test]
+fn a_clean_network_forms_one_ring() {
+    for report in check(NODES, &seeds(), "", "none") {
+        assert_eq!(report.guest.duplicates, 0, "{report}");
+        assert_eq!(report.probes.packets_repeated, 0, "{report}");
+    }
+}
+
+#[test]
+fn a_lossy_network_forms_one_ring_and_heals_it_when_a_fifth_is_killed() {
+    check(NODES, &seeds(), "loss=5%,kill=20%", "none");
+}
