@@ -8,6 +8,7 @@ mod console;
 mod demo;
 mod image;
 mod router;
+mod sim;
 mod test;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Verb {
     Demo(demo::Arguments),
     /// Connect this terminal to a machine that `demo --keep` has left running.
     Console(console::Arguments),
+    /// Simulate a pool of any size on virtual time; `sim --help` lists the options.
+    Sim(sim::Arguments),
     /// Check everything: style, lints, unit tests, simulator, images under QEMU, namespaces.
     Test(test::Arguments),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Boot(arguments) => boot::run(&arguments),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Console(arguments) => console::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Sim(arguments) => sim::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
     };
     exit_code(result)

@@ -2,8 +2,6 @@
 //!
 //! `WOW_SIM_SEEDS` (as in `1-20` or `7,9`) replaces the seeds.
 
-use std::time::Duration;
-
 use wow_sim::production::simulate;
 use wow_sim::report::Report;
 use wow_sim::scenario::Scenario;
