@@ -1,8 +1,10 @@
 //! `cargo xtask sim`: the overlay in the simulator, optimised, with all options handed on.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+
+use crate::cargo;
 
 /// Options of the simulator; its own `--help` explains them.
 #[derive(Debug, clap::Args)]
@@ -19,13 +21,13 @@ pub struct Arguments {
 
 /// Builds the simulator and runs it; fails when it found a rule of the protocol broken.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(&cargo)
+    let here = std::env::current_dir().context("no current directory")?;
+    let status = cargo::command(&here)
         .args(["run", "--quiet", "--profile", "sim"])
         .args(["--package", "wow-sim", "--"])
         .args(&arguments.options)
         .status()
-        .with_context(|| format!("cannot start {}", cargo.display()))?;
+        .context("cannot run cargo")?;
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {
