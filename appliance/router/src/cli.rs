@@ -1,0 +1,262 @@
+//! The command line.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::Ipv4Net;
+use wow_overlay::membership::{NodeName, PoolName, Roles, SeedAddr, TicketLabel};
+
+/// Wide-area overlay for clusters of virtual machines.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wow",
+    version,
+    about,
+    after_help = "A first pool:\n  \
+                  wow pool new lab --seed seed.example.org:4001\n  \
+                  wow pool ticket lab.pool --out lab.ticket\n  \
+                  wow run --ticket lab.ticket        (as root, on each machine)\n  \
+                  wow peers; wow ping NAME\n\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong usage, 3 ticket or certificate refused."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+
+    /// What to log on stderr: a level, or TARGET=LEVEL pairs separated by commas
+    #[arg(long, global = true, env = "WOW_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Join a pool and stay in it until told to stop
+    Run(Box<RunArgs>),
+    /// Boot the appliance as process 1, then join the configured pool
+    Init,
+    /// Make a pool and issue tickets for it
+    #[command(subcommand)]
+    Pool(PoolVerb),
+    /// Look at a ticket
+    #[command(subcommand)]
+    Ticket(TicketVerb),
+    /// Show how the running node is
+    Status(ClientArgs),
+    /// Show the nodes that the running node has sessions with
+    Peers(ClientArgs),
+    /// Send echo requests to a node over the overlay
+    Ping(PingArgs),
+    /// Wait until the running node has joined its pool
+    Wait(WaitArgs),
+    /// Find the node behind a name, an address or an id
+    Resolve(ResolveArgs),
+}
+
+/// `wow pool`.
+#[derive(Debug, Subcommand)]
+pub enum PoolVerb {
+    /// Create a pool: its authority's key, address range and seeds, in NAME.pool (mode 0600)
+    ///
+    /// The file can make members of anybody. Keep it off the nodes; they get tickets.
+    New {
+        /// The pool's name: lower-case letters, digits and '-'
+        name: PoolName,
+        /// The virtual IPv4 range; must not overlap networks that the nodes live in
+        #[arg(long, default_value_t = wow_overlay::membership::pool::DEFAULT_RANGE)]
+        range: Ipv4Net,
+        /// A node to join by, HOST:PORT; may be repeated
+        #[arg(long = "seed", value_name = "HOST:PORT")]
+        seeds: Vec<SeedAddr>,
+        /// Where to write NAME.pool
+        #[arg(long, default_value = ".", value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Issue a ticket, with which machines become members (written with mode 0600)
+    Ticket {
+        /// The pool's file
+        pool: PathBuf,
+        /// The roles that nodes may take, separated by commas: router, worker, head, login
+        #[arg(long, default_value = "router,worker")]
+        roles: Roles,
+        /// How long the ticket holds, for example 30d or 12h
+        #[arg(long, default_value = "30d", value_parser = duration, value_name = "SPAN")]
+        expires: Duration,
+        /// A note in the ticket, to tell tickets apart: lower-case letters, digits and '-'
+        #[arg(long)]
+        label: Option<TicketLabel>,
+        /// Where to write the ticket; '-' is standard output [default: POOL.ticket beside the pool's file]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Show a pool's public facts
+    Show {
+        /// The pool's file
+        pool: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `wow ticket`.
+#[derive(Debug, Subcommand)]
+pub enum TicketVerb {
+    /// Show what a ticket says, without its secrets
+    Show {
+        /// The ticket's file; '-' is standard input
+        ticket: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `wow run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The ticket's file; '-' is standard input
+    #[arg(long, value_name = "FILE")]
+    pub ticket: Option<PathBuf>,
+    /// Where the node keeps its identity [default: /var/lib/wow, or ~/.local/state/wow]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// The node's name in the pool [default: the host's name]
+    #[arg(long)]
+    pub name: Option<NodeName>,
+    /// The address and UDP port to listen on; '[::]' stands for IPv4 and IPv6, port 0 for any
+    /// [default: [::]:0]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// A node to join by besides those of the ticket; may be repeated
+    #[arg(long = "seed", value_name = "HOST:PORT")]
+    pub seeds: Vec<SeedAddr>,
+    /// How this machine takes part: by a TUN device, or not at all (needs no root) [default: tun]
+    #[arg(long)]
+    pub guest: Option<GuestArg>,
+    /// The TUN device's name [default: wow0]
+    #[arg(long, value_name = "NAME")]
+    pub tun: Option<String>,
+    /// A fixed virtual IPv4 address, instead of one derived from the node's id
+    #[arg(long, value_name = "IPV4")]
+    pub address: Option<Ipv4Addr>,
+    /// The control socket [default: /run/wow/control.sock, or one below $XDG_RUNTIME_DIR]
+    #[arg(long, env = "WOW_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Go on although the pool's range overlaps a route of this host
+    #[arg(long)]
+    pub allow_overlap: bool,
+    /// A TOML file with the same settings; options given here win
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// How the machine takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestArg {
+    /// This machine's own network stack, by a TUN device
+    Tun,
+    /// Only carry others' traffic
+    None,
+}
+
+/// What every verb toward a running node takes.
+#[derive(Debug, Args)]
+pub struct ClientArgs {
+    /// The node's control socket, or the Unix socket of a virtual machine's control port
+    /// [default: /run/wow/control.sock, or one below $XDG_RUNTIME_DIR]
+    #[arg(long, global = true, env = "WOW_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `wow ping`.
+#[derive(Debug, Args)]
+pub struct PingArgs {
+    /// A node's name, virtual address or id
+    pub node: String,
+    /// How many requests to send
+    #[arg(long, short, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub count: u32,
+    /// The pause between two requests
+    #[arg(long, short, default_value = "1s", value_parser = duration, value_name = "SPAN")]
+    pub interval: Duration,
+    /// How long to wait for each answer
+    #[arg(long, default_value = "5s", value_parser = duration, value_name = "SPAN")]
+    pub timeout: Duration,
+    /// Ask the node's router by the overlay's own echo, instead of its guest by ICMP
+    #[arg(long)]
+    pub overlay: bool,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `wow wait`.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// How long to wait
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "SPAN")]
+    pub timeout: Duration,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `wow resolve`.
+#[derive(Debug, Args)]
+pub struct ResolveArgs {
+    /// A node's name, virtual address or id
+    pub node: String,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let span = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write for example 500ms, 30s, 12h or 30d"))?;
+    if span.is_zero() {
+        return Err("must be longer than nothing".into());
+    }
+    Ok(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn malformed_values_are_refused_with_a_remedy() {
+        let check = |arguments: &[&str], hint: &str| {
+            let error = Cli::try_parse_from(arguments)
+                .expect_err("refused")
+                .to_string();
+            assert!(error.contains(hint), "{error}");
+        };
+        check(&["wow", "pool", "new", "Bad Name"], "lower");
+        check(
+            &["wow", "pool", "new", "lab", "--seed", "nowhere"],
+            "HOST:PORT",
+        );
+        check(
+            &["wow", "pool", "ticket", "x.pool", "--expires", "soon"],
+            "30d",
+        );
+        check(
+            &["wow", "pool", "ticket", "x.pool", "--roles", "king"],
+            "router",
+        );
+        check(&["wow", "ping", "n", "--count", "0"], "1..=1000");
+        check(&["wow", "run", "--listen", "4001"], "socket address");
+    }
+}

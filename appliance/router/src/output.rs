@@ -1,0 +1,67 @@
+//! What people and programs read on standard output.
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::{Context, Result};
+use comfy_table::{Attribute, Cell, Table, presets};
+use serde::Serialize;
+
+/// Prints text as it is.
+pub fn say(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match printed {
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.context("cannot write to standard output"),
+    }
+}
+
+/// Prints one JSON document.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).context("cannot write JSON")?;
+    text.push('\n');
+    say(&text)
+}
+
+/// Prints names with their values; empty values are left out.
+pub fn facts(facts: &[(&str, String)]) -> Result<()> {
+    let mut table = plain();
+    for (name, value) in facts {
+        if !value.is_empty() {
+            table.add_row([strong(name), Cell::new(value)]);
+        }
+    }
+    say(&format!("{}\n", trimmed(&table)))
+}
+
+/// Prints rows under a header.
+pub fn rows(header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
+    let mut table = plain();
+    table.set_header(header.iter().map(|name| strong(name)));
+    for row in rows {
+        table.add_row(row);
+    }
+    say(&format!("{}\n", trimmed(&table)))
+}
+
+fn plain() -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table
+}
+
+/// Bold on a terminal; plain text stays plain in pipes and files.
+fn strong(text: &str) -> Cell {
+    let cell = Cell::new(text);
+    if io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        cell.add_attribute(Attribute::Bold)
+    } else {
+        cell
+    }
+}
+
+fn trimmed(table: &Table) -> String {
+    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,318 @@
+//! The state directory: the node's identity and certificate, for one node and one process.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use wow_overlay::membership::{
+    Certificate, CertificateRequest, Identity, NodeName, PoolFacts, Ticket,
+};
+use wow_overlay::time::UnixTime;
+
+use crate::files::{self, Existing};
+use crate::random;
+
+/// A certificate holds no longer than this, so that a leaked identity does not either. The daemon
+/// renews it long before.
+pub const CERTIFICATE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Who the node is.
+pub struct Credentials {
+    /// Its keys.
+    pub identity: Identity,
+    /// Its certificate.
+    pub certificate: Certificate,
+}
+
+/// Where identity and certificate live between runs. Held by at most one process.
+pub struct State {
+    /// `None` keeps everything in memory.
+    directory: Option<PathBuf>,
+    _lock: Option<File>,
+}
+
+impl State {
+    /// Opens the directory, creating it if need be, and locks it.
+    pub fn open(directory: &Path) -> Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .with_context(|| {
+                format!("cannot create the state directory {}", directory.display())
+            })?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(directory.join("lock"))
+            .with_context(|| {
+                format!(
+                    "cannot write to the state directory {}; name another with --state",
+                    directory.display()
+                )
+            })?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+                "the state directory {} belongs to a running node; stop that node, or give this one \
+                 its own with --state",
+                directory.display()
+            ),
+            Err(error) => {
+                return Err(io::Error::from(error))
+                    .with_context(|| format!("cannot lock {}", directory.display()));
+            }
+        }
+        Ok(State {
+            directory: Some(directory.to_owned()),
+            _lock: Some(lock),
+        })
+    }
+
+    /// A state that ends with the process.
+    pub fn in_memory() -> Self {
+        State {
+            directory: None,
+            _lock: None,
+        }
+    }
+
+    /// The node's identity: as kept, or new.
+    pub fn identity(&self, pool: &PoolFacts) -> Result<Identity> {
+        let Some(directory) = &self.directory else {
+            return Ok(Identity::generate(&mut random::rng()));
+        };
+        self.check_pool(directory, pool)?;
+        let path = directory.join("identity");
+        if path.exists() {
+            let bytes = files::read_private(&path, "identity")?;
+            return Identity::from_bytes(&bytes)
+                .with_context(|| format!("the identity {} is refused", path.display()));
+        }
+        let identity = Identity::generate(&mut random::rng());
+        files::write_private(&path, &identity.to_bytes()[..], Existing::Keep)
+            .with_context(|| format!("cannot keep the identity in {}", path.display()))?;
+        Ok(identity)
+    }
+
+    /// An identity serves one pool: its node id would link the node's doings in two.
+    fn check_pool(&self, directory: &Path, pool: &PoolFacts) -> Result<()> {
+        let path = directory.join("pool");
+        let expected = format!("{} {}\n", pool.pool_id(), pool.name);
+        match std::fs::read_to_string(&path) {
+            Ok(found) if found == expected => Ok(()),
+            Ok(found) => {
+                let mut words = found.split_whitespace();
+                let (id, name) = (words.next().unwrap_or("?"), words.next().unwrap_or("?"));
+                bail!(
+                    "the state directory {directory} holds the identity of a node of the pool {name} \
+                     ({id}), and the ticket is for the pool {} ({}); give this node its own \
+                     directory with --state, or remove {directory} to leave {name} for good",
+                    pool.name,
+                    pool.pool_id(),
+                    directory = directory.display(),
+                )
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                files::write_private(&path, expected.as_bytes(), Existing::Keep)
+                    .with_context(|| format!("cannot write {}", path.display()))
+            }
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot read {}", path.display()))
+            }
+        }
+    }
+
+    /// The node's certificate: as kept, if it is still what is asked for and not soon over, or a
+    /// new one under the ticket.
+    pub fn certificate(
+        &self,
+        identity: &Identity,
+        ticket: &Ticket,
+        name: &NodeName,
+        address: Option<Ipv4Addr>,
+        now: UnixTime,
+    ) -> Result<Certificate> {
+        if let Some(kept) = self.kept_certificate(ticket.facts(), now) {
+            let as_asked = kept.is_of(identity)
+                && kept.name() == name
+                && kept.fixed_address() == address
+                && kept.roles() == ticket.roles()
+                && kept.ticket_id() == ticket.id();
+            if as_asked && now < renewal_due(&kept) {
+                return Ok(kept);
+            }
+        }
+        let not_after = (now + CERTIFICATE_MAX).min(ticket.not_after());
+        let request = CertificateRequest {
+            name: name.clone(),
+            roles: ticket.roles(),
+            fixed_address: address,
+            // A ticket may begin a little ahead of a clock that is slow.
+            not_before: now.max(ticket.not_before()),
+            not_after,
+        };
+        let certificate = ticket
+            .certify(identity, &request)
+            .context("cannot make this node's certificate")?;
+        if let Some(directory) = &self.directory {
+            let path = directory.join("certificate");
+            files::write_private(&path, certificate.bytes(), Existing::Replace)
+                .with_context(|| format!("cannot keep the certificate in {}", path.display()))?;
+        }
+        Ok(certificate)
+    }
+
+    fn kept_certificate(&self, pool: &PoolFacts, now: UnixTime) -> Option<Certificate> {
+        let path = self.directory.as_ref()?.join("certificate");
+        if !path.exists() {
+            return None;
+        }
+        // Nothing is lost with it: the ticket makes another.
+        let kept = files::read_private(&path, "certificate")
+            .and_then(|bytes| Ok(Certificate::verify(&bytes, pool, now)?));
+        kept.inspect_err(|error| tracing::info!(error = %format!("{error:#}"), "making a new certificate"))
+            .ok()
+    }
+}
+
+/// When to replace a certificate: after two thirds of its time.
+pub fn renewal_due(certificate: &Certificate) -> UnixTime {
+    let (from, until) = (certificate.not_before(), certificate.not_after());
+    UnixTime(until.0 - (until.0.saturating_sub(from.0)) / 3)
+}
+
+/// A node name made of the host's name; `fallback` where that gives none.
+pub fn name_from_host(host: &str, fallback: &str) -> NodeName {
+    let first = host.split('.').next().unwrap_or_default();
+    let plain: String = first
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    let plain = plain.trim_matches('-');
+    let usable = !plain.is_empty() && plain != "localhost" && plain != "none";
+    NodeName::new(if usable { plain } else { fallback })
+        .or_else(|_| NodeName::new(fallback))
+        .expect("the fallback is a label")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use wow_overlay::membership::{PoolAuthority, PoolName, Roles};
+
+    const NOW: UnixTime = UnixTime(1_800_000_000);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn ticket(name: &str) -> Ticket {
+        let range = wow_overlay::membership::pool::DEFAULT_RANGE;
+        let name = PoolName::new(name).unwrap();
+        let pool = PoolAuthority::create(name, range, vec![], &mut random::rng()).unwrap();
+        pool.issue_ticket(Roles::ROUTER, NOW, NOW + DAY * 90, None, &mut random::rng())
+            .unwrap()
+    }
+
+    fn node_name() -> NodeName {
+        NodeName::new("n1").unwrap()
+    }
+
+    #[test]
+    fn identity_and_certificate_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let ticket = ticket("lab");
+        let run = |now| {
+            let state = State::open(dir.path()).unwrap();
+            let identity = state.identity(ticket.facts()).unwrap();
+            let certificate = state
+                .certificate(&identity, &ticket, &node_name(), None, now)
+                .unwrap();
+            (identity.node_id(), certificate)
+        };
+        let (id, first) = run(NOW);
+        assert_eq!(first.not_after(), NOW + CERTIFICATE_MAX);
+        let (same, second) = run(NOW + DAY);
+        assert_eq!((id, first.bytes()), (same, second.bytes()));
+        let (same, third) = run(NOW + DAY * 25);
+        assert_eq!(id, same);
+        assert!(third.not_after() > first.not_after(), "renewed in time");
+        for file in ["identity", "certificate", "pool", "lock"] {
+            let mode = std::fs::metadata(dir.path().join(file)).unwrap().permissions();
+            assert_eq!(mode.mode() & 0o777, 0o600, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_ends_with_its_ticket() {
+        let state = State::in_memory();
+        let ticket = ticket("lab");
+        let identity = state.identity(ticket.facts()).unwrap();
+        let late = NOW + DAY * 80;
+        let certificate = state
+            .certificate(&identity, &ticket, &node_name(), None, late)
+            .unwrap();
+        assert_eq!(certificate.not_after(), ticket.not_after());
+    }
+
+    #[test]
+    fn the_identity_of_another_pool_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        state.identity(ticket("lab").facts()).unwrap();
+        let error = state
+            .identity(ticket("office").facts())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("pool lab"), "{error}");
+        assert!(error.contains("--state"), "{error}");
+    }
+
+    #[test]
+    fn two_processes_do_not_share_a_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = State::open(dir.path()).unwrap();
+        let error = State::open(dir.path()).err().expect("locked").to_string();
+        assert!(error.contains("running node"), "{error}");
+        drop(first);
+        State::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_certificate_is_replaced_and_a_damaged_identity_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let ticket = ticket("lab");
+        let identity = state.identity(ticket.facts()).unwrap();
+        let make = || state.certificate(&identity, &ticket, &node_name(), None, NOW);
+        make().unwrap();
+        let path = dir.path().join("certificate");
+        files::write_private(&path, b"rubbish", Existing::Replace).unwrap();
+        assert!(make().unwrap().is_of(&identity));
+
+        let path = dir.path().join("identity");
+        files::write_private(&path, b"rubbish", Existing::Replace).unwrap();
+        assert!(state.identity(ticket.facts()).is_err());
+    }
+
+    #[test]
+    fn host_names_become_labels() {
+        let check = |host: &str, name: &str| {
+            assert_eq!(name_from_host(host, "n-0123").as_str(), name, "{host:?}");
+        };
+        check("Web01.example.org", "web01");
+        check("my_host", "my-host");
+        check("localhost", "n-0123");
+        check("(none)", "n-0123");
+        check("", "n-0123");
+        check("-_-", "n-0123");
+        check(&"x".repeat(64), "n-0123");
+    }
+}
