@@ -29,6 +29,11 @@ pub struct Cli {
     /// What to log on stderr: a level, or TARGET=LEVEL pairs separated by commas
     #[arg(long, global = true, env = "WOW_LOG", value_name = "FILTER")]
     pub log: Option<String>,
+
+    /// The node's control socket, or the Unix socket of a virtual machine's control port
+    /// [default: /run/wow/control.sock, or one below $XDG_RUNTIME_DIR]
+    #[arg(long, global = true, env = "WOW_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
 }
 
 /// The verbs.
@@ -143,9 +148,6 @@ pub struct RunArgs {
     /// A fixed virtual IPv4 address, instead of one derived from the node's id
     #[arg(long, value_name = "IPV4")]
     pub address: Option<Ipv4Addr>,
-    /// The control socket [default: /run/wow/control.sock, or one below $XDG_RUNTIME_DIR]
-    #[arg(long, env = "WOW_SOCKET", value_name = "PATH")]
-    pub socket: Option<PathBuf>,
     /// Go on although the pool's range overlaps a route of this host
     #[arg(long)]
     pub allow_overlap: bool,
@@ -165,12 +167,8 @@ pub enum GuestArg {
 }
 
 /// What every verb toward a running node takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct ClientArgs {
-    /// The node's control socket, or the Unix socket of a virtual machine's control port
-    /// [default: /run/wow/control.sock, or one below $XDG_RUNTIME_DIR]
-    #[arg(long, global = true, env = "WOW_SOCKET", value_name = "PATH")]
-    pub socket: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -3,12 +3,13 @@
 use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 use std::ptr;
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
-use tokio::io::unix::AsyncFd;
+
+use crate::Descriptor;
 
 /// Link, IPv4 address and IPv6 address changes (RTMGRP_* in linux/rtnetlink.h).
 const GROUPS: u32 =
@@ -97,7 +98,7 @@ unsafe fn address_at(address: *const libc::sockaddr) -> Option<IpAddr> {
 
 /// Tells when the machine's links or addresses change.
 pub struct InterfaceWatch {
-    socket: AsyncFd<OwnedFd>,
+    socket: Descriptor,
 }
 
 impl InterfaceWatch {
@@ -114,9 +115,9 @@ impl InterfaceWatch {
             None,
         )?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-        // SAFETY: an OwnedFd is open and stays the same descriptor for its whole life.
-        let socket = unsafe { AsyncFd::register(socket) }?;
-        Ok(InterfaceWatch { socket })
+        Ok(InterfaceWatch {
+            socket: Descriptor::new(socket)?,
+        })
     }
 
     /// Waits until something changed since the last call; [`list`] then tells what is there now.
@@ -126,20 +127,12 @@ impl InterfaceWatch {
     /// # Errors
     /// The netlink socket failed.
     pub async fn changed(&mut self) -> io::Result<()> {
-        loop {
-            let mut ready = self.socket.readable().await?;
-            let drained = ready.try_io(|socket| drain(socket.get_ref()));
-            match drained {
-                Ok(Ok(true)) => return Ok(()),
-                Ok(Ok(false)) | Err(_) => {}
-                Ok(Err(error)) => return Err(error),
-            }
-        }
+        self.socket.read_with(drain).await
     }
 }
 
-/// Reads pending notifications away; whether there were any. Their content does not matter.
-fn drain(socket: &OwnedFd) -> io::Result<bool> {
+/// Reads pending notifications away, at least one. Their content does not matter.
+fn drain(socket: BorrowedFd<'_>) -> io::Result<()> {
     let mut buffer = [0u8; 4096];
     let mut any = false;
     for _ in 0..DRAIN_MAX {
@@ -148,11 +141,11 @@ fn drain(socket: &OwnedFd) -> io::Result<bool> {
             // The kernel dropped notifications because we were slow: something did change.
             Err(rustix::io::Errno::NOBUFS) => any = true,
             Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) if any => return Ok(true),
+            Err(rustix::io::Errno::AGAIN) if any => return Ok(()),
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(any)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! user-space network stack can stand behind it. Nothing here knows the overlay.
 
 pub mod batch;
+pub mod descriptor;
 pub mod error;
 pub mod interfaces;
 pub mod memory;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 pub use batch::{DATAGRAM_MAX_BYTES, ReceiveBatch};
+pub use descriptor::Descriptor;
 pub use error::{ReceiveError, SendError};
 pub use interfaces::{InterfaceAddress, InterfaceWatch};
 pub use udp::{BindError, UdpUnderlay};

@@ -1,0 +1,157 @@
+//! What `wow run` is to do: the command line over the configuration file over defaults.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use wow_overlay::membership::{NodeName, SeedAddr, Ticket};
+
+use crate::cli::{GuestArg, RunArgs};
+use crate::{ipc, pool};
+
+const DEFAULT_TUN: &str = "wow0";
+
+/// The configuration file is read up to this size.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The configuration file, as written. Paths are relative to the working directory.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawConfig {
+    /// The ticket's file.
+    ticket: Option<PathBuf>,
+    state: Option<PathBuf>,
+    name: Option<NodeName>,
+    listen: Option<SocketAddr>,
+    #[serde(default)]
+    seeds: Vec<SeedAddr>,
+    guest: Option<GuestArg>,
+    tun: Option<String>,
+    address: Option<Ipv4Addr>,
+    socket: Option<PathBuf>,
+    #[serde(default)]
+    allow_overlap: bool,
+}
+
+/// How the machine takes part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestKind {
+    /// By a TUN device of this name.
+    Tun(String),
+    /// Not at all.
+    None,
+}
+
+/// Everything that a daemon is started with.
+#[derive(Debug)]
+pub struct Config {
+    /// Verified, but not yet checked against the time.
+    pub ticket: Ticket,
+    /// `None` keeps the identity in memory.
+    pub state: Option<PathBuf>,
+    /// `None` takes the host's.
+    pub name: Option<NodeName>,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Besides the ticket's.
+    pub seeds: Vec<SeedAddr>,
+    /// How the machine takes part.
+    pub guest: GuestKind,
+    /// A fixed address, or one derived from the id.
+    pub address: Option<Ipv4Addr>,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Whether routes of the host that overlap the pool's range are only warned of.
+    pub allow_overlap: bool,
+    /// Whether this process booted the machine.
+    pub booted: bool,
+}
+
+impl Config {
+    /// From the command line and the file that it may name.
+    pub fn from_args(args: RunArgs, socket: Option<PathBuf>) -> Result<Self> {
+        let raw = match &args.config {
+            Some(path) => read(path)?,
+            None => RawConfig::default(),
+        };
+        let Some(ticket) = args.ticket.or(raw.ticket) else {
+            bail!(
+                "a node needs a ticket: --ticket FILE; the pool's owner makes one with `wow pool ticket`"
+            );
+        };
+        let mut seeds = args.seeds;
+        seeds.extend(raw.seeds);
+        let tun = args.tun.or(raw.tun).unwrap_or_else(|| DEFAULT_TUN.into());
+        Ok(Config {
+            ticket: pool::read_ticket(&ticket)?,
+            state: Some(args.state.or(raw.state).map_or_else(default_state, Ok)?),
+            name: args.name.or(raw.name),
+            // Both families, and any port: a node that others join by sets its own.
+            listen: args
+                .listen
+                .or(raw.listen)
+                .unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 0).into()),
+            seeds,
+            guest: match args.guest.or(raw.guest).unwrap_or(GuestArg::Tun) {
+                GuestArg::Tun => GuestKind::Tun(tun),
+                GuestArg::None => GuestKind::None,
+            },
+            address: args.address.or(raw.address),
+            socket: socket
+                .or(raw.socket)
+                .unwrap_or_else(ipc::default_socket),
+            allow_overlap: args.allow_overlap || raw.allow_overlap,
+            booted: false,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<RawConfig> {
+    let shown = path.display();
+    let metadata =
+        std::fs::metadata(path).with_context(|| format!("cannot open the configuration {shown}"))?;
+    if metadata.len() > FILE_BYTES_MAX {
+        bail!("{shown} is no configuration: it has more than {FILE_BYTES_MAX} bytes");
+    }
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration {shown}"))?;
+    // toml's error names line, column and the known keys.
+    toml::from_str(&text).with_context(|| format!("the configuration {shown} is malformed"))
+}
+
+fn default_state() -> Result<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/wow".into());
+    }
+    let home = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(state) = home("XDG_STATE_HOME") {
+        return Ok(PathBuf::from(state).join("wow"));
+    }
+    match home("HOME") {
+        Some(home) => Ok(PathBuf::from(home).join(".local/state/wow")),
+        None => bail!("no home directory is known; say where to keep the identity with --state DIR"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configuration_files_are_checked_strictly() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("wow.toml");
+        let parse = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read(&path).map_err(|error| format!("{error:#}"))
+        };
+        let raw = parse("name = \"n1\"\nlisten = \"0.0.0.0:4001\"\nguest = \"none\"\n").unwrap();
+        assert_eq!(raw.guest, Some(GuestArg::None));
+        let error = parse("name = \"n1\"\nlisten-on = 5\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("listen-on"), "{error}");
+        let error = parse("name = \"Not A Label\"\n").unwrap_err();
+        assert!(error.contains("line 1"), "{error}");
+        assert!(parse("seeds = [\"x\"]").is_err());
+    }
+}

@@ -1,0 +1,103 @@
+//! What other tasks may ask of the daemon's loop, and who waits for answers of the node.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use wow_overlay::id::NodeId;
+use wow_overlay::node::{PingId, QueryId, ResolveError, Target};
+
+use crate::api::{Path, Peer, Resolved, Status};
+
+/// Waiting askers of one kind, at most; the next one is turned away.
+const WAITING_MAX: usize = 256;
+
+/// A question to the loop. A dropped sender means "busy or stopping".
+#[derive(Debug)]
+pub enum Command {
+    /// How the node is.
+    Status(oneshot::Sender<Box<Status>>),
+    /// Its sessions.
+    Peers(oneshot::Sender<Vec<Peer>>),
+    /// How the node is, once it has joined.
+    Joined(oneshot::Sender<Box<Status>>),
+    /// The node behind a target.
+    Resolve(Target, oneshot::Sender<Result<Resolved, ResolveError>>),
+    /// An overlay echo; `None` is no answer.
+    Echo(NodeId, oneshot::Sender<Option<Pong>>),
+    /// The path in use to a node.
+    Path(NodeId, oneshot::Sender<Path>),
+}
+
+/// An answered overlay echo.
+#[derive(Debug)]
+pub struct Pong {
+    /// From request to answer.
+    pub rtt: Duration,
+    /// Nodes that forwarded it.
+    pub hops: u8,
+}
+
+/// Those who wait.
+#[derive(Default)]
+pub struct Waiting {
+    joined: Vec<oneshot::Sender<Box<Status>>>,
+    resolving: BTreeMap<QueryId, oneshot::Sender<Result<Resolved, ResolveError>>>,
+    echoes: BTreeMap<PingId, oneshot::Sender<Option<Pong>>>,
+}
+
+impl Waiting {
+    /// Waits for the node to join.
+    pub fn join(&mut self, asker: oneshot::Sender<Box<Status>>) {
+        self.joined.retain(|asker| !asker.is_closed());
+        if self.joined.len() < WAITING_MAX {
+            self.joined.push(asker);
+        }
+    }
+
+    /// The node has joined.
+    pub fn joined(&mut self) -> impl Iterator<Item = oneshot::Sender<Box<Status>>> + use<> {
+        std::mem::take(&mut self.joined).into_iter()
+    }
+
+    /// Waits for a lookup.
+    pub fn resolve(
+        &mut self,
+        query: QueryId,
+        asker: oneshot::Sender<Result<Resolved, ResolveError>>,
+    ) {
+        self.resolving.retain(|_, asker| !asker.is_closed());
+        if self.resolving.len() < WAITING_MAX {
+            self.resolving.insert(query, asker);
+        }
+    }
+
+    /// A lookup ended.
+    pub fn resolved(&mut self, query: QueryId, result: Result<Resolved, ResolveError>) {
+        if let Some(asker) = self.resolving.remove(&query) {
+            // Who no longer waits needs no answer; the same below.
+            let _ = asker.send(result);
+        }
+    }
+
+    /// Waits for an echo.
+    pub fn echo(&mut self, ping: PingId, asker: oneshot::Sender<Option<Pong>>) {
+        self.echoes.retain(|_, asker| !asker.is_closed());
+        if self.echoes.len() < WAITING_MAX {
+            self.echoes.insert(ping, asker);
+        }
+    }
+
+    /// An echo ended.
+    pub fn echoed(&mut self, ping: PingId, pong: Option<Pong>) {
+        if let Some(asker) = self.echoes.remove(&ping) {
+            let _ = asker.send(pong);
+        }
+    }
+
+    /// Turns away those who wait for answers of a node that was replaced.
+    pub fn forget_questions(&mut self) {
+        self.resolving.clear();
+        self.echoes.clear();
+    }
+}

@@ -1,0 +1,435 @@
+//! The node with its underlay, guest and control stack: everything between two waits of the loop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use wow_control::{Answer, Control, Question};
+use wow_guest::Guest;
+use wow_overlay::membership::Certificate;
+use wow_overlay::node::{Config, Event, Node};
+use wow_overlay::time::{Instant, UnixTime};
+use wow_underlay::{Outgoing, Underlay};
+
+use super::Settings;
+use super::command::{Command, Pong, Waiting};
+use super::{host, report};
+use crate::{api, random, state, wall_clock};
+
+/// Datagrams that wait for the underlay; further ones are lost, as in any router's queue.
+const OUTBOX_MAX: usize = 4096;
+
+/// With so many waiting, the guest waits too.
+const OUTBOX_HIGH: usize = 512;
+
+/// How often the wall clock is compared and the certificate's end looked at.
+const TICK: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub struct Core {
+    pub settings: Settings,
+    pub underlay: Box<dyn Underlay>,
+    pub guest: Box<dyn Guest>,
+    pub outbox: VecDeque<Outgoing>,
+    control: Option<Control>,
+    node: Node,
+    seeds: Vec<SocketAddr>,
+    candidates: Vec<SocketAddr>,
+    waiting: Waiting,
+    lost: BTreeMap<&'static str, u64>,
+    started: tokio::time::Instant,
+    first_joined: Option<Instant>,
+    boot_to_joined_ms: Option<u64>,
+    tick_due: Instant,
+    /// The last join is not yet told to those who wait for it.
+    tell_joined: bool,
+}
+
+impl Core {
+    pub fn new(
+        settings: Settings,
+        underlay: Box<dyn Underlay>,
+        guest: Box<dyn Guest>,
+        control: Option<Control>,
+        seeds: Vec<SocketAddr>,
+    ) -> Self {
+        let node = make_node(
+            &settings,
+            settings.certificate.clone(),
+            &seeds,
+            Instant::ZERO,
+        );
+        let mut core = Core {
+            settings,
+            underlay,
+            guest,
+            outbox: VecDeque::new(),
+            control,
+            node,
+            seeds,
+            candidates: Vec::new(),
+            waiting: Waiting::default(),
+            lost: BTreeMap::new(),
+            started: tokio::time::Instant::now(),
+            first_joined: None,
+            boot_to_joined_ms: None,
+            tick_due: Instant::ZERO + TICK,
+            tell_joined: false,
+        };
+        core.interfaces_changed();
+        core
+    }
+
+    /// The overlay's time: since the daemon's start.
+    pub fn now(&self) -> Instant {
+        let micros = self.started.elapsed().as_micros();
+        Instant::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    /// When [`Self::handle_deadline`] is due.
+    pub fn next_deadline(&self) -> tokio::time::Instant {
+        let control = self.control.as_ref().and_then(Control::next_deadline);
+        let control = control.map(|(due, _)| Instant::ZERO + due);
+        let node = self.node.next_deadline().map(|(due, _)| due);
+        let due = [node, control, Some(self.tick_due)].into_iter().flatten();
+        let due = due.min().expect("the tick is always due some time");
+        self.started + Duration::from_micros(due.as_micros())
+    }
+
+    /// Whether the underlay keeps up, so that the guest may send more.
+    pub fn has_room(&self) -> bool {
+        self.outbox.len() < OUTBOX_HIGH
+    }
+
+    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &mut [u8]) {
+        self.node.handle_datagram(self.now(), from, datagram);
+        self.drain_node();
+    }
+
+    pub fn handle_guest_packet(&mut self, packet: &[u8]) {
+        let now = self.now();
+        match &mut self.control {
+            Some(control) if control.wants(packet) => {
+                control.handle_packet(now - Instant::ZERO, packet);
+                self.drain_control();
+            }
+            _ => {
+                self.node.handle_guest_packet(now, packet);
+                self.drain_node();
+            }
+        }
+    }
+
+    pub fn handle_deadline(&mut self) {
+        let now = self.now();
+        if self.node.next_deadline().is_some_and(|(due, _)| due <= now) {
+            self.node.handle_deadline(now);
+            self.drain_node();
+        }
+        let control_due = self.control.as_ref().and_then(Control::next_deadline);
+        if control_due.is_some_and(|(due, _)| due <= now - Instant::ZERO) {
+            if let Some(control) = &mut self.control {
+                control.handle_deadline(now - Instant::ZERO);
+            }
+            self.drain_control();
+        }
+        if self.tick_due <= now {
+            self.tick_due = now + TICK;
+            let wall = wall_clock::now();
+            self.node.set_wall_clock(now, wall);
+            self.renew_certificate(now, wall);
+            self.drain_node();
+        }
+    }
+
+    pub fn handle_command(&mut self, command: Command) {
+        let now = self.now();
+        // Who asked may have gone away since; then the answer is nobody's loss.
+        match command {
+            Command::Status(asker) => {
+                let _ = asker.send(Box::new(self.status()));
+            }
+            Command::Peers(asker) => {
+                let _ = asker.send(report::peers(&self.node, now));
+            }
+            Command::Joined(asker) if self.node.is_joined() => {
+                let _ = asker.send(Box::new(self.status()));
+            }
+            Command::Joined(asker) => self.waiting.join(asker),
+            Command::Resolve(target, asker) => {
+                let query = self.node.resolve(now, target);
+                self.waiting.resolve(query, asker);
+            }
+            Command::Echo(id, asker) => {
+                let ping = self.node.ping(now, id);
+                self.waiting.echo(ping, asker);
+            }
+            Command::Path(id, asker) => {
+                let _ = asker.send(report::path_to(&self.node, id));
+            }
+        }
+        self.drain_node();
+    }
+
+    /// Reads the machine's addresses anew.
+    pub fn interfaces_changed(&mut self) {
+        let own = wow_underlay::interfaces::list().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot list the machine's addresses");
+            Vec::new()
+        });
+        let pool = self.settings.ticket.facts();
+        self.candidates = host::candidates(
+            &self.underlay.bound(),
+            &own,
+            pool.range,
+            pool.summary().v6_prefix,
+        );
+        tracing::debug!(candidates = ?self.candidates, "own underlay addresses");
+        let now = self.now();
+        self.node.set_host_candidates(now, self.candidates.clone());
+        self.drain_node();
+    }
+
+    pub fn seeds_changed(&mut self, seeds: Vec<SocketAddr>) {
+        tracing::debug!(?seeds, "seeds");
+        self.seeds = seeds;
+        let now = self.now();
+        self.node.set_seeds(now, self.seeds.clone());
+        self.drain_node();
+    }
+
+    /// Says goodbye to the neighbours.
+    pub fn leave(&mut self) {
+        let now = self.now();
+        self.node.leave(now);
+        self.drain_node();
+        self.flush();
+    }
+
+    /// Offers the waiting datagrams to the underlay; whether all are gone.
+    pub fn flush(&mut self) -> bool {
+        while !self.outbox.is_empty() {
+            let sent = self.underlay.send(self.outbox.make_contiguous());
+            for (index, error) in &sent.failures {
+                let to = self.outbox[*index].to;
+                tracing::debug!(%to, %error, "datagram not sent");
+                let reason = match error.reason() {
+                    "unreachable" => "drop_send_unreachable",
+                    "too_big" => "drop_send_too_big",
+                    "no_socket" => "drop_send_no_socket",
+                    "forbidden" => "drop_send_forbidden",
+                    _ => "drop_send_other",
+                };
+                *self.lost.entry(reason).or_default() += 1;
+            }
+            if sent.taken == 0 {
+                return false;
+            }
+            for datagram in self.outbox.drain(..sent.taken) {
+                self.node.recycle(datagram.payload);
+            }
+        }
+        true
+    }
+
+    /// How the node is.
+    pub fn status(&self) -> api::Status {
+        let now = self.now();
+        let pool = self.settings.ticket.facts();
+        let certificate = self.node.certificate();
+        let addresses = self.node.addresses();
+        let mut counters = report::counters(&self.node);
+        counters.extend(self.lost.iter().map(|(name, count)| ((*name).to_owned(), *count)));
+        counters.insert("drop_receive_oversized".into(), self.underlay.oversized());
+        if let Some(control) = &self.control {
+            counters.insert("drop_control_full".into(), control.dropped());
+        }
+        api::Status {
+            id: self.node.id().to_string(),
+            name: certificate.name().to_string(),
+            pool: pool.name.to_string(),
+            pool_id: pool.pool_id().to_string(),
+            range: pool.range.to_string(),
+            addresses: api::VirtualAddresses {
+                v4: addresses.v4,
+                v6: addresses.v6,
+            },
+            roles: certificate.roles().to_string(),
+            joined: self.node.is_joined(),
+            joined_after_ms: self
+                .first_joined
+                .map(|joined| report::whole_milliseconds(joined - Instant::ZERO)),
+            boot_to_joined_ms: self.boot_to_joined_ms,
+            uptime_ms: report::whole_milliseconds(now - Instant::ZERO),
+            rss_bytes: host::rss_bytes(),
+            neighbours: report::neighbours(&self.node),
+            peers: self.node.peers().len(),
+            pool_size_estimate: self.node.size_estimate(),
+            listen: self.underlay.bound(),
+            guest: self.settings.guest.clone(),
+            certificate_until: certificate.not_after().0,
+            version: env!("CARGO_PKG_VERSION").into(),
+            counters,
+        }
+    }
+
+    /// The drain order of [`Node`]: datagrams, guest packets, events.
+    fn drain_node(&mut self) {
+        while let Some(transmit) = self.node.poll_transmit() {
+            if self.outbox.len() < OUTBOX_MAX {
+                self.outbox.push_back(Outgoing {
+                    to: transmit.to,
+                    payload: transmit.datagram,
+                });
+            } else {
+                *self.lost.entry("drop_send_full").or_default() += 1;
+                self.node.recycle(transmit.datagram);
+            }
+        }
+        while let Some(packet) = self.node.poll_guest_packet() {
+            self.write_guest(&packet);
+            self.node.recycle(packet);
+        }
+        while let Some(event) = self.node.poll_event() {
+            self.handle_event(event);
+        }
+        if std::mem::take(&mut self.tell_joined) {
+            for asker in self.waiting.joined() {
+                let _ = asker.send(Box::new(self.status()));
+            }
+        }
+    }
+
+    fn drain_control(&mut self) {
+        let now = self.now() - Instant::ZERO;
+        while let Some(question) = self.control.as_mut().and_then(Control::poll_question) {
+            let Question::Status(asker) = question;
+            self.answer(asker);
+            if let Some(control) = &mut self.control {
+                control.handle_deadline(now);
+            }
+        }
+        while let Some(packet) = self.control.as_mut().and_then(Control::poll_packet) {
+            self.write_guest(&packet);
+        }
+    }
+
+    fn answer(&self, asker: oneshot::Sender<Answer>) {
+        match serde_json::to_vec_pretty(&self.status()) {
+            Ok(mut body) => {
+                body.push(b'\n');
+                // The client may have hung up.
+                let _ = asker.send(Answer(body));
+            }
+            Err(error) => tracing::error!(%error, "cannot write the status as JSON"),
+        }
+    }
+
+    fn write_guest(&mut self, packet: &[u8]) {
+        if let Err(error) = self.guest.write(packet) {
+            let reason = match error.reason() {
+                "full" => "drop_guest_full",
+                "no_guest" => "drop_no_guest",
+                _ => "drop_guest_refused",
+            };
+            tracing::trace!(%error, bytes = packet.len(), "packet not written to the guest");
+            *self.lost.entry(reason).or_default() += 1;
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Joined => {
+                let now = self.now();
+                if self.first_joined.is_none() {
+                    self.first_joined = Some(self.node.joined_at().unwrap_or(now));
+                    if self.settings.booted {
+                        let since = wow_init::since_boot();
+                        self.boot_to_joined_ms = Some(report::whole_milliseconds(since));
+                    }
+                }
+                self.tell_joined = true;
+                let addresses = self.node.addresses();
+                tracing::info!(
+                    pool = %self.settings.ticket.facts().name,
+                    after_ms = report::whole_milliseconds(now - Instant::ZERO),
+                    v4 = %addresses.v4,
+                    peers = self.node.peers().len(),
+                    "joined"
+                );
+            }
+            Event::Isolated => tracing::warn!("no neighbour left; trying the seeds again"),
+            Event::PeerUp { id, name } => {
+                tracing::info!(id = id.short(), name, "peer up");
+            }
+            Event::PeerDown { id, reason } => {
+                tracing::info!(id = id.short(), ?reason, "peer down");
+            }
+            Event::Resolved { query, result } => {
+                let pool = self.settings.ticket.facts();
+                let result = result.map(|certificate| report::resolved(pool, &certificate));
+                self.waiting.resolved(query, result);
+            }
+            Event::Pong {
+                ping, rtt, hops, ..
+            } => self.waiting.echoed(ping, Some(Pong { rtt, hops })),
+            Event::PingTimeout { ping } => self.waiting.echoed(ping, None),
+            Event::AddressConflict { with, address } => {
+                tracing::warn!(with = with.short(), %address, "another node holds our address too");
+            }
+        }
+    }
+
+    /// Replaces the certificate in time. A node is bound to one certificate, so the node is
+    /// replaced too: same identity, same addresses, new sessions.
+    fn renew_certificate(&mut self, now: Instant, wall: UnixTime) {
+        if wall < state::renewal_due(self.node.certificate()) {
+            return;
+        }
+        let settings = &self.settings;
+        let renewed = settings.state.certificate(
+            &settings.identity,
+            &settings.ticket,
+            &settings.name,
+            settings.address,
+            wall,
+        );
+        match renewed {
+            Ok(certificate) if certificate.not_after() > self.node.certificate().not_after() => {
+                tracing::info!(until = wall_clock::show(certificate.not_after()), "certificate renewed");
+                self.node.leave(now);
+                self.drain_node();
+                self.flush();
+                self.waiting.forget_questions();
+                self.node = make_node(&self.settings, certificate, &self.seeds, now);
+                self.node.set_host_candidates(now, self.candidates.clone());
+            }
+            // It already ends with the ticket.
+            Ok(_) => tracing::debug!("the certificate ends with its ticket"),
+            Err(error) => tracing::warn!(
+                error = %format!("{error:#}"),
+                until = wall_clock::show(self.node.certificate().not_after()),
+                "cannot renew the certificate; give the node a new ticket"
+            ),
+        }
+    }
+}
+
+fn make_node(
+    settings: &Settings,
+    certificate: Certificate,
+    seeds: &[SocketAddr],
+    now: Instant,
+) -> Node {
+    let config = Config {
+        identity: settings.identity.clone(),
+        certificate,
+        pool: settings.ticket.facts().clone(),
+        seeds: seeds.to_vec(),
+        rng_seed: *random::seed(),
+        wall: wall_clock::now(),
+        ciphers: host::ciphers(),
+    };
+    Node::new(config, now)
+}

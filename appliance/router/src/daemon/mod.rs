@@ -1,0 +1,212 @@
+//! The daemon: the only event loop of the program. It waits for whatever comes next, hands it to
+//! [`Core`], and waits again.
+
+pub mod command;
+mod core;
+pub mod host;
+pub mod report;
+pub mod seeds;
+
+use std::future::{Future, poll_fn};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::task::Poll;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::{mpsc, watch};
+use wow_control::Control;
+use wow_guest::{Guest, GuestGone, PacketBatch};
+use wow_overlay::membership::{Certificate, Identity, NodeName, Ticket};
+use wow_underlay::{InterfaceWatch, ReceiveBatch, ReceiveError, Underlay};
+
+use self::command::Command;
+use self::core::Core;
+use crate::state::State;
+
+/// How long the goodbye may wait for room in the sockets' buffers.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+
+/// Who the node is and what it keeps.
+pub struct Settings {
+    /// Its ticket.
+    pub ticket: Ticket,
+    /// Where it keeps its credentials.
+    pub state: State,
+    /// Its keys.
+    pub identity: Identity,
+    /// Its certificate at the start.
+    pub certificate: Certificate,
+    /// Its name.
+    pub name: NodeName,
+    /// Its fixed address, if it has one.
+    pub address: Option<Ipv4Addr>,
+    /// The guest's back end, for the status.
+    pub guest: String,
+    /// Whether this process booted the machine.
+    pub booted: bool,
+}
+
+/// What the loop stands between.
+pub struct Parts {
+    /// The way to other nodes.
+    pub underlay: Box<dyn Underlay>,
+    /// The way to the guest.
+    pub guest: Box<dyn Guest>,
+    /// The control address, where there is a guest.
+    pub control: Option<Control>,
+    /// News of the machine's addresses; `None` where they never change.
+    pub interfaces: Option<InterfaceWatch>,
+    /// Called whenever the loop has done what was due: at least every few seconds.
+    pub progress: Box<dyn FnMut()>,
+    /// The seeds' addresses.
+    pub seeds: watch::Receiver<Vec<SocketAddr>>,
+    /// Questions of other tasks.
+    pub commands: mpsc::Receiver<Command>,
+}
+
+/// The loop.
+pub struct Daemon {
+    core: Core,
+    received: ReceiveBatch,
+    packets: PacketBatch,
+    interfaces: Option<InterfaceWatch>,
+    progress: Box<dyn FnMut()>,
+    seeds: watch::Receiver<Vec<SocketAddr>>,
+    commands: mpsc::Receiver<Command>,
+}
+
+/// What the loop woke up for.
+enum Wake {
+    Datagrams(Result<(), ReceiveError>),
+    Sendable,
+    Packets(Result<(), GuestGone>),
+    Deadline,
+    Command(Command),
+    Interfaces(std::io::Result<()>),
+    Seeds,
+}
+
+impl Daemon {
+    /// A node that begins to join. Must be called inside a tokio runtime.
+    pub fn new(settings: Settings, mut parts: Parts) -> Self {
+        let seeds = parts.seeds.borrow_and_update().clone();
+        Daemon {
+            core: Core::new(
+                settings,
+                parts.underlay,
+                parts.guest,
+                parts.control,
+                seeds,
+            ),
+            received: ReceiveBatch::new(),
+            packets: PacketBatch::new(),
+            interfaces: parts.interfaces,
+            progress: parts.progress,
+            seeds: parts.seeds,
+            commands: parts.commands,
+        }
+    }
+
+    /// Runs until `stop`, then says goodbye.
+    ///
+    /// # Errors
+    /// The guest's device is gone.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<()> {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            self.core.flush();
+            let wake = tokio::select! {
+                () = &mut stop => break,
+                wake = self.wake() => wake,
+            };
+            self.handle(wake)?;
+        }
+        tracing::info!("leaving the pool");
+        self.core.leave();
+        let goodbye = async {
+            while !self.core.flush() {
+                poll_fn(|cx| self.core.underlay.poll_sendable(cx)).await;
+            }
+        };
+        if tokio::time::timeout(GOODBYE_MAX, goodbye).await.is_err() {
+            tracing::debug!("not every neighbour heard the goodbye");
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, wake: Wake) -> Result<()> {
+        match wake {
+            Wake::Datagrams(Ok(())) => {
+                for (from, datagram) in self.received.iter_mut() {
+                    self.core.handle_datagram(from, datagram);
+                }
+            }
+            Wake::Datagrams(Err(error)) => tracing::debug!(%error, "underlay"),
+            // The loop flushes before it waits again.
+            Wake::Sendable => {}
+            Wake::Packets(Ok(())) => {
+                for packet in self.packets.iter() {
+                    self.core.handle_guest_packet(packet);
+                }
+            }
+            Wake::Packets(Err(gone)) => {
+                self.core.leave();
+                return Err(gone).context("the node cannot go on");
+            }
+            Wake::Deadline => {
+                self.core.handle_deadline();
+                (self.progress)();
+            }
+            Wake::Command(command) => self.core.handle_command(command),
+            Wake::Interfaces(Ok(())) => self.core.interfaces_changed(),
+            Wake::Interfaces(Err(error)) => {
+                tracing::warn!(%error, "no longer told of changes of the machine's addresses");
+                self.interfaces = None;
+            }
+            Wake::Seeds => {
+                let seeds = self.seeds.borrow_and_update().clone();
+                self.core.seeds_changed(seeds);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the next thing to do. Cancelling it loses nothing.
+    async fn wake(&mut self) -> Wake {
+        let deadline = self.core.next_deadline();
+        let has_room = self.core.has_room();
+        let Core {
+            underlay,
+            guest,
+            outbox,
+            ..
+        } = &mut self.core;
+        let network = poll_fn(|cx| {
+            if !outbox.is_empty() && underlay.poll_sendable(cx).is_ready() {
+                return Poll::Ready(Wake::Sendable);
+            }
+            underlay
+                .poll_receive(cx, &mut self.received)
+                .map(Wake::Datagrams)
+        });
+        let packets = &mut self.packets;
+        tokio::select! {
+            wake = network => wake,
+            result = poll_fn(|cx| guest.poll_read(cx, packets)), if has_room => Wake::Packets(result),
+            () = tokio::time::sleep_until(deadline) => Wake::Deadline,
+            Some(command) = self.commands.recv() => Wake::Command(command),
+            changed = changed(&mut self.interfaces) => Wake::Interfaces(changed),
+            Ok(()) = self.seeds.changed() => Wake::Seeds,
+        }
+    }
+}
+
+async fn changed(interfaces: &mut Option<InterfaceWatch>) -> std::io::Result<()> {
+    match interfaces {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

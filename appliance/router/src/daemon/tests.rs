@@ -1,0 +1,261 @@
+//! Whole daemons in one process: memory underlays, memory guests, virtual time.
+
+use std::net::SocketAddr;
+
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+use wow_control::ControlConfig;
+use wow_guest::memory::{MemoryHost, pair};
+use wow_overlay::membership::addresses::control_v4;
+use wow_overlay::membership::{Addresses, PoolAuthority, PoolName, Roles};
+use wow_overlay::node::Target;
+use wow_underlay::memory::Network;
+
+use super::*;
+use crate::api::{Peer, Resolved, Status};
+use crate::{random, wall_clock};
+
+/// Of virtual time.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn ticket() -> Ticket {
+    let range = wow_overlay::membership::pool::DEFAULT_RANGE;
+    let name = PoolName::new("lab").unwrap();
+    let pool = PoolAuthority::create(name, range, vec![], &mut random::rng()).unwrap();
+    let now = wall_clock::now();
+    let until = now + Duration::from_secs(24 * 3600);
+    pool.issue_ticket(Roles::ROUTER, now, until, None, &mut random::rng())
+        .unwrap()
+}
+
+struct Running {
+    addresses: Addresses,
+    host: MemoryHost,
+    commands: mpsc::Sender<Command>,
+    stop: Option<oneshot::Sender<()>>,
+    ended: tokio::task::JoinHandle<Result<()>>,
+}
+
+fn underlay_address(number: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, number], 4001))
+}
+
+/// Starts node `number`, with the first as everybody's seed.
+fn start(network: &Network, ticket: &Ticket, number: u8) -> Running {
+    let state = State::in_memory();
+    let identity = state.identity(ticket.facts()).unwrap();
+    let name = NodeName::new(&format!("n{number}")).unwrap();
+    let certificate = state
+        .certificate(&identity, ticket, &name, None, wall_clock::now())
+        .unwrap();
+    let addresses = Addresses::new(ticket.facts(), &certificate);
+    let (guest, host) = pair();
+    let (command_sender, commands) = mpsc::channel(8);
+    let (_, seeds) = watch::channel(vec![underlay_address(1)]);
+    let control = Control::new(
+        ControlConfig {
+            address: control_v4(ticket.facts().range),
+            prefix_length: 9,
+            mtu_bytes: 1280,
+            seed: 1,
+        },
+        Duration::ZERO,
+    );
+    let daemon = Daemon::new(
+        Settings {
+            ticket: ticket.clone(),
+            state,
+            identity,
+            certificate,
+            name,
+            address: None,
+            guest: "memory".into(),
+            booted: false,
+        },
+        Parts {
+            underlay: Box::new(network.attach(underlay_address(number))),
+            guest: Box::new(guest),
+            control: Some(control),
+            interfaces: None,
+            progress: Box::new(|| {}),
+            seeds,
+            commands,
+        },
+    );
+    let (stop, stopped) = oneshot::channel();
+    let ended = tokio::task::spawn_local(daemon.run(async {
+        let _ = stopped.await;
+    }));
+    Running {
+        addresses,
+        host,
+        commands: command_sender,
+        stop: Some(stop),
+        ended,
+    }
+}
+
+impl Running {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> T {
+        let (asker, answer) = oneshot::channel();
+        assert!(self.commands.send(command(asker)).await.is_ok(), "running");
+        tokio::time::timeout(PATIENCE, answer)
+            .await
+            .expect("an answer in time")
+            .expect("an answer")
+    }
+
+    async fn joined(&self) -> Status {
+        *self.ask(Command::Joined).await
+    }
+
+    async fn status(&self) -> Status {
+        *self.ask(Command::Status).await
+    }
+
+    async fn peers(&self) -> Vec<Peer> {
+        self.ask(Command::Peers).await
+    }
+
+    async fn resolve(&self, name: &str) -> Resolved {
+        self.ask(|asker| Command::Resolve(Target::Name(name.into()), asker))
+            .await
+            .expect("found")
+    }
+
+    async fn stop(mut self) {
+        drop(self.stop.take());
+        tokio::time::timeout(PATIENCE, self.ended)
+            .await
+            .expect("ends in time")
+            .expect("no panic")
+            .expect("no error");
+    }
+}
+
+/// An IPv4 packet with a payload of protocol 253, which RFC 3692 sets aside for experiments.
+fn packet(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
+    let mut packet = vec![
+        0x45, 0, length[0], length[1], 0, 0, 0, 0, 64, 253, 0, 0,
+    ];
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    let words = packet.chunks_exact(2);
+    let sum: u32 = words
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend(payload);
+    packet
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_nodes_join_carry_packets_and_part() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let (network, ticket) = (Network::new(), ticket());
+            let mut nodes: Vec<_> = (1..=3).map(|n| start(&network, &ticket, n)).collect();
+            for node in &nodes[1..] {
+                let status = node.joined().await;
+                assert!(status.joined);
+                assert!(status.joined_after_ms.is_some());
+            }
+            for from in 0..3 {
+                for to in (0..3).filter(|&to| to != from) {
+                    let (source, target) = (nodes[from].addresses.v4, nodes[to].addresses.v4);
+                    let sent = packet(source, target, format!("{from} to {to}").as_bytes());
+                    assert!(nodes[from].host.send(sent.clone()));
+                    let received = tokio::time::timeout(PATIENCE, nodes[to].host.receive()).await;
+                    assert_eq!(received.expect("arrives in time"), Some(sent));
+                }
+            }
+            let found = nodes[1].resolve("n3").await;
+            assert_eq!(found.v4, nodes[2].addresses.v4);
+            let pong = nodes[1]
+                .ask(|asker| Command::Echo(found.id.parse().unwrap(), asker))
+                .await;
+            assert!(pong.is_some());
+            let peers = nodes[0].peers().await;
+            assert_eq!(peers.len(), 2);
+            assert!(peers.iter().all(|peer| peer.path.kind == "direct"), "{peers:?}");
+
+            // A goodbye is noticed at once, long before any probe fails.
+            let gone = nodes.pop().unwrap();
+            gone.stop().await;
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+            loop {
+                let peers = nodes[0].peers().await;
+                if !peers.iter().any(|peer| peer.name == "n3") {
+                    break;
+                }
+                assert!(tokio::time::Instant::now() < deadline, "{peers:?}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            for node in nodes {
+                node.stop().await;
+            }
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_control_address_answers_its_own_guest_alone() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let (network, ticket) = (Network::new(), ticket());
+            let mut node = start(&network, &ticket, 1);
+            let control = control_v4(ticket.facts().range);
+            // An echo request: protocol 1 in place of 253, checksum computed by hand.
+            let mut request = packet(
+                node.addresses.v4,
+                control,
+                &[8, 0, 0xe5, 0xca, 0x12, 0x34, 0, 1],
+            );
+            request[9] = 1;
+            let sum = u16::from_be_bytes([request[10], request[11]]);
+            let (fixed, carry) = sum.overflowing_add(253 - 1);
+            request[10..12].copy_from_slice(&(fixed + u16::from(carry)).to_be_bytes());
+            assert!(node.host.send(request));
+            let reply = tokio::time::timeout(PATIENCE, node.host.receive()).await;
+            let reply = reply.expect("in time").expect("running");
+            assert_eq!(reply[12..16], control.octets());
+            assert_eq!(reply[16..20], node.addresses.v4.octets());
+            assert_eq!(reply[20], 0, "an echo reply");
+            let status = node.status().await;
+            assert_eq!(status.counters["guest_out"], 0, "it never left the machine");
+            node.stop().await;
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn losses_are_counted_by_reason() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let (network, ticket) = (Network::new(), ticket());
+            let node = start(&network, &ticket, 1);
+            let mut stranger = network.attach(underlay_address(9));
+            let garbage = wow_underlay::Outgoing {
+                to: underlay_address(1),
+                payload: b"no datagram of ours".to_vec(),
+            };
+            stranger.send(&[garbage]);
+            assert!(node.host.send(vec![0xff; 40]));
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            loop {
+                let counters = node.status().await.counters;
+                if counters["drop_malformed"] == 1 && counters["drop_guest_invalid"] == 1 {
+                    break;
+                }
+                assert!(tokio::time::Instant::now() < deadline, "{counters:?}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            node.stop().await;
+        })
+        .await;
+}

@@ -1,0 +1,157 @@
+//! Carries out what clients ask, by asking the daemon's loop.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use wow_overlay::id::NodeId;
+use wow_overlay::node::{ResolveError, Target};
+
+use super::ping;
+use crate::api::{Op, PING_COUNT_MAX, Resolved, Status, TIMEOUT_MS_MAX};
+use crate::daemon::command::Command;
+
+/// How long the loop and the pool may take for what is not a wait.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// A handle on the daemon's loop, and what it needs no loop for.
+#[derive(Clone)]
+pub struct Operator {
+    pub(super) commands: mpsc::Sender<Command>,
+    /// The pool's control address, which no node holds, and whether there is a guest interface to
+    /// send ICMP by.
+    pub(super) control: Option<Ipv4Addr>,
+}
+
+/// Parses what a person calls a node.
+pub fn target(text: &str) -> Target {
+    if let Ok(id) = text.parse::<NodeId>() {
+        return Target::Id(id);
+    }
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => Target::V4(ip),
+        Ok(IpAddr::V6(ip)) => Target::V6(ip),
+        Err(_) => Target::Name(text.to_ascii_lowercase()),
+    }
+}
+
+impl Operator {
+    /// With `control` the pool's control address where this machine is a guest, `None` elsewhere.
+    pub fn new(commands: mpsc::Sender<Command>, control: Option<Ipv4Addr>) -> Self {
+        Operator { commands, control }
+    }
+
+    /// Does what is asked, within a bounded time.
+    pub async fn execute(&self, op: Op) -> Result<Value, String> {
+        match op {
+            Op::Status => json(&self.status().await?),
+            Op::Peers => json(&self.ask(Command::Peers).await?),
+            Op::Resolve { target: text } => json(&self.resolve(&text).await?),
+            Op::Wait { joined: false, .. } => {
+                Err("only \"joined\": true can be waited for".into())
+            }
+            Op::Wait {
+                joined: true,
+                timeout_ms,
+            } => {
+                let limit = bounded_ms("timeout_ms", timeout_ms)?;
+                let joined = self.ask_within(limit, Command::Joined).await;
+                match joined {
+                    Some(answer) => json(&answer?),
+                    None => Err(format!("not joined within {limit:?}")),
+                }
+            }
+            Op::Ping {
+                target,
+                count,
+                interval_ms,
+                timeout_ms,
+                overlay,
+            } => {
+                if !(1..=PING_COUNT_MAX).contains(&count) {
+                    return Err(format!("count must be from 1 to {PING_COUNT_MAX}"));
+                }
+                let plan = ping::Plan {
+                    target,
+                    count,
+                    interval: bounded_ms("interval_ms", interval_ms)?,
+                    timeout: bounded_ms("timeout_ms", timeout_ms)?,
+                    overlay,
+                };
+                json(&ping::run(self, &plan).await?)
+            }
+        }
+    }
+
+    /// How the node is.
+    pub(super) async fn status(&self) -> Result<Status, String> {
+        Ok(*self.ask(Command::Status).await?)
+    }
+
+    /// The node that a person calls `text`.
+    pub(super) async fn resolve(&self, text: &str) -> Result<Resolved, String> {
+        let found = self
+            .ask(|asker| Command::Resolve(target(text), asker))
+            .await?;
+        found.map_err(|error| match error {
+            ResolveError::Unknown => format!("{text}: {error}"),
+            _ => format!("{text}: {error}; is this node joined?"),
+        })
+    }
+
+    /// Asks the loop, which answers at once or when the pool has answered it.
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, String> {
+        self.ask_within(ANSWER_MAX, command)
+            .await
+            .unwrap_or_else(|| Err("no answer in time".into()))
+    }
+
+    async fn ask_within<T>(
+        &self,
+        limit: Duration,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Option<Result<T, String>> {
+        let (asker, answer) = oneshot::channel();
+        let asked = async {
+            if self.commands.send(command(asker)).await.is_err() {
+                return Err("the node is stopping".to_owned());
+            }
+            answer
+                .await
+                .map_err(|_| "the node is busy or stopping; try again".to_owned())
+        };
+        tokio::time::timeout(limit, asked).await.ok()
+    }
+}
+
+fn bounded_ms(what: &str, value: u64) -> Result<Duration, String> {
+    if (1..=TIMEOUT_MS_MAX).contains(&value) {
+        Ok(Duration::from_millis(value))
+    } else {
+        Err(format!("{what} must be from 1 to {TIMEOUT_MS_MAX}"))
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<Value, String> {
+    serde_json::to_value(value).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_told_apart_by_their_form() {
+        let check = |text: &str, expected: Target| assert_eq!(target(text), expected);
+        check("Web1", Target::Name("web1".into()));
+        check("10.128.0.9", Target::V4(Ipv4Addr::new(10, 128, 0, 9)));
+        check("fd00::1", Target::V6("fd00::1".parse().unwrap()));
+        let id = "00112233445566778899aabbccddeeff00112233";
+        check(id, Target::Id(id.parse().unwrap()));
+    }
+}

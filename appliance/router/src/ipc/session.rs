@@ -1,0 +1,113 @@
+//! One conversation: requests in, replies out, several at once and in any order.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::lines::{Line, Lines};
+use super::operator::Operator;
+use crate::api::{REQUEST_BYTES_MAX, Reply, Request};
+
+/// Requests of one client at work. Beyond it the oldest gives way: on a serial port it may be that
+/// of a client that has long gone.
+const REQUESTS_MAX: usize = 8;
+
+/// A client that does not read for so long is given up.
+const WRITE_MAX: Duration = Duration::from_secs(10);
+
+/// After the last request, what is nearly done may finish.
+const FINISH_MAX: Duration = Duration::from_secs(1);
+
+/// Serves one client until its stream ends.
+pub async fn serve(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    operator: Operator,
+) -> io::Result<()> {
+    let mut lines = Lines::new(REQUEST_BYTES_MAX);
+    let mut work = JoinSet::new();
+    let mut order: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        tokio::select! {
+            line = lines.next(&mut reader) => {
+                let Some(line) = line? else { break };
+                match request(line) {
+                    Ok(None) => {}
+                    Ok(Some(request)) => {
+                        order.retain(|task| !task.is_finished());
+                        if order.len() >= REQUESTS_MAX
+                            && let Some(oldest) = order.pop_front()
+                        {
+                            oldest.abort();
+                        }
+                        let operator = operator.clone();
+                        order.push_back(work.spawn(async move {
+                            let result = operator.execute(request.op).await;
+                            reply(request.id, result)
+                        }));
+                    }
+                    Err(error) => write(&mut writer, &reply(0, Err(error))).await?,
+                }
+            }
+            Some(done) = work.join_next(), if !work.is_empty() => {
+                // A task that gave way has no reply.
+                if let Ok(reply) = done {
+                    write(&mut writer, &reply).await?;
+                }
+            }
+        }
+    }
+    let finish = async {
+        while let Some(done) = work.join_next().await {
+            if let Ok(reply) = done {
+                write(&mut writer, &reply).await?;
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(FINISH_MAX, finish)
+        .await
+        .unwrap_or(Ok(()))
+}
+
+fn request(line: Line) -> Result<Option<Request>, String> {
+    let Line::Text(text) = line else {
+        return Err(format!("the request is longer than {REQUEST_BYTES_MAX} bytes"));
+    };
+    if text.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|error| format!("no request: {error}"))
+}
+
+fn reply(id: u64, result: Result<serde_json::Value, String>) -> Reply {
+    match result {
+        Ok(value) => Reply {
+            id,
+            ok: Some(value),
+            error: None,
+        },
+        Err(error) => Reply {
+            id,
+            ok: None,
+            error: Some(error),
+        },
+    }
+}
+
+async fn write(writer: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply).map_err(io::Error::other)?;
+    line.push(b'\n');
+    let written = async {
+        writer.write_all(&line).await?;
+        writer.flush().await
+    };
+    tokio::time::timeout(WRITE_MAX, written)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}

@@ -1,0 +1,207 @@
+//! Brings a daemon up from its configuration, and down again.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use wow_control::{Control, ControlConfig};
+use wow_guest::{Guest, NoGuest, TunConfig, TunGuest};
+use wow_overlay::membership::addresses::control_v4;
+use wow_overlay::membership::{Addresses, NodeName, SeedAddr, Ticket};
+use wow_overlay::node::GUEST_MTU;
+use wow_underlay::{InterfaceWatch, UdpUnderlay, Underlay};
+
+use crate::config::{Config, GuestKind};
+use crate::daemon::{Daemon, Parts, Settings, host, seeds};
+use crate::ipc::{self, Operator, Server};
+use crate::state::{self, State};
+use crate::{random, wall_clock};
+
+/// Commands of clients that wait for the loop.
+const COMMANDS_MAX: usize = 64;
+
+/// Runs `wow run` until SIGTERM or SIGINT.
+pub fn run(config: Config) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+        serve(config, Box::new(|| {}), async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await
+    })
+}
+
+/// Runs a daemon until `stop`; `progress` is called whenever its loop has done what was due.
+pub async fn serve(
+    config: Config,
+    progress: Box<dyn FnMut()>,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    let facts = config.ticket.facts().clone();
+    config
+        .ticket
+        .check(wall_clock::now())
+        .context("the ticket is refused")?;
+
+    let state = match &config.state {
+        Some(directory) => State::open(directory)?,
+        None => State::in_memory(),
+    };
+    let identity = state.identity(&facts)?;
+    let name = config
+        .name
+        .unwrap_or_else(|| host_name(&identity.node_id().short(), config.booted));
+    let certificate = state.certificate(
+        &identity,
+        &config.ticket,
+        &name,
+        config.address,
+        wall_clock::now(),
+    )?;
+    let addresses = Addresses::new(&facts, &certificate);
+
+    let server = Server::bind(&config.socket)?;
+    let underlay = UdpUnderlay::bind(config.listen)?;
+    if let GuestKind::Tun(tun) = &config.guest {
+        check_overlap(&facts, tun, config.allow_overlap)?;
+    }
+    let (guest, control) = open_guest(&config.guest, &config.ticket, addresses)?;
+
+    let mut all_seeds: Vec<SeedAddr> = facts.seeds.clone();
+    for seed in config.seeds {
+        if !all_seeds.contains(&seed) {
+            all_seeds.push(seed);
+        }
+    }
+    if all_seeds.is_empty() {
+        tracing::warn!("no seed is known: this node waits for others to come (see --seed)");
+    }
+
+    let (seeds_sender, seeds_receiver) = watch::channel(seeds::literal(&all_seeds));
+    let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let interfaces = InterfaceWatch::new()
+        .inspect_err(|error| tracing::warn!(%error, "not told of changes of the machine's addresses"))
+        .ok();
+    tracing::info!(
+        pool = %facts.name,
+        name = %name,
+        id = identity.node_id().short(),
+        v4 = %addresses.v4,
+        listen = ?underlay.bound(),
+        "starting"
+    );
+
+    let has_guest = control.is_some();
+    let daemon = Daemon::new(
+        Settings {
+            ticket: config.ticket,
+            state,
+            identity,
+            certificate,
+            name,
+            address: config.address,
+            guest: match &config.guest {
+                GuestKind::Tun(tun) => format!("tun {tun}"),
+                GuestKind::None => "none".into(),
+            },
+            booted: config.booted,
+        },
+        Parts {
+            underlay: Box::new(underlay),
+            guest,
+            control,
+            interfaces,
+            progress,
+            seeds: seeds_receiver,
+            commands,
+        },
+    );
+    let operator = Operator::new(command_sender, has_guest.then(|| control_v4(facts.range)));
+    // Ended with the set, and the control socket removed with its task.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server.run(operator.clone()));
+    tasks.spawn(seeds::follow(all_seeds, seeds_sender));
+    if config.booted {
+        tasks.spawn(ipc::serve_port(operator));
+    }
+    let ended = daemon.run(stop).await;
+    tasks.shutdown().await;
+    ended
+}
+
+/// The routes that the pool's range would take over from the host, or lose to it.
+fn check_overlap(
+    facts: &wow_overlay::membership::PoolFacts,
+    tun: &str,
+    allowed: bool,
+) -> Result<()> {
+    for route in host::overlapping_routes(facts.range, Some(tun)) {
+        if !allowed {
+            bail!(
+                "the range {} of the pool {} overlaps this host's route to {} by {}: traffic would go \
+                 astray; use a pool with another range (`wow pool new --range`), run with `--guest \
+                 none`, or accept it with `--allow-overlap`",
+                facts.range,
+                facts.name,
+                route.destination,
+                route.interface,
+            );
+        }
+        tracing::warn!(
+            range = %facts.range,
+            route = %route.destination,
+            interface = route.interface,
+            "the pool's range overlaps a route of this host"
+        );
+    }
+    Ok(())
+}
+
+fn open_guest(
+    kind: &GuestKind,
+    ticket: &Ticket,
+    addresses: Addresses,
+) -> Result<(Box<dyn Guest>, Option<Control>)> {
+    let GuestKind::Tun(name) = kind else {
+        return Ok((Box::new(NoGuest), None));
+    };
+    let facts = ticket.facts();
+    let mtu_bytes = u16::try_from(GUEST_MTU).context("the guest's MTU is no MTU")?;
+    let guest = TunGuest::open(&TunConfig {
+        name: name.clone(),
+        v4: (addresses.v4, facts.range.prefix_len()),
+        v6: (addresses.v6, facts.summary().v6_prefix.prefix_len()),
+        mtu_bytes,
+    })?;
+    let control = Control::new(
+        ControlConfig {
+            address: control_v4(facts.range),
+            prefix_length: facts.range.prefix_len(),
+            mtu_bytes,
+            seed: random::number(),
+        },
+        Duration::ZERO,
+    );
+    Ok((Box::new(guest), Some(control)))
+}
+
+fn host_name(short_id: &str, booted: bool) -> NodeName {
+    let uname = rustix::system::uname();
+    let mut host = uname.nodename().to_string_lossy();
+    // All machines from one image would share this one.
+    if booted && host == wow_init::hostname::DEFAULT {
+        host = "".into();
+    }
+    state::name_from_host(&host, &format!("n-{short_id}"))
+}
