@@ -2,7 +2,6 @@
 //! daemon until somebody ends the machine.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::str::FromStr;
@@ -22,10 +21,8 @@ use crate::logging::Logging;
 use crate::{ipc, run, wall_clock};
 
 /// Where appliances listen, so that one with a known address can be a seed for the others.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(
-    std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    4001,
-);
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 4001);
 
 /// For the daemon's goodbye; the kernel's buffers take it at once.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -34,7 +31,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 const RESTART: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
 /// Boots and never returns.
-pub fn boot() -> Infallible {
+pub fn boot() -> ! {
     console::claim();
     let logging = Logging::install(None).expect("nothing has started logging before");
     let mut boot = Boot::start();
@@ -144,7 +141,13 @@ fn configuration(merged: &Merged) -> Result<Config, String> {
     let guest = match merged.get("guest").map(|setting| setting.value()) {
         None | Some("tun") => GuestKind::Tun("wow0".into()),
         Some("none") => GuestKind::None,
-        Some(other) => return Err(malformed(merged, "guest", &format!("{other:?} is neither tun nor none"))),
+        Some(other) => {
+            return Err(malformed(
+                merged,
+                "guest",
+                &format!("{other:?} is neither tun nor none"),
+            ));
+        }
     };
     Ok(Config {
         ticket,
@@ -201,6 +204,7 @@ fn malformed(merged: &Merged, key: &str, error: &dyn std::fmt::Display) -> Strin
 
 /// `wow init` outside process 1.
 pub fn refuse() -> anyhow::Result<()> {
-    Err(anyhow::anyhow!("this is process {}", std::process::id()))
-        .context("`wow init` boots a machine and must be its process 1; to join a pool use `wow run`")
+    Err(anyhow::anyhow!("this is process {}", std::process::id())).context(
+        "`wow init` boots a machine and must be its process 1; to join a pool use `wow run`",
+    )
 }

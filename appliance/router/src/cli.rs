@@ -241,7 +241,7 @@ mod tests {
                 .to_string();
             assert!(error.contains(hint), "{error}");
         };
-        check(&["wow", "pool", "new", "Bad Name"], "lower");
+        check(&["wow", "pool", "new", "Bad Name"], "a-z");
         check(
             &["wow", "pool", "new", "lab", "--seed", "nowhere"],
             "HOST:PORT",

@@ -65,7 +65,10 @@ fn show_status(status: &Status) -> Result<()> {
         ("id", status.id.clone()),
         ("pool", format!("{} ({})", status.pool, status.range)),
         ("roles", status.roles.clone()),
-        ("addresses", format!("{} {}", status.addresses.v4, status.addresses.v6)),
+        (
+            "addresses",
+            format!("{} {}", status.addresses.v4, status.addresses.v6),
+        ),
         ("joined", joined),
         (
             "since power-on",
@@ -165,10 +168,16 @@ fn show_reply(report: &PingReport, seq: u32) -> Result<()> {
 }
 
 fn show_summary(sent: u32, replies: &[crate::api::PingReply]) -> Result<u32> {
-    let received = replies.iter().filter(|reply| reply.rtt_ms.is_some()).count();
+    let received = replies
+        .iter()
+        .filter(|reply| reply.rtt_ms.is_some())
+        .count();
     let received = u32::try_from(received).unwrap_or(u32::MAX);
     let times = RttSummary::of(replies).map_or(String::new(), |rtt| {
-        format!(", min/avg/max {:.2}/{:.2}/{:.2} ms", rtt.min, rtt.avg, rtt.max)
+        format!(
+            ", min/avg/max {:.2}/{:.2}/{:.2} ms",
+            rtt.min, rtt.avg, rtt.max
+        )
     });
     output::say(&format!("{sent} sent, {received} received{times}\n"))?;
     Ok(received)

@@ -98,9 +98,7 @@ impl Config {
                 GuestArg::None => GuestKind::None,
             },
             address: args.address.or(raw.address),
-            socket: socket
-                .or(raw.socket)
-                .unwrap_or_else(ipc::default_socket),
+            socket: socket.or(raw.socket).unwrap_or_else(ipc::default_socket),
             allow_overlap: args.allow_overlap || raw.allow_overlap,
             booted: false,
         })
@@ -109,8 +107,8 @@ impl Config {
 
 fn read(path: &Path) -> Result<RawConfig> {
     let shown = path.display();
-    let metadata =
-        std::fs::metadata(path).with_context(|| format!("cannot open the configuration {shown}"))?;
+    let metadata = std::fs::metadata(path)
+        .with_context(|| format!("cannot open the configuration {shown}"))?;
     if metadata.len() > FILE_BYTES_MAX {
         bail!("{shown} is no configuration: it has more than {FILE_BYTES_MAX} bytes");
     }
@@ -130,7 +128,9 @@ fn default_state() -> Result<PathBuf> {
     }
     match home("HOME") {
         Some(home) => Ok(PathBuf::from(home).join(".local/state/wow")),
-        None => bail!("no home directory is known; say where to keep the identity with --state DIR"),
+        None => {
+            bail!("no home directory is known; say where to keep the identity with --state DIR")
+        }
     }
 }
 
@@ -149,7 +149,10 @@ mod tests {
         let raw = parse("name = \"n1\"\nlisten = \"0.0.0.0:4001\"\nguest = \"none\"\n").unwrap();
         assert_eq!(raw.guest, Some(GuestArg::None));
         let error = parse("name = \"n1\"\nlisten-on = 5\n").unwrap_err();
-        assert!(error.contains("line 2") && error.contains("listen-on"), "{error}");
+        assert!(
+            error.contains("line 2") && error.contains("listen-on"),
+            "{error}"
+        );
         let error = parse("name = \"Not A Label\"\n").unwrap_err();
         assert!(error.contains("line 1"), "{error}");
         assert!(parse("seeds = [\"x\"]").is_err());

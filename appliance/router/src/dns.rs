@@ -69,7 +69,12 @@ async fn lookup_at(servers: &[SocketAddr], host: &str) -> Result<Vec<IpAddr>, Dn
         ask(servers, &name, RecordType::A),
         ask(servers, &name, RecordType::AAAA),
     );
-    let found: BTreeSet<IpAddr> = [&v4, &v6].into_iter().flatten().flatten().copied().collect();
+    let found: BTreeSet<IpAddr> = [&v4, &v6]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .copied()
+        .collect();
     if !found.is_empty() {
         return Ok(found.into_iter().take(ADDRESSES_MAX).collect());
     }

@@ -24,11 +24,6 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code(error))
 }
 
-/// Whether another attempt with the same ticket can help.
-pub fn is_refusal(error: &anyhow::Error) -> bool {
-    code(error) == REFUSED
-}
-
 fn code(error: &anyhow::Error) -> u8 {
     let refused = error.chain().any(|cause| {
         cause.downcast_ref::<TicketError>().is_some()

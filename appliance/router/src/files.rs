@@ -75,10 +75,7 @@ pub fn read_private(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>> {
             .metadata()
             .with_context(|| format!("cannot look at the {what} {}", path.display()))?;
         if metadata.is_dir() {
-            bail!(
-                "the {what} {} is a directory, not a file",
-                path.display()
-            );
+            bail!("the {what} {} is a directory, not a file", path.display());
         }
         let mode = metadata.mode() & 0o777;
         if metadata.is_file() && mode & 0o077 != 0 {
@@ -88,7 +85,7 @@ pub fn read_private(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>> {
                 path = path.display()
             );
         }
-        file.by_ref()
+        Read::by_ref(&mut file)
             .take(SECRET_BYTES_MAX + 1)
             .read_to_end(&mut content)
             .with_context(|| format!("cannot read the {what} {}", path.display()))?

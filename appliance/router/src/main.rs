@@ -30,7 +30,7 @@ use cli::{Cli, Verb};
 fn main() -> ExitCode {
     if wow_init::is_process_one() {
         // The kernel hands its own words over as arguments; they are none of ours.
-        match appliance::boot() {}
+        appliance::boot()
     }
     let cli = Cli::parse();
     match dispatch(cli) {

@@ -32,7 +32,7 @@ pub fn facts(facts: &[(&str, String)]) -> Result<()> {
             table.add_row([strong(name), Cell::new(value)]);
         }
     }
-    say(&format!("{}\n", trimmed(&table)))
+    say(&format!("{}\n", table.trim_fmt()))
 }
 
 /// Prints rows under a header.
@@ -42,12 +42,12 @@ pub fn rows(header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
     for row in rows {
         table.add_row(row);
     }
-    say(&format!("{}\n", trimmed(&table)))
+    say(&format!("{}\n", table.trim_fmt()))
 }
 
 fn plain() -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table
 }
 
@@ -59,9 +59,4 @@ fn strong(text: &str) -> Cell {
     } else {
         cell
     }
-}
-
-fn trimmed(table: &Table) -> String {
-    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
 }

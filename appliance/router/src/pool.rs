@@ -1,7 +1,7 @@
 //! `wow pool …` and `wow ticket …`: making pools and tickets, and looking at them.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -25,7 +25,11 @@ pub fn run(verb: PoolVerb) -> Result<()> {
             let pool = PoolAuthority::create(name, range, seeds, &mut random::rng())?;
             let text = Zeroizing::new(line(pool.encode()));
             write(&path, text.as_bytes(), "pool file")?;
-            output::say(&format!("{}: the pool {}\n", path.display(), pool.facts().name))?;
+            output::say(&format!(
+                "{}: the pool {}\n",
+                path.display(),
+                pool.facts().name
+            ))?;
             show_pool(&pool.facts().summary(), false)?;
             if pool.facts().seeds.is_empty() {
                 eprintln!(
@@ -43,8 +47,7 @@ pub fn run(verb: PoolVerb) -> Result<()> {
         } => {
             let pool = read_pool(&path)?;
             let now = wall_clock::now();
-            let ticket =
-                pool.issue_ticket(roles, now, now + expires, label, &mut random::rng())?;
+            let ticket = pool.issue_ticket(roles, now, now + expires, label, &mut random::rng())?;
             let text = Zeroizing::new(line(ticket.encode()));
             let out = out.unwrap_or_else(|| path.with_extension("ticket"));
             if out == Path::new("-") {
@@ -106,11 +109,10 @@ pub fn read_ticket(path: &Path) -> Result<Ticket> {
 
 fn read_pool(path: &Path) -> Result<PoolAuthority> {
     let text = files::read_private_text(path, "pool file")?;
-    PoolAuthority::parse(text.trim())
-        .with_context(|| format!("{} is refused", path.display()))
+    PoolAuthority::parse(text.trim()).with_context(|| format!("{} is refused", path.display()))
 }
 
-fn write(path: &PathBuf, content: &[u8], what: &str) -> Result<()> {
+fn write(path: &Path, content: &[u8], what: &str) -> Result<()> {
     match files::write_private(path, content, Existing::Keep) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => bail!(
             "{} is there already and is not overwritten; move it away or choose another place",

@@ -91,7 +91,9 @@ pub async fn serve(
     let (seeds_sender, seeds_receiver) = watch::channel(seeds::literal(&all_seeds));
     let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
     let interfaces = InterfaceWatch::new()
-        .inspect_err(|error| tracing::warn!(%error, "not told of changes of the machine's addresses"))
+        .inspect_err(
+            |error| tracing::warn!(%error, "not told of changes of the machine's addresses"),
+        )
         .ok();
     tracing::info!(
         pool = %facts.name,

@@ -21,14 +21,6 @@ use crate::random;
 /// renews it long before.
 pub const CERTIFICATE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Who the node is.
-pub struct Credentials {
-    /// Its keys.
-    pub identity: Identity,
-    /// Its certificate.
-    pub certificate: Certificate,
-}
-
 /// Where identity and certificate live between runs. Held by at most one process.
 pub struct State {
     /// `None` keeps everything in memory.
@@ -124,9 +116,7 @@ impl State {
                 files::write_private(&path, expected.as_bytes(), Existing::Keep)
                     .with_context(|| format!("cannot write {}", path.display()))
             }
-            Err(error) => {
-                Err(error).with_context(|| format!("cannot read {}", path.display()))
-            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }
 
@@ -178,8 +168,10 @@ impl State {
         // Nothing is lost with it: the ticket makes another.
         let kept = files::read_private(&path, "certificate")
             .and_then(|bytes| Ok(Certificate::verify(&bytes, pool, now)?));
-        kept.inspect_err(|error| tracing::info!(error = %format!("{error:#}"), "making a new certificate"))
-            .ok()
+        kept.inspect_err(
+            |error| tracing::info!(error = %format!("{error:#}"), "making a new certificate"),
+        )
+        .ok()
     }
 }
 
@@ -245,7 +237,9 @@ mod tests {
         assert_eq!(id, same);
         assert!(third.not_after() > first.not_after(), "renewed in time");
         for file in ["identity", "certificate", "pool", "lock"] {
-            let mode = std::fs::metadata(dir.path().join(file)).unwrap().permissions();
+            let mode = std::fs::metadata(dir.path().join(file))
+                .unwrap()
+                .permissions();
             assert_eq!(mode.mode() & 0o777, 0o600, "{file}");
         }
     }

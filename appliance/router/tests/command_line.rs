@@ -23,7 +23,10 @@ fn a_pool_and_its_ticket_are_private_and_say_nothing_secret() {
     assert_eq!(json.json()["usable"], true);
     let table = wow(&["ticket", "show", &ticket]).ok();
     assert!(table.out.contains("usable now") && table.out.contains("10.128.0.1"));
-    assert!(!table.out.contains('\u{1b}'), "no colours outside terminals");
+    assert!(
+        !table.out.contains('\u{1b}'),
+        "no colours outside terminals"
+    );
     for said in [shown, json, table] {
         for secret in [&secret_pool, &secret_ticket] {
             // Any piece long enough to be key material.
@@ -53,13 +56,19 @@ fn bad_tickets_are_refused_with_the_reason_and_the_remedy() {
     let check = |content: &str, code: i32, parts: &[&str]| {
         std::fs::write(&good, content).unwrap();
         let state = pool.path("state");
-        wow(&["run", "--guest", "none", "--ticket", &good, "--state", &state])
-            .refused(code, &[&["good.ticket"], parts].concat());
+        wow(&[
+            "run", "--guest", "none", "--ticket", &good, "--state", &state,
+        ])
+        .refused(code, &[&["good.ticket"], parts].concat());
     };
     check(&text[..text.len() - 9], 3, &["cut off", "copy"]);
     let mut damaged = text.to_owned();
     let middle = text.len() / 2;
-    let other = if &text[middle..=middle] == "A" { "B" } else { "A" };
+    let other = if &text[middle..=middle] == "A" {
+        "B"
+    } else {
+        "A"
+    };
     damaged.replace_range(middle..=middle, other);
     check(&damaged, 3, &["damaged"]);
     check("hello", 3, &["no ticket"]);
@@ -86,8 +95,10 @@ fn an_expired_ticket_is_refused_with_its_date() {
         assert!(std::time::Instant::now() < deadline, "never expires");
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    wow(&["run", "--guest", "none", "--ticket", &ticket, "--state", &state])
-        .refused(3, &["expired on 2", "new one"]);
+    wow(&[
+        "run", "--guest", "none", "--ticket", &ticket, "--state", &state,
+    ])
+    .refused(3, &["expired on 2", "new one"]);
 }
 
 #[test]
@@ -121,7 +132,14 @@ fn a_state_directory_serves_one_pool_and_one_process() {
 fn two_nodes_without_privileges_join_and_hear_each_other() {
     let pool = Pool::new(&[]);
     let ticket = pool.ticket("n.ticket", &[]);
-    let guest = ["--guest", "none", "--listen", "127.0.0.1:0", "--ticket", &ticket];
+    let guest = [
+        "--guest",
+        "none",
+        "--listen",
+        "127.0.0.1:0",
+        "--ticket",
+        &ticket,
+    ];
     let first = Node::start(&pool, "n1", &[], &guest);
     let status = first.ask(&["status", "--json"]).ok().json();
     let seed = status["listen"][0].as_str().unwrap().to_owned();
@@ -138,12 +156,17 @@ fn two_nodes_without_privileges_join_and_hear_each_other() {
         .ask(&["ping", "n1", "--count", "2", "--interval", "10ms", "--json"])
         .ok()
         .json();
-    assert_eq!((&ping["received"], &ping["method"]), (&2.into(), &"overlay".into()));
+    assert_eq!(
+        (&ping["received"], &ping["method"]),
+        (&2.into(), &"overlay".into())
+    );
     assert_eq!(ping["id"], status["id"]);
     let v4 = status["addresses"]["v4"].as_str().unwrap();
     let found = second.ask(&["resolve", v4, "--json"]).ok().json();
     assert_eq!(found["name"], "n1");
-    second.ask(&["ping", "nobody"]).refused(1, &["no such node"]);
+    second
+        .ask(&["ping", "nobody"])
+        .refused(1, &["no such node"]);
     assert!(second.ask(&["status"]).ok().out.contains("joined"));
     assert!(second.ask(&["peers"]).ok().out.contains("n1"));
 
@@ -159,7 +182,14 @@ fn malformed_requests_get_an_error_and_the_conversation_goes_on() {
     use std::io::{BufRead, BufReader, Write};
     let pool = Pool::new(&[]);
     let ticket = pool.ticket("n.ticket", &[]);
-    let guest = ["--guest", "none", "--listen", "127.0.0.1:0", "--ticket", &ticket];
+    let guest = [
+        "--guest",
+        "none",
+        "--listen",
+        "127.0.0.1:0",
+        "--ticket",
+        &ticket,
+    ];
     let node = Node::start(&pool, "n1", &[], &guest);
     let mut stream = std::os::unix::net::UnixStream::connect(&node.socket).unwrap();
     stream.set_read_timeout(Some(support::PATIENCE)).unwrap();

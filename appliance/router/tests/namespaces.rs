@@ -76,7 +76,15 @@ fn nodes_with_tun_devices_join_and_answer_pings_and_http() {
     let (at_b, at_a) = (b.joined(), a.joined());
 
     for (node, other, status) in [(&a, "b", &at_b), (&b, "a", &at_a)] {
-        let said = node.ask(&["ping", other, "--count", "3", "--interval", "50ms", "--json"]);
+        let said = node.ask(&[
+            "ping",
+            other,
+            "--count",
+            "3",
+            "--interval",
+            "50ms",
+            "--json",
+        ]);
         assert_eq!(said.code, 0, "{said:?}");
         let ping = said.json();
         assert_eq!((&ping["sent"], &ping["received"]), (&3.into(), &3.into()));
@@ -89,14 +97,19 @@ fn nodes_with_tun_devices_join_and_answer_pings_and_http() {
     let table = a.ask(&["ping", v4, "--count", "1"]).ok();
     assert!(table.out.contains("1 received"), "{table:?}");
     for target in ["10.128.0.1", "a"] {
-        let ping = a.ask(&["ping", target, "--count", "1", "--json"]).ok().json();
+        let ping = a
+            .ask(&["ping", target, "--count", "1", "--json"])
+            .ok()
+            .json();
         assert_eq!(ping["path"]["kind"], "self", "{ping}");
     }
 
     // HTTP by the machine's own TCP stack.
     let request = "exec 3<>/dev/tcp/10.128.0.1/80 && \
                    printf 'GET /status HTTP/1.1\\r\\nHost: wow\\r\\n\\r\\n' >&3 && cat <&3";
-    let exec = ["netns", "exec", &spaces.a, "timeout", "30", "bash", "-c", request];
+    let exec = [
+        "netns", "exec", &spaces.a, "timeout", "30", "bash", "-c", request,
+    ];
     let page = ip(&exec).ok().out;
     let (head, body) = page.split_once("\r\n\r\n").expect("a response");
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
@@ -105,7 +118,10 @@ fn nodes_with_tun_devices_join_and_answer_pings_and_http() {
 
     let devices = Spaces::devices(&spaces.a);
     let v6 = at_a["addresses"]["v6"].as_str().unwrap();
-    assert!(devices.contains("wow0") && devices.contains(v6), "{devices}");
+    assert!(
+        devices.contains("wow0") && devices.contains(v6),
+        "{devices}"
+    );
 
     // The second device of that name, and a range that leads elsewhere.
     let refuse = |name: &str, parts: &[&str]| {
@@ -117,13 +133,28 @@ fn nodes_with_tun_devices_join_and_answer_pings_and_http() {
         ip(&words).refused(1, parts);
     };
     refuse("second", &["wow0", "in use"]);
-    ip(&["-n", &spaces.a, "route", "add", "10.200.0.0/16", "dev", "eth0"]).ok();
-    refuse("overlap", &["10.200.0.0/16", "eth0", "--range", "--guest none"]);
+    ip(&[
+        "-n",
+        &spaces.a,
+        "route",
+        "add",
+        "10.200.0.0/16",
+        "dev",
+        "eth0",
+    ])
+    .ok();
+    refuse(
+        "overlap",
+        &["10.200.0.0/16", "eth0", "--range", "--guest none"],
+    );
 
     let socket = a.socket.clone();
     assert!(a.terminate().success());
     assert!(!socket.exists());
-    assert!(!Spaces::devices(&spaces.a).contains("wow0"), "the device is gone");
+    assert!(
+        !Spaces::devices(&spaces.a).contains("wow0"),
+        "the device is gone"
+    );
     // The goodbye reached the neighbour.
     let mut b = b;
     b.until("goodbye of its neighbour", |node| {
@@ -131,5 +162,10 @@ fn nodes_with_tun_devices_join_and_answer_pings_and_http() {
     });
     let silent = b.ask(&["ping", "a", "--count", "1", "--timeout", "1s"]);
     assert_ne!(silent.code, 0, "{silent:?}");
-    assert!(wow(&["--socket", b.socket.to_str().unwrap(), "status"]).ok().out.contains("lab"));
+    assert!(
+        wow(&["--socket", b.socket.to_str().unwrap(), "status"])
+            .ok()
+            .out
+            .contains("lab")
+    );
 }

@@ -240,7 +240,11 @@ impl Core {
         let certificate = self.node.certificate();
         let addresses = self.node.addresses();
         let mut counters = report::counters(&self.node);
-        counters.extend(self.lost.iter().map(|(name, count)| ((*name).to_owned(), *count)));
+        counters.extend(
+            self.lost
+                .iter()
+                .map(|(name, count)| ((*name).to_owned(), *count)),
+        );
         counters.insert("drop_receive_oversized".into(), self.underlay.oversized());
         if let Some(control) = &self.control {
             counters.insert("drop_control_full".into(), control.dropped());
@@ -397,7 +401,10 @@ impl Core {
         );
         match renewed {
             Ok(certificate) if certificate.not_after() > self.node.certificate().not_after() => {
-                tracing::info!(until = wall_clock::show(certificate.not_after()), "certificate renewed");
+                tracing::info!(
+                    until = wall_clock::show(certificate.not_after()),
+                    "certificate renewed"
+                );
                 self.node.leave(now);
                 self.drain_node();
                 self.flush();

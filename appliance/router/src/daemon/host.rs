@@ -22,8 +22,7 @@ pub fn overlapping_routes(range: Ipv4Net, own: Option<&str>) -> Vec<Route> {
     parse_routes(&table)
         .into_iter()
         .filter(|route| {
-            let overlaps =
-                range.contains(&route.destination) || route.destination.contains(&range);
+            let overlaps = range.contains(&route.destination) || route.destination.contains(&range);
             overlaps && route.destination.prefix_len() > 0 && Some(&*route.interface) != own
         })
         .collect()
@@ -32,7 +31,11 @@ pub fn overlapping_routes(range: Ipv4Net, own: Option<&str>) -> Vec<Route> {
 /// The lines of /proc/net/route: interface, then destination, gateway, flags, three numbers, mask.
 fn parse_routes(table: &str) -> Vec<Route> {
     const UP: u32 = 1;
-    let address = |text: &str| Some(Ipv4Addr::from(u32::from_str_radix(text, 16).ok()?.to_le_bytes()));
+    let address = |text: &str| {
+        Some(Ipv4Addr::from(
+            u32::from_str_radix(text, 16).ok()?.to_le_bytes(),
+        ))
+    };
     table
         .lines()
         .skip(1)

@@ -91,13 +91,7 @@ impl Daemon {
     pub fn new(settings: Settings, mut parts: Parts) -> Self {
         let seeds = parts.seeds.borrow_and_update().clone();
         Daemon {
-            core: Core::new(
-                settings,
-                parts.underlay,
-                parts.guest,
-                parts.control,
-                seeds,
-            ),
+            core: Core::new(settings, parts.underlay, parts.guest, parts.control, seeds),
             received: ReceiveBatch::new(),
             packets: PacketBatch::new(),
             interfaces: parts.interfaces,

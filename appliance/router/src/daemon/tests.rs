@@ -136,9 +136,7 @@ impl Running {
 /// An IPv4 packet with a payload of protocol 253, which RFC 3692 sets aside for experiments.
 fn packet(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
-    let mut packet = vec![
-        0x45, 0, length[0], length[1], 0, 0, 0, 0, 64, 253, 0, 0,
-    ];
+    let mut packet = vec![0x45, 0, length[0], length[1], 0, 0, 0, 0, 64, 253, 0, 0];
     packet.extend(from.octets());
     packet.extend(to.octets());
     let words = packet.chunks_exact(2);
@@ -180,7 +178,10 @@ async fn three_nodes_join_carry_packets_and_part() {
             assert!(pong.is_some());
             let peers = nodes[0].peers().await;
             assert_eq!(peers.len(), 2);
-            assert!(peers.iter().all(|peer| peer.path.kind == "direct"), "{peers:?}");
+            assert!(
+                peers.iter().all(|peer| peer.path.kind == "direct"),
+                "{peers:?}"
+            );
 
             // A goodbye is noticed at once, long before any probe fails.
             let gone = nodes.pop().unwrap();

@@ -35,7 +35,10 @@ impl Lines {
 
     /// The next line; `None` at the end of the stream, where an unfinished line is dropped.
     /// Cancelling it loses nothing.
-    pub async fn next(&mut self, reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Line>> {
+    pub async fn next(
+        &mut self,
+        reader: &mut (impl AsyncRead + Unpin),
+    ) -> io::Result<Option<Line>> {
         let mut searched = 0;
         loop {
             if let Some(at) = self.buffer[searched..].iter().position(|&b| b == b'\n') {

@@ -11,7 +11,7 @@ mod virtio;
 use std::path::PathBuf;
 
 pub use operator::Operator;
-pub use server::{BindError, Server};
+pub use server::Server;
 pub use virtio::serve_port;
 
 /// Where the control socket is unless told otherwise: root's in /run, others' in their runtime

@@ -49,9 +49,7 @@ impl Operator {
             Op::Status => json(&self.status().await?),
             Op::Peers => json(&self.ask(Command::Peers).await?),
             Op::Resolve { target: text } => json(&self.resolve(&text).await?),
-            Op::Wait { joined: false, .. } => {
-                Err("only \"joined\": true can be waited for".into())
-            }
+            Op::Wait { joined: false, .. } => Err("only \"joined\": true can be waited for".into()),
             Op::Wait {
                 joined: true,
                 timeout_ms,

@@ -68,7 +68,10 @@ pub async fn run(operator: &Operator, plan: &Plan) -> Result<PingReport, String>
             via: None,
         },
     };
-    let received = replies.iter().filter(|reply| reply.rtt_ms.is_some()).count();
+    let received = replies
+        .iter()
+        .filter(|reply| reply.rtt_ms.is_some())
+        .count();
     Ok(PingReport {
         target: plan.target.clone(),
         id: node.as_ref().map(|node| node.id.clone()),
@@ -191,7 +194,9 @@ fn echo_request(identifier: u16, number: u16) -> Vec<u8> {
 /// RFC 1071, of an even number of bytes.
 fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks_exact(2);
-    let mut sum: u32 = words.map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+    let mut sum: u32 = words
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

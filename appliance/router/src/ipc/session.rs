@@ -75,7 +75,9 @@ pub async fn serve(
 
 fn request(line: Line) -> Result<Option<Request>, String> {
     let Line::Text(text) = line else {
-        return Err(format!("the request is longer than {REQUEST_BYTES_MAX} bytes"));
+        return Err(format!(
+            "the request is longer than {REQUEST_BYTES_MAX} bytes"
+        ));
     };
     if text.trim_ascii().is_empty() {
         return Ok(None);
