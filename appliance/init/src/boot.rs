@@ -9,8 +9,6 @@ use crate::step::{Blocking, Eventual, Last, OnFailure, Step, StepError, StepRepo
 use crate::step::{run_blocking, run_eventual};
 use crate::{clock, console, entropy, hostname, mounts, panic};
 
-/// How long one attempt waits for the random generator; the step's deadline lies above it.
-const ENTROPY_LIMIT: Duration = Duration::from_secs(15);
 /// How long boot waits for the first lease before it goes on; the network keeps asking.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(3);
 
@@ -40,7 +38,7 @@ const EARLY: &[Step<Blocking<Machine>>] = &[
             pause: Duration::from_millis(100),
             last: Last::Fatal,
         },
-        run: |_| entropy::step(ENTROPY_LIMIT),
+        run: |_| entropy::step(),
     },
     Step {
         name: "clock",

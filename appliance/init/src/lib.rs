@@ -51,6 +51,7 @@ pub mod mounts;
 pub mod network;
 pub mod panic;
 pub mod power;
+mod process;
 pub mod reaper;
 pub mod shutdown;
 pub mod step;

@@ -13,6 +13,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, waitid};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::process::{self, Process};
 use crate::system::peek_zombie;
 
 static CLAIMS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -128,45 +129,18 @@ fn collect(pid: i32) {
     }
 }
 
-/// Our children that are zombies, by /proc.
+/// Our children that are zombies.
 fn zombie_children() -> Vec<i32> {
     let own = getpid().as_raw_nonzero().get();
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    processes
-        .flatten()
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse::<i32>().ok()?;
-            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-            is_zombie_child(&stat, own).then_some(pid)
-        })
+    let ours = |process: &Process| process.is_zombie && process.parent == own;
+    process::all()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(ours)
+        .map(|process| process.pid)
         .collect()
-}
-
-/// Whether a /proc/PID/stat line is of a zombie whose parent is `parent`.
-fn is_zombie_child(stat: &str, parent: i32) -> bool {
-    // The command in parentheses may itself hold parentheses and spaces: the last one closes it.
-    let Some((_, fields)) = stat.rsplit_once(") ") else {
-        return false;
-    };
-    let mut fields = fields.split(' ');
-    fields.next() == Some("Z") && fields.next().and_then(|field| field.parse().ok()) == Some(parent)
 }
 
 fn claims() -> MutexGuard<'static, BTreeSet<i32>> {
     CLAIMS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stat_lines_are_read_behind_the_command() {
-        assert!(is_zombie_child("12 (a) Z 1 (x) Z 7 12 12", 7));
-        assert!(!is_zombie_child("12 (sh) S 7 12 12", 7));
-        assert!(!is_zombie_child("12 (sh) Z 8 12 12", 7));
-        assert!(!is_zombie_child("", 7));
-    }
 }

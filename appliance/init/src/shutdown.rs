@@ -11,7 +11,7 @@ use rustix::system::{RebootCommand, reboot};
 
 use crate::power::Shutdown;
 use crate::watchdog::Watchdog;
-use crate::{console, mounts, system};
+use crate::{console, mounts, process, system};
 
 /// Time other processes have after SIGTERM.
 const TERMINATE_LIMIT: Duration = Duration::from_secs(3);
@@ -62,17 +62,20 @@ pub fn finish(how: Shutdown, watchdog: Option<Watchdog>) -> ! {
     reboot_now(how)
 }
 
-/// Signals every other process and waits until none is left; whether that was reached.
+/// Signals every other process and waits until none runs; whether that was reached.
 fn stop_processes(signal: libc::c_int, limit: Duration) -> bool {
     let begun = Instant::now();
-    // The zombies we make here would count as processes; nobody else waits for them any more.
-    let mut alive = system::signal_all(signal).unwrap_or(false);
-    while alive && begun.elapsed() < limit {
+    if let Err(error) = system::signal_all(signal) {
+        tracing::warn!("shutdown: cannot signal other processes: {error}");
+    }
+    while process::others_run() {
+        if begun.elapsed() > limit {
+            return false;
+        }
         crate::reaper::reap_everything();
         std::thread::sleep(LOOK_EVERY);
-        alive = system::signal_all(0).unwrap_or(false);
     }
-    !alive
+    true
 }
 
 /// Writes dirty data out, waiting at most `limit`; whether it finished.

@@ -52,18 +52,18 @@ pub fn set_watchdog_timeout(device: &File, seconds: u32) -> io::Result<u32> {
     Ok(u32::try_from(value).unwrap_or(seconds))
 }
 
-/// Sends `signal` to every process but this one and process 1; 0 only asks. `Ok(false)`: there is
-/// none. Only process 1 may: in any other place it would end its user's session.
-pub fn signal_all(signal: libc::c_int) -> io::Result<bool> {
+/// Sends `signal` to every other process of the PID namespace, should there be any. Only process 1 may:
+/// in any other place it would end its user's session.
+pub fn signal_all(signal: libc::c_int) -> io::Result<()> {
     if std::process::id() != 1 {
         return Err(io::Error::other("only process 1 signals every process"));
     }
     // SAFETY: kill takes no pointers; -1 addresses all processes but this one, as is meant.
     if unsafe { libc::kill(-1, signal) } == 0 {
-        return Ok(true);
+        return Ok(());
     }
     match io::Error::last_os_error() {
-        error if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+        error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         error => Err(error),
     }
 }
