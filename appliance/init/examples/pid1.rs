@@ -1,6 +1,6 @@
 //! The smallest process 1 on this library: boots, brings the network up, reports, waits for a request
-//! to end. For trying the library on a kernel without the router; `wow.log` on the command line chooses
-//! an act: `panic`, `poweroff`, `restart`, `orphans`, `ticket`.
+//! to end. For trying the library on a kernel without the router; the key `log` chooses an act: `panic`,
+//! `poweroff`, `restart`, `orphans`, `ticket`.
 
 use std::time::Duration;
 
@@ -39,7 +39,10 @@ async fn live(boot: &mut Boot) -> Shutdown {
         Some("panic") => panic!("as asked"),
         Some("poweroff") => return Shutdown::PowerOff,
         Some("restart") => return Shutdown::Restart,
-        Some("orphans") => orphans().await,
+        Some("orphans") => {
+            orphans().await;
+            return Shutdown::PowerOff;
+        }
         Some("ticket") => {
             let sources = boot.sources();
             let wait = sources.until("ticket", |found| {

@@ -115,6 +115,9 @@ fn set(unix_seconds: u64, source: ClockSource) -> std::io::Result<()> {
 
 pub(crate) fn step() -> Result<String, StepError> {
     let was = now();
+    if !crate::is_machine_init() {
+        return Ok(format!("the host's, {was}"));
+    }
     match choose(was, rtc(), floor()) {
         Choice::Keep => Ok(format!("the kernel's, {was}")),
         Choice::Set(time, source) => {

@@ -21,7 +21,8 @@
 //!         let mut power = PowerEvents::start().expect("signal handlers can be installed once");
 //!         tokio::spawn(reaper::run());
 //!         let network = boot.start_network().await;   // links up, DHCP running
-//!         let ticket = boot.sources().until("ticket", |found| {
+//!         let sources = boot.sources();
+//!         let ticket = sources.until("ticket", |found| {
 //!             parse(found.require("ticket")?.value())
 //!         });
 //!         tokio::select! {
@@ -64,6 +65,17 @@ pub use boot::Boot;
 /// Whether this process is process 1 of its PID namespace, and so has to be the init.
 pub fn is_process_one() -> bool {
     std::process::id() == 1
+}
+
+/// Whether this process is process 1 of the whole machine and not of a container, whose file systems
+/// and clock are its host's as well.
+pub(crate) fn is_machine_init() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    /// PROC_PID_INIT_INO of linux/proc_ns.h: the first PID namespace.
+    const FIRST_NAMESPACE: u64 = 0xEFFF_FFFC;
+    // A kernel without namespaces has no such file, and but one namespace.
+    is_process_one()
+        && std::fs::metadata("/proc/self/ns/pid").map_or(true, |own| own.ino() == FIRST_NAMESPACE)
 }
 
 /// Time since the kernel started, suspended time included.

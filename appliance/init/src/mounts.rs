@@ -104,10 +104,16 @@ fn mount_one(mount: &Mount) -> io::Result<()> {
         flags,
         options.as_c_str(),
     ) {
-        // Somebody before us (the kernel with CONFIG_DEVTMPFS_MOUNT, a container) mounted it.
+        // Somebody before us (CONFIG_DEVTMPFS_MOUNT, a container's maker) mounted what is needed.
         Err(rustix::io::Errno::BUSY) => Ok(()),
+        Err(rustix::io::Errno::PERM) if is_mounted(mount.target) => Ok(()),
         other => Ok(other?),
     }
+}
+
+fn is_mounted(target: &str) -> bool {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounted(&table).iter().any(|(_, mounted)| mounted == target)
 }
 
 /// Unmounts what can be unmounted and makes the rest read-only, last mounted first, until `deadline`.

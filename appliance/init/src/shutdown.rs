@@ -54,12 +54,19 @@ pub fn finish(how: Shutdown, watchdog: Option<Watchdog>) -> ! {
     if !sync_bounded(SYNC_LIMIT) {
         tracing::error!("shutdown: sync did not finish: data may be lost");
     }
+    // In a container they are the host's: remounting would change them for everybody.
+    if crate::is_machine_init() {
+        release_file_systems();
+    }
+    reboot_now(how)
+}
+
+fn release_file_systems() {
     match within(UNMOUNT_LIMIT, || mounts::release_all(UNMOUNT_LIMIT)) {
         Some(left) if left.is_empty() => {}
         Some(left) => tracing::warn!("shutdown: still mounted writable: {}", left.join(" ")),
         None => tracing::warn!("shutdown: unmounting did not finish"),
     }
-    reboot_now(how)
 }
 
 /// Signals every other process and waits until none runs; whether that was reached.

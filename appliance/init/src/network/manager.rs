@@ -6,7 +6,7 @@
 //! old one only when it has come, so that a cable pulled for a moment costs no connection.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -55,6 +55,7 @@ impl Drop for Running {
 
 pub(crate) struct Manager {
     plan: Plan,
+    resolv_conf: PathBuf,
     kernel: Kernel,
     news: BoxStream<'static, News>,
     ports: BTreeMap<u32, Port>,
@@ -69,11 +70,16 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    pub(crate) fn connect(plan: Plan, publish: watch::Sender<Status>) -> std::io::Result<Self> {
+    pub(crate) fn connect(
+        plan: Plan,
+        resolv_conf: PathBuf,
+        publish: watch::Sender<Status>,
+    ) -> std::io::Result<Self> {
         let (kernel, news) = Kernel::connect()?;
         let (reporter, reports) = mpsc::channel(REPORTS);
         Ok(Self {
             plan,
+            resolv_conf,
             kernel,
             news,
             ports: BTreeMap::new(),
@@ -301,8 +307,8 @@ impl Manager {
                 .set_default_route(index, gateway, address, prefix == 32)
                 .await?;
         }
-        if let Err(error) = resolv::write(Path::new(resolv::PATH), &underlay.dns) {
-            tracing::warn!("cannot write {}: {error}", resolv::PATH);
+        if let Err(error) = resolv::write(&self.resolv_conf, &underlay.dns) {
+            tracing::warn!("cannot write {}: {error}", self.resolv_conf.display());
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ pub use lease::Lease;
 pub use plan::{Plan, PlanError, StaticAddress};
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -60,8 +61,13 @@ pub struct Network {
 impl Network {
     /// Starts to bring the network up on the running event loop.
     pub fn start(plan: Plan) -> std::io::Result<Self> {
+        Self::start_writing(plan, Path::new(resolv::PATH))
+    }
+
+    /// As [`Network::start`], with name servers written to another file than /etc/resolv.conf.
+    pub fn start_writing(plan: Plan, resolv_conf: &Path) -> std::io::Result<Self> {
         let (publish, status) = watch::channel(Status::default());
-        let manager = manager::Manager::connect(plan, publish)?;
+        let manager = manager::Manager::connect(plan, resolv_conf.to_owned(), publish)?;
         Ok(Self {
             status,
             task: tokio::spawn(manager.run()),
