@@ -22,27 +22,6 @@ use crate::repository::Directories;
 
 use steps::Workshop;
 
-/// Debian packages that a build needs besides Rust.
-pub const HOST_PACKAGES: &[&str] = &[
-    // The kernel's build.
-    "bc",
-    "bison",
-    "flex",
-    "gcc",
-    "libc6-dev",
-    "libelf-dev",
-    "libssl-dev",
-    "make",
-    "xz-utils",
-    "zstd",
-    // The disk.
-    "dosfstools",
-    "mtools",
-    "syslinux",
-    // Checked signatures, when an archive is named with --mirror.
-    "debian-archive-keyring",
-];
-
 /// Entries to keep of each step in the cache: the current one, and that of another branch.
 const KEEP_ENTRIES: usize = 2;
 

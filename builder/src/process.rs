@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::BuildError;
-use crate::image::HOST_PACKAGES;
+use crate::host::Purpose;
 use crate::progress::Running;
 
 /// Lines of a failed program's output that its error shows.
@@ -173,9 +173,19 @@ pub fn output(command: &mut Command) -> Result<String, BuildError> {
 fn spawn_error(command: &Command, source: std::io::Error) -> BuildError {
     BuildError::Spawn {
         program: command.get_program().to_string_lossy().into_owned(),
-        packages: HOST_PACKAGES.join(" "),
+        packages: packages(),
         source,
     }
+}
+
+/// The Debian packages that hold what a build runs.
+fn packages() -> String {
+    let names: Vec<_> = Purpose::Image
+        .packages()
+        .iter()
+        .map(|package| package.name)
+        .collect();
+    names.join(" ")
 }
 
 /// The command as a shell would take it, near enough to repeat by hand.

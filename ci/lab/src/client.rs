@@ -132,7 +132,14 @@ impl Client {
         let count_text = count.to_string();
         let limit = ANSWER_LIMIT + Duration::from_secs(10) * count;
         // No reply at all is an exit status of 1, with the JSON all the same.
-        let words = ["ping", target, "--count", &count_text, "--interval", "200ms"];
+        let words = [
+            "ping",
+            target,
+            "--count",
+            &count_text,
+            "--interval",
+            "200ms",
+        ];
         let outcome = self.run(&words, limit)?;
         if outcome.status.code() == Some(1)
             && let Ok(ping) = serde_json::from_str(&outcome.stdout)
