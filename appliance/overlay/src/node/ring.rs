@@ -3,6 +3,7 @@
 //! Functions of positions alone.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use rand::RngExt;
 
@@ -38,12 +39,14 @@ impl Neighbours {
 /// The `per_side` nearest of `ids` on each side of `centre`. In a small ring a node may stand on
 /// both sides.
 pub fn nearest(centre: NodeId, ids: &BTreeSet<NodeId>, per_side: usize) -> Neighbours {
-    let others = || ids.iter().copied().filter(|id| *id != centre);
-    let mut right: Vec<_> = others().collect();
-    right.sort_by_key(|id| centre.clockwise_to(*id));
-    let left = right.iter().rev().take(per_side).copied().collect();
-    right.truncate(per_side);
-    Neighbours { left, right }
+    let above = ids.range((Bound::Excluded(centre), Bound::Unbounded));
+    let below = ids.range(..centre);
+    let right = above.clone().chain(below.clone());
+    let left = below.rev().chain(above.rev());
+    Neighbours {
+        left: left.take(per_side).copied().collect(),
+        right: right.take(per_side).copied().collect(),
+    }
 }
 
 /// Estimates how many nodes the ring has from how densely neighbours lie around `centre`.

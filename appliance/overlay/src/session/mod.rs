@@ -17,6 +17,7 @@ mod noise;
 mod record;
 mod rekey;
 mod replay;
+mod x25519;
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,14 +1,14 @@
-//! `snow`, with what it leaves to us: seeded randomness, and refusal of degenerate keys.
+//! `snow`, with what it leaves to us: seeded randomness, and its key agreement by `aws-lc-rs`.
 
 use rand::{Rng as _, SeedableRng as _};
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, Error, HandshakeState};
-use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::keys::Endpoint;
+use super::x25519::AgreementKey;
 use crate::Rng;
 use crate::wire::outer::{INIT_HEADER_BYTES, Pattern};
 
@@ -64,8 +64,10 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        let dh = DefaultResolver.resolve_dh(choice)?;
-        Some(Box::new(ContributoryDh(dh)))
+        match choice {
+            DHChoice::Curve25519 => Some(Box::new(AgreementKey::default())),
+            _ => None,
+        }
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
@@ -83,68 +85,5 @@ impl Random for SeededRandom {
     fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), Error> {
         self.0.fill_bytes(dest);
         Ok(())
-    }
-}
-
-/// X25519 that refuses an all-zero result (RFC 7748 §6.1), which a peer forces by a low-order key.
-struct ContributoryDh(Box<dyn Dh>);
-
-impl Dh for ContributoryDh {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn pub_len(&self) -> usize {
-        self.0.pub_len()
-    }
-
-    fn priv_len(&self) -> usize {
-        self.0.priv_len()
-    }
-
-    fn set(&mut self, privkey: &[u8]) {
-        self.0.set(privkey);
-    }
-
-    fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
-        self.0.generate(rng)
-    }
-
-    fn pubkey(&self) -> &[u8] {
-        self.0.pubkey()
-    }
-
-    fn privkey(&self) -> &[u8] {
-        self.0.privkey()
-    }
-
-    fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), Error> {
-        self.0.dh(pubkey, out)?;
-        let shared = out.get(..self.dh_len()).ok_or(Error::Dh)?;
-        match shared.ct_eq(&[0; 32]).into() {
-            true => Err(Error::Dh),
-            false => Ok(()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn low_order_keys_are_refused() {
-        let resolver = Resolver(Zeroizing::new([1; 32]));
-        let mut dh = resolver.resolve_dh(&DHChoice::Curve25519).unwrap();
-        dh.set(&[5; 32]);
-        let mut out = [0; 32];
-        let mut one = [0; 32];
-        one[0] = 1;
-        assert_eq!(dh.dh(&[0; 32], &mut out), Err(Error::Dh));
-        assert_eq!(dh.dh(&one, &mut out), Err(Error::Dh));
-        let mut base_point = [0; 32];
-        base_point[0] = 9;
-        assert_eq!(dh.dh(&base_point, &mut out), Ok(()));
-        assert_eq!(out, dh.pubkey());
     }
 }
