@@ -4,10 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::fw_cfg_ports;
 use super::{MAX_VALUE_BYTES, Origin, Problem, Rank, Reading, Setting, Source, printable};
 
 /// Entries looked at; QEMU's own table holds a few dozen files in all.
 const MAX_ENTRIES: usize = 64;
+/// Read of one file: one byte more than a value may have, to tell that it is longer.
+const READ_BYTES_MAX: usize = MAX_VALUE_BYTES + 1;
 
 /// The `opt/wow` files of QEMU's fw_cfg, through the kernel's CONFIG_FW_CFG_SYSFS.
 #[derive(Debug)]
@@ -36,23 +39,18 @@ impl Source for FwCfg {
                 .take(MAX_ENTRIES)
                 .map(|entry| entry.file_name().to_string_lossy().into_owned())
                 .collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self.read_without_driver();
+            }
             Err(error) => {
-                reading.absent = Some(match error.kind() {
-                    io::ErrorKind::NotFound => "not given".to_owned(),
-                    _ => format!("cannot read {}: {error}", self.directory.display()),
-                });
+                let place = self.directory.display();
+                reading.absent = Some(format!("cannot read {place}: {error}"));
                 return reading;
             }
         };
         names.sort();
         for name in names {
-            let origin = Origin::new("QEMU fw_cfg", format!("opt/wow/{}", printable(&name)));
-            match read_one(&self.directory.join(&name), origin.clone())
-                .and_then(|value| Setting::new(&name, &value, origin))
-            {
-                Ok(setting) => reading.entries.push(setting),
-                Err(problem) => reading.problems.push(problem),
-            }
+            reading.take(&name, read_raw(&self.directory.join(&name)));
         }
         reading
     }
@@ -62,22 +60,59 @@ impl Source for FwCfg {
     }
 }
 
-fn read_one(directory: &Path, origin: Origin) -> Result<String, Problem> {
-    let mut bytes = Vec::new();
-    let bound = MAX_VALUE_BYTES as u64 + 1;
-    let read =
-        File::open(directory.join("raw")).and_then(|file| file.take(bound).read_to_end(&mut bytes));
-    let complaint = match read {
-        Err(error) => format!("cannot be read: {error}"),
-        Ok(length) if length > MAX_VALUE_BYTES => {
-            format!("is longer than {MAX_VALUE_BYTES} bytes: is it the right file?")
+impl FwCfg {
+    /// The kernel made no files: either there are none, or its driver does not work here.
+    fn read_without_driver(&self) -> Reading {
+        let mut reading = Reading::default();
+        let driver_works = self.directory.ancestors().nth(2).is_some_and(Path::exists);
+        let files = if driver_works || !crate::is_process_one() {
+            None
+        } else {
+            fw_cfg_ports::read_files("opt/wow/", READ_BYTES_MAX)
+        };
+        match files {
+            Some(files) if !files.is_empty() => {
+                for (name, content) in files.into_iter().take(MAX_ENTRIES) {
+                    reading.take(&name, Ok(content));
+                }
+            }
+            Some(_) | None => reading.absent = Some("not given".to_owned()),
         }
-        Ok(_) => match String::from_utf8(bytes) {
-            Ok(text) => return Ok(text),
-            Err(_) => "is no text (UTF-8): is it the right file?".to_owned(),
-        },
-    };
-    Err(Problem::Source { origin, complaint })
+        reading
+    }
+}
+
+impl Reading {
+    /// Takes in the content of the file that is named after a key.
+    fn take(&mut self, name: &str, content: io::Result<Vec<u8>>) {
+        let origin = Origin::new("QEMU fw_cfg", format!("opt/wow/{}", printable(name)));
+        let setting = match text(content) {
+            Ok(value) => Setting::new(name, &value, origin),
+            Err(complaint) => Err(Problem::Source { origin, complaint }),
+        };
+        match setting {
+            Ok(setting) => self.entries.push(setting),
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+}
+
+fn read_raw(directory: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(directory.join("raw"))?;
+    file.take(READ_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn text(content: io::Result<Vec<u8>>) -> Result<String, String> {
+    match content {
+        Err(error) => Err(format!("cannot be read: {error}")),
+        Ok(bytes) if bytes.len() > MAX_VALUE_BYTES => Err(format!(
+            "is longer than {MAX_VALUE_BYTES} bytes: is it the right file?"
+        )),
+        Ok(bytes) => String::from_utf8(bytes)
+            .map_err(|_| "is no text (UTF-8): is it the right file?".to_owned()),
+    }
 }
 
 #[cfg(test)]

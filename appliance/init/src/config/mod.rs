@@ -7,6 +7,7 @@
 mod cmdline;
 mod file;
 mod fw_cfg;
+mod fw_cfg_ports;
 mod key;
 mod problem;
 mod sources;

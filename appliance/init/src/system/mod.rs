@@ -2,6 +2,7 @@
 //! to call; policy lives with the callers.
 
 pub mod packet;
+pub mod ports;
 pub mod readable;
 
 use std::fs::File;
