@@ -298,13 +298,8 @@ impl VmSpec {
         match self.firmware {
             Firmware::Direct => {
                 line.option("-kernel", plain(&self.image.kernel)?);
-                let mut words = self.append.clone();
-                if self.machine == Machine::Microvm {
-                    // Without ACPI nothing tells the guest where fw_cfg is.
-                    words.insert(0, "qemu_fw_cfg.ioport=12@0x510:0:1:4".into());
-                }
-                if !words.is_empty() {
-                    line.option("-append", &words.join(" "));
+                if !self.append.is_empty() {
+                    line.option("-append", &self.append.join(" "));
                 }
                 return Ok(());
             }

@@ -88,16 +88,13 @@ fn q35_direct_loads_the_kernel_and_no_disk() {
 }
 
 #[test]
-fn microvm_has_devices_without_pci_and_is_told_where_fw_cfg_is() {
+fn microvm_has_devices_without_pci() {
     let mut spec = spec(Machine::Microvm, Firmware::Direct);
     spec.append.push("wow.name=a1".into());
     let line = spec.arguments(Accelerator::Kvm).unwrap();
     assert_eq!(values(&line, "-machine"), ["microvm,acpi=off"]);
     assert_eq!(values(&line, "-cpu"), ["host"]);
-    assert_eq!(
-        values(&line, "-append"),
-        ["qemu_fw_cfg.ioport=12@0x510:0:1:4 wow.name=a1"]
-    );
+    assert_eq!(values(&line, "-append"), ["wow.name=a1"]);
     assert!(!line.iter().any(|word| word.contains("-pci")), "{line:?}");
 }
 
