@@ -126,3 +126,29 @@ pub fn sessions<P: Population>(world: &World<P>) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// How many nodes forward a frame that goes greedily, from peer to peer, from one host's node to
+/// another's; none if it gets stuck on the way. Peers that are dead and not yet known to be are
+/// passed over, as a frame is that was sent again when they were found out.
+pub fn greedy_hops<P: Population>(world: &World<P>, from: HostId, to: HostId) -> Option<usize> {
+    let target = world.id(to);
+    let mut here = from;
+    let mut forwarders = 0;
+    loop {
+        let position = world.id(here);
+        let peers = world.machine(here)?.peers();
+        let is_live = |id: &NodeId| world.host_of(*id).is_some_and(|host| world.is_live(host));
+        let next = peers
+            .into_iter()
+            .filter(is_live)
+            .min_by_key(|id| id.distance(target))?;
+        if next == target {
+            return Some(forwarders);
+        }
+        if next.distance(target) >= position.distance(target) {
+            return None;
+        }
+        here = world.host_of(next)?;
+        forwarders += 1;
+    }
+}

@@ -31,8 +31,10 @@ pub struct Report {
     pub forgotten_s: Option<f64>,
     /// From a node's start to its being joined.
     pub join_ms: Spread,
-    /// Nodes that forwarded a ping between a random pair, before any direct path.
+    /// Nodes that forward a frame between a random pair before there is a direct path.
     pub hops: Spread,
+    /// Nodes that forwarded a ping between such a pair: none, once the direct path was found.
+    pub ping_hops: Spread,
     /// Round trips of those pings.
     pub ping_ms: Spread,
     /// One-way times of guest packets.
@@ -87,6 +89,7 @@ impl fmt::Display for Report {
         for (name, spread) in [
             ("join, ms", self.join_ms),
             ("overlay hops", self.hops),
+            ("ping hops", self.ping_hops),
             ("overlay ping, ms", self.ping_ms),
             ("guest one way, ms", self.guest_ms),
             ("peers", self.peers),

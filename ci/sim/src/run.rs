@@ -302,6 +302,18 @@ impl<P: Population> Run<'_, P> {
     fn probe(&mut self) {
         let count = PAIRS_MAX.min(self.world.live().count());
         let pairs = self.world.draw_pairs(count);
+        // Before the probes link the pairs directly.
+        let mut hops = Vec::with_capacity(count);
+        for (from, to) in &pairs {
+            match checks::greedy_hops(&self.world, *from, *to) {
+                Some(forwarders) => hops.push(forwarders as f64),
+                None => {
+                    let detail = format!("from host {} to host {}", from.0, to.0);
+                    self.world.violate("greedy routes arrive", detail);
+                }
+            }
+        }
+        self.report.hops = Spread::of(hops);
         probe(&mut self.world, &pairs, &mut self.findings);
         // Nothing has happened since the ring was found consistent, so it must still be.
         if let Err(fault) = checks::ring(&self.world) {
@@ -339,7 +351,7 @@ impl<P: Population> Run<'_, P> {
             passed: world.violations().is_empty(),
             violations: world.violations().to_vec(),
             join_ms: Spread::of(world.join_times_ms()),
-            hops: Spread::of(std::mem::take(&mut self.findings.hops)),
+            ping_hops: Spread::of(std::mem::take(&mut self.findings.hops)),
             ping_ms: Spread::of(std::mem::take(&mut self.findings.rtt_ms)),
             guest_ms: Spread::of(world.guest_delays_ms().to_vec()),
             guest: world.guest_tallies(),

@@ -63,7 +63,10 @@ struct Host<M> {
     machine: Option<M>,
     /// How often it was started: timers of earlier lives are void.
     life: u32,
+    /// When the machine's timer goes off.
     armed: Option<Instant>,
+    /// What the machine last asked for, which may be later.
+    due: Option<(Instant, &'static str)>,
     fired: (Instant, u32),
     started: Option<Instant>,
     join_took: Option<Duration>,
@@ -114,6 +117,7 @@ impl<P: Population> World<P> {
                     machine: None,
                     life: 0,
                     armed: None,
+                    due: None,
                     fired: (Instant::ZERO, 0),
                     started: None,
                     join_took: None,
@@ -258,6 +262,11 @@ impl<P: Population> World<P> {
         })
     }
 
+    /// The node of `host`, if it runs.
+    pub fn machine(&self, host: HostId) -> Option<&P::Machine> {
+        self.hosts[host.index()].machine.as_ref()
+    }
+
     /// Whether `host`'s node runs.
     pub fn is_live(&self, host: HostId) -> bool {
         self.hosts[host.index()].machine.is_some()
@@ -368,20 +377,22 @@ impl<P: Population> World<P> {
             return;
         }
         target.armed = None;
-        let Some((deadline, reason)) = machine.next_deadline() else {
+        let Some((deadline, reason)) = target.due else {
             return;
         };
-        if deadline <= now {
-            let (instant, count) = target.fired;
-            target.fired = (now, if instant == now { count + 1 } else { 1 });
-            if target.fired.1 > DEADLINES_PER_INSTANT_MAX {
-                let detail = format!("node {host:?}: deadline `{reason}` never moves on");
-                self.kill(host);
-                self.violate("deadlines progress", detail);
-                return;
-            }
-            machine.handle_deadline(now);
+        if deadline > now {
+            self.arm(host, deadline);
+            return;
         }
+        let (instant, count) = target.fired;
+        target.fired = (now, if instant == now { count + 1 } else { 1 });
+        if target.fired.1 > DEADLINES_PER_INSTANT_MAX {
+            let detail = format!("node {host:?}: deadline `{reason}` never moves on");
+            self.kill(host);
+            self.violate("deadlines progress", detail);
+            return;
+        }
+        machine.handle_deadline(now);
         self.drain(host);
     }
 
@@ -420,17 +431,23 @@ impl<P: Population> World<P> {
         {
             target.join_took = Some(joined - started);
         }
-        if let Some((deadline, _)) = machine.next_deadline() {
-            let deadline = deadline.max(self.now);
-            // A timer that is armed too early finds out when it fires; one too late cannot.
-            if target.armed.is_none_or(|armed| deadline < armed) {
-                target.armed = Some(deadline);
-                let life = target.life;
-                self.queue.push(deadline, Event::Timer { host, life });
-            }
+        target.due = machine.next_deadline();
+        if let Some((deadline, _)) = target.due {
+            self.arm(host, deadline);
         }
         for packet in packets {
             self.judge(host, &packet);
+        }
+    }
+
+    /// Sets a machine's timer. One that is set too early finds out when it goes off.
+    fn arm(&mut self, host: HostId, deadline: Instant) {
+        let deadline = deadline.max(self.now);
+        let target = &mut self.hosts[host.index()];
+        if target.armed.is_none_or(|armed| deadline < armed) {
+            target.armed = Some(deadline);
+            let life = target.life;
+            self.queue.push(deadline, Event::Timer { host, life });
         }
     }
 

@@ -48,3 +48,24 @@ fn a_clean_network_forms_one_ring() {
 fn a_lossy_network_forms_one_ring_and_heals_it_when_a_fifth_is_killed() {
     check(NODES, &seeds(), "loss=5%,kill=20%", "none");
 }
+
+#[test]
+fn domains_behind_port_restricted_translators_form_one_ring() {
+    let seeds: Vec<u64> = seeds().into_iter().take(5).collect();
+    check(
+        60,
+        &seeds,
+        "loss=1%,jitter=20ms,dup=1%",
+        "none=1,port-restricted=3",
+    );
+}
+
+#[test]
+fn two_runs_of_one_scenario_are_the_same_run() {
+    let text = "loss=5%,dup=2%,jitter=30ms,kill=20%";
+    let first = check(40, &[7], text, "none,full-cone,port-restricted");
+    let second = check(40, &[7], text, "none,full-cone,port-restricted");
+    assert_eq!(first, second);
+    let other = check(40, &[8], text, "none,full-cone,port-restricted");
+    assert_ne!(first[0].trace, other[0].trace);
+}
