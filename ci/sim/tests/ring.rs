@@ -26,8 +26,8 @@ fn check(nodes: usize, seeds: &[u64], faults: &str, nat: &str) -> Vec<Report> {
             ..Scenario::new(nodes, *seed)
         })
         .collect();
-    // The test harness runs the tests of this file beside each other.
-    let reports = sweep(&scenarios, 1, simulate);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let reports = sweep(&scenarios, threads, simulate);
     let mut failed = String::new();
     for report in reports.iter().filter(|report| !report.passed) {
         failed.push_str(&format!("{report}\nreproduce: {}\n\n", report.command));
