@@ -67,14 +67,16 @@ impl<'a> Log<'a> {
             Ok(pipe) => pipe,
             Err(error) => return Err(broken(error)),
         };
-        let clone = writer
-            .try_clone()
-            .map_err(BuildError::io("open a pipe for", self.path))?;
-        command.stdin(Stdio::null()).stderr(writer);
         match output {
             Some(file) => command.stdout(file),
-            None => command.stdout(clone),
+            None => {
+                let clone = writer
+                    .try_clone()
+                    .map_err(BuildError::io("open a pipe for", self.path))?;
+                command.stdout(clone)
+            }
         };
+        command.stdin(Stdio::null()).stderr(writer);
         let child = command.spawn();
         // Our copies of the pipe's writing end must go, or reading would never end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -223,6 +225,24 @@ mod tests {
         let (result, log) = run("echo one; echo two >&2; echo three");
         result.unwrap();
         assert!(log.ends_with("\none\ntwo\nthree\n"), "{log}");
+    }
+
+    #[test]
+    fn output_for_a_file_stays_out_of_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, out) = (directory.path().join("log"), directory.path().join("out"));
+        let running = Progress::hidden().start("test");
+        let mut log = Log::create(&path, &running).unwrap();
+        let file = File::create(&out).unwrap();
+        let mut script = command("sh");
+        log.run_into(
+            "the script",
+            script.args(["-c", "echo out; echo err >&2"]),
+            file,
+        )
+        .unwrap();
+        assert_eq!(std::fs::read_to_string(out).unwrap(), "out\n");
+        assert!(std::fs::read_to_string(path).unwrap().ends_with("\nerr\n"));
     }
 
     #[test]

@@ -97,3 +97,57 @@ pub fn partition(
     )?;
     Ok(image)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Progress;
+
+    /// Makes a partition with `kernel` in a directory of its own; `None` without the tools.
+    fn make(kernel: &[u8]) -> Option<(tempfile::TempDir, Result<PathBuf, BuildError>)> {
+        if let Err(error) = tools() {
+            eprintln!("the file system is not checked here: {error}");
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("kernel");
+        std::fs::write(&file, kernel).unwrap();
+        let running = Progress::hidden().start("test");
+        let path = directory.path().join("log");
+        let mut log = Log::create(&path, &running).unwrap();
+        let layout = Layout::new(super::super::layout::MIN_DISK_MIB);
+        let image = partition(&layout, "TEST", &file, directory.path(), &mut log);
+        Some((directory, image))
+    }
+
+    #[test]
+    fn two_partitions_of_the_same_kernel_are_identical() {
+        let kernel: Vec<u8> = (0..3_000_000u32)
+            .map(|n| (n.wrapping_mul(n) >> 7) as u8)
+            .collect();
+        let (Some((_a, one)), Some((_b, two))) = (make(&kernel), make(&kernel)) else {
+            return;
+        };
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert!(std::fs::read(&one).unwrap() == std::fs::read(two).unwrap());
+        let mut mtype = process::command("mtype");
+        let found = mtype
+            .args(["-i", one.to_str().unwrap(), "::/EFI/BOOT/BOOTX64.EFI"])
+            .output()
+            .unwrap();
+        assert!(found.stdout == kernel);
+        // The boot sector knows where on the disk it lies.
+        let sector = std::fs::read(&one).unwrap();
+        assert_eq!(sector[28..32], 2048u32.to_le_bytes());
+        assert_eq!(sector[510..512], [0x55, 0xaa]);
+    }
+
+    #[test]
+    fn a_kernel_too_large_for_the_disk_is_told() {
+        let Some((_directory, result)) = make(&vec![1; 6 << 20]) else {
+            return;
+        };
+        let text = result.unwrap_err().to_string();
+        assert!(text.contains("is it too small?"), "{text}");
+    }
+}
