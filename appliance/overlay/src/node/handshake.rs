@@ -8,7 +8,9 @@ use rand::RngExt;
 
 use crate::id::NodeId;
 use crate::membership::{Addresses, Certificate};
-use crate::session::{Accepted, DropReason, Finished, Initiator, Responder, Session, Verdict};
+use crate::session::{
+    Accepted, DropReason, Finished, HandshakeError, Initiator, Responder, Session, Verdict,
+};
 use crate::time::Instant;
 use crate::wire::frame::Body;
 use crate::wire::message::{Contact, Control, Hello, Message};
@@ -367,12 +369,17 @@ impl Node {
             return Some(());
         }
         let attempt = self.handshakes.attempts.get_mut(&index)?;
+        let finished = match attempt.initiator.on_response(now, response) {
+            Ok(finished) => finished,
+            Err(HandshakeError::OwnKey) => return self.met_ourselves(now, index),
+            Err(_) => return None,
+        };
         let Finished {
             session,
             remote_static,
             payload,
             final_datagram,
-        } = attempt.initiator.on_response(now, response).ok()?;
+        } = finished;
         let begun = attempt.begun;
         let was_sent_once = attempt.sent == 1;
         let goal = attempt.goal.clone();
@@ -403,6 +410,17 @@ impl Node {
             self.learn_reflexive(observed);
         }
         self.greet(now, id, source, &hello);
+        Some(())
+    }
+
+    /// A seed's address is our own.
+    fn met_ourselves(&mut self, now: Instant, index: u32) -> Option<()> {
+        let attempt = self.handshakes.attempts.remove(&index)?;
+        self.handshakes.release(index);
+        if let Goal::Seed(address) = attempt.goal {
+            self.ring.seed_answered(now, address, self.id);
+            self.stabilise(now);
+        }
         Some(())
     }
 

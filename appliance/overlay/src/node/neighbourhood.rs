@@ -144,6 +144,7 @@ impl Node {
                 pause: SEED_FIRST,
             });
         }
+        self.stabilise(now);
     }
 
     /// Takes in nodes that `agent` has links to.
@@ -198,6 +199,16 @@ impl Node {
 
     fn judge_joined(&mut self, now: Instant, wanted: &Neighbours, linked: &BTreeSet<NodeId>) {
         if linked.is_empty() {
+            if self
+                .ring
+                .seeds
+                .iter()
+                .all(|seed| seed.node == Some(self.id))
+            {
+                // There is nobody to ask: we are the pool's first node.
+                self.set_joined(now);
+                return;
+            }
             if std::mem::take(&mut self.ring.joined) {
                 self.event(Event::Isolated);
             }
@@ -209,12 +220,26 @@ impl Node {
         }
         let nearest = [wanted.left.first(), wanted.right.first()];
         let in_place = nearest.into_iter().flatten().all(|id| linked.contains(id));
-        if !self.ring.joined && self.ring.looked_up && in_place {
-            self.ring.joined = true;
-            self.ring.joined_at.get_or_insert(now);
-            self.event(Event::Joined);
-            self.publish(now);
+        if self.ring.looked_up && in_place {
+            self.set_joined(now);
         }
+    }
+
+    /// Whether there is nobody to join: the pool has no seed but this node. A pool whose seeds are
+    /// names has none here until they are looked up.
+    fn is_first(&self) -> bool {
+        let mut seeds = self.ring.seeds.iter();
+        let unnamed = !self.ring.seeds.is_empty() || self.pool.seeds.is_empty();
+        unnamed && seeds.all(|seed| seed.node == Some(self.id))
+    }
+
+    fn set_joined(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.ring.joined, true) {
+            return;
+        }
+        self.ring.joined_at.get_or_insert(now);
+        self.event(Event::Joined);
+        self.publish(now);
     }
 
     pub(super) fn on_peer_up(&mut self, now: Instant, id: NodeId) {

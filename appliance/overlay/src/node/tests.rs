@@ -235,6 +235,24 @@ fn two_nodes_join_within_a_few_round_trips() {
 }
 
 #[test]
+fn a_node_without_seeds_is_a_pool_of_one() {
+    let net = Net::with_members(17, 1);
+    assert!(net.members[0].node.is_joined());
+}
+
+#[test]
+fn a_node_whose_only_seed_is_itself_is_a_pool_of_one() {
+    let mut net = Net::with_members(18, 1);
+    let (now, itself) = (net.now, net.members[0].address);
+    net.members[0]
+        .node
+        .set_seeds(now, vec!["192.0.2.9:1".parse().unwrap(), itself]);
+    net.pass(Duration::from_secs(1));
+    net.members[0].node.set_seeds(net.now, vec![itself]);
+    net.run_until("it knows itself", |net| net.members[0].node.is_joined());
+}
+
+#[test]
 fn twenty_nodes_form_one_ring() {
     let mut net = Net::with_members(2, 20);
     net.join_all();
