@@ -199,15 +199,8 @@ impl Node {
 
     fn judge_joined(&mut self, now: Instant, wanted: &Neighbours, linked: &BTreeSet<NodeId>) {
         if linked.is_empty() {
-            if self
-                .ring
-                .seeds
-                .iter()
-                .all(|seed| seed.node == Some(self.id))
-            {
-                // There is nobody to ask: we are the pool's first node.
-                self.set_joined(now);
-                return;
+            if self.is_first() {
+                return self.set_joined(now);
             }
             if std::mem::take(&mut self.ring.joined) {
                 self.event(Event::Isolated);
