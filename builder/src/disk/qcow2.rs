@@ -69,7 +69,7 @@ pub fn image(disk: &[u8]) -> Vec<u8> {
         );
     }
     for table in 0..tables {
-        let place = (tables_at + table) * CLUSTER | COPIED;
+        let place = ((tables_at + table) * CLUSTER) | COPIED;
         put(first_level_at * CLUSTER + 8 * table, &place.to_be_bytes());
     }
     for (position, index) in used.iter().enumerate() {

@@ -93,15 +93,15 @@ fn download(
     let machine = Apt {
         options: Vec::new(),
     };
-    if let (Some(version), true) = (&request.version, request.mirrors.is_empty()) {
-        if machine.versions(&request.package)?.contains(version) {
-            match machine.download(&request.package, version, entry, log) {
-                Ok(package) => return Ok((package, version.clone())),
-                // The machine's lists may be older than the mirror.
-                Err(error) => log.note(&format!(
-                    "the machine's package lists did not serve: {error}"
-                ))?,
-            }
+    if let (Some(version), true) = (&request.version, request.mirrors.is_empty())
+        && machine.versions(&request.package)?.contains(version)
+    {
+        match machine.download(&request.package, version, entry, log) {
+            Ok(package) => return Ok((package, version.clone())),
+            // The machine's lists may be older than the mirror.
+            Err(error) => log.note(&format!(
+                "the machine's package lists did not serve: {error}"
+            ))?,
         }
     }
     let own = Apt::with_lists(request, lists)?;
