@@ -1,5 +1,7 @@
 //! `wow-sim`: one simulated pool, or many, and what was found.
 
+use std::fmt;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -90,7 +92,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let runs = sweep(&scenarios, threads, |scenario| {
         let report = simulate(scenario);
         if !args.json {
-            println!("{report}\n");
+            say(format_args!("{report}\n"));
         }
         report
     });
@@ -109,7 +111,7 @@ fn main() -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot write the report to {}", path.display()))?;
     }
     if args.json {
-        println!("{json}");
+        say(format_args!("{json}"));
     } else {
         summarise(&outcome);
     }
@@ -123,18 +125,27 @@ fn main() -> anyhow::Result<ExitCode> {
 fn summarise(outcome: &Outcome) {
     let failed: Vec<&Report> = outcome.runs.iter().filter(|run| !run.passed).collect();
     for run in &failed {
-        println!("reproduce: {}", run.command);
+        // A run that panicked has not been printed yet.
+        for violation in &run.violations {
+            say(format_args!("seed {} violated {violation}", run.seed));
+        }
+        say(format_args!("reproduce: {}", run.command));
     }
     let seconds = outcome.wall_ms as f64 / 1e3;
-    print!(
-        "{} runs, {} failed, {seconds:.1} s of wall time",
+    let memory = match outcome.memory_per_node_bytes {
+        Some(bytes) => format!(", {} KiB a node", bytes / 1024),
+        None => String::new(),
+    };
+    say(format_args!(
+        "{} runs, {} failed, {seconds:.1} s of wall time{memory}",
         outcome.runs.len(),
         failed.len()
-    );
-    match outcome.memory_per_node_bytes {
-        Some(bytes) => println!(", {} KiB a node", bytes / 1024),
-        None => println!(),
-    }
+    ));
+}
+
+/// Prints a line. Whoever closes the pipe has seen enough: the runs and the verdict go on.
+fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// The largest resident set so far, as Linux tells it.
