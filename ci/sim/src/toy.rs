@@ -40,6 +40,8 @@ pub enum Flaw {
     Hoards,
     /// The dead stay in the list of peers.
     Remembers,
+    /// Packets are padded beyond what a network carries.
+    Swells,
     /// A datagram that should be counted brings the node down.
     Panics,
 }
@@ -185,6 +187,9 @@ impl Machine for Toy {
         let mut packet = packet.to_vec();
         if self.flaw == Flaw::Alters {
             packet[1] ^= 1;
+        }
+        if self.flaw == Flaw::Swells {
+            packet.resize(1500, 0);
         }
         let to = self.directory.lock().unwrap().live.get(&holder).copied();
         if let Some(to) = to {

@@ -19,6 +19,8 @@ use crate::trace::Trace;
 
 /// Deadlines a machine may let pass within one instant before it counts as stuck.
 const DEADLINES_PER_INSTANT_MAX: u32 = 1000;
+/// The longest UDP payload that an Ethernet's 1500 bytes carry over IPv4.
+const DATAGRAM_MAX: usize = 1472;
 /// Violations kept; a run that has this many needs no more.
 const VIOLATIONS_MAX: usize = 20;
 
@@ -402,7 +404,13 @@ impl<P: Population> World<P> {
         let Some(machine) = &mut target.machine else {
             return;
         };
+        let mut longest = 0;
         while let Some(outgoing) = machine.poll_transmit() {
+            longest = longest.max(outgoing.datagram.len());
+            if outgoing.datagram.len() > DATAGRAM_MAX {
+                machine.recycle(outgoing.datagram);
+                continue;
+            }
             target.meter.datagrams += 1;
             target.meter.bytes += outgoing.datagram.len() as u64;
             let Some((flight, times)) = self.network.send(self.now, host, outgoing.to) else {
@@ -437,6 +445,10 @@ impl<P: Population> World<P> {
         }
         for packet in packets {
             self.judge(host, &packet);
+        }
+        if longest > DATAGRAM_MAX {
+            let detail = format!("{host:?} sent one of {longest} bytes, limit {DATAGRAM_MAX}");
+            self.violate("datagrams fit the network", detail);
         }
     }
 

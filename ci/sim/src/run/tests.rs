@@ -70,6 +70,7 @@ fn each_flaw_breaks_its_rule() {
         "addresses resolve to their holder"
     );
     assert_eq!(broken(Flaw::IsStuck, ""), "deadlines progress");
+    assert_eq!(broken(Flaw::Swells, ""), "datagrams fit the network");
     assert_eq!(broken(Flaw::Hoards, ""), "tables are bounded");
     assert_eq!(
         broken(Flaw::Remembers, "kill=10%"),
