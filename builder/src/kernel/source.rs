@@ -30,8 +30,11 @@ pub struct Request {
 /// The source tree within the entry.
 pub const TREE: &str = "tree";
 
-/// Keys that sign Debian's archives, installed on every Debian machine.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Keys that sign Debian's archives, under the names that its releases give them.
+const KEYRINGS: [&str; 2] = [
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+];
 
 /// The code name of the Debian suite that this machine runs.
 pub fn suite() -> Result<String, BuildError> {
@@ -145,11 +148,14 @@ impl Apt {
         ];
         if !request.mirrors.is_empty() {
             let sources = directory.join("sources.list");
-            let text = sources_list(
-                &request.mirrors,
-                &request.suite,
-                Path::new(KEYRING).exists(),
-            )?;
+            let keyring = KEYRINGS.into_iter().find(|path| Path::new(path).exists());
+            let keyring = keyring.ok_or_else(|| {
+                BuildError::Source(
+                    "--mirror needs Debian's keys: apt-get install debian-archive-keyring"
+                        .to_owned(),
+                )
+            })?;
+            let text = sources_list(&request.mirrors, &request.suite, keyring)?;
             cache::publish(&sources, text.as_bytes())?;
             options.push(format!("Dir::Etc::SourceList={}", sources.display()));
             options.push("Dir::Etc::SourceParts=-".to_owned());
@@ -238,12 +244,7 @@ fn madison(text: &str, package: &str) -> Vec<String> {
 }
 
 /// Sources for the mirrors: `debian-security` archives carry other suites than `debian` ones.
-fn sources_list(mirrors: &[String], suite: &str, keyring: bool) -> Result<String, BuildError> {
-    let signed = if keyring {
-        format!(" [signed-by={KEYRING}]")
-    } else {
-        String::new()
-    };
+fn sources_list(mirrors: &[String], suite: &str, keyring: &str) -> Result<String, BuildError> {
     let mut text = String::new();
     for mirror in mirrors {
         let known = ["http://", "https://", "file:/", "copy:/"];
@@ -261,7 +262,9 @@ fn sources_list(mirrors: &[String], suite: &str, keyring: bool) -> Result<String
             vec![suite.to_owned(), format!("{suite}-updates")]
         };
         for suite in suites {
-            text.push_str(&format!("deb{signed} {mirror} {suite} main\n"));
+            text.push_str(&format!(
+                "deb [signed-by={keyring}] {mirror} {suite} main\n"
+            ));
         }
     }
     Ok(text)
@@ -329,7 +332,7 @@ mod tests {
             "http://m.test/debian".to_owned(),
             "http://m.test/debian-security/".to_owned(),
         ];
-        let text = sources_list(&mirrors, "bookworm", true).unwrap();
+        let text = sources_list(&mirrors, "bookworm", KEYRINGS[0]).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3);
         assert!(
@@ -348,7 +351,7 @@ mod tests {
             "http://m.test/debian [trusted=yes]",
             "ftp://m.test",
         ] {
-            let error = sources_list(&[mirror.to_owned()], "bookworm", true).unwrap_err();
+            let error = sources_list(&[mirror.to_owned()], "bookworm", KEYRINGS[0]).unwrap_err();
             assert!(error.to_string().contains("is no archive URL"), "{error}");
         }
     }
