@@ -354,7 +354,7 @@ impl Node {
             back.source = self.id;
             self.handle_answer(now, &back, &bytes);
         } else {
-            self.originate_any(now, back, &bytes);
+            self.originate(now, back, &bytes);
         }
         self.recycle(bytes);
     }

@@ -38,6 +38,8 @@ const SEED_LONGEST: Duration = Duration::from_secs(30);
 /// How often a joined node visits a seed, to find a ring beside its own; in a large ring less
 /// often, so that a seed has no more than about three visits a second.
 const SEED_VISIT: Duration = Duration::from_secs(60);
+/// A closed link is made anew only if it has lasted this long.
+const RELINK_AFTER: Duration = Duration::from_secs(5);
 /// A link is not dropped as unneeded before this age.
 const LINK_GRACE: Duration = Duration::from_secs(15);
 
@@ -313,11 +315,9 @@ impl Node {
             self.handshakes.release(live.session.local_index());
         }
         self.ring.far.remove(&id);
-        if reason == DownReason::Unneeded {
-            let agent = self.ring.near.iter().next().unwrap_or(id);
-            let contact = peer.contact();
-            self.ring.known.insert(id, Known { contact, agent });
-        } else {
+        // An unneeded peer is alive, but nothing that we know of calls for it.
+        self.ring.known.remove(&id);
+        if reason != DownReason::Unneeded {
             self.suspect(now, id);
         }
         if reason == DownReason::Unreachable {
@@ -327,6 +327,13 @@ impl Node {
             self.event(Event::PeerDown { id, reason });
         }
         self.stabilise(now);
+    }
+
+    /// Whether a link that the peer has closed is to be made anew: it was one of the ring's, and
+    /// lasted. A young one was closed for want of room, as at a seed that hundreds join by.
+    pub(super) fn is_missed(&self, now: Instant, id: NodeId) -> bool {
+        let lasted = |peer: &super::Peer| now - peer.since > RELINK_AFTER;
+        self.ring.near.contains(id) && self.peers.get(&id).is_some_and(lasted)
     }
 
     /// Begins again with a peer that closed a link we still need.

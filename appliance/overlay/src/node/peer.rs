@@ -166,9 +166,9 @@ impl Peer {
         self.active.map_or(Via::Overlay, Via::Direct)
     }
 
-    /// Whether frames for others may be forwarded through this peer.
+    /// Whether routed frames may be sent through this peer: it has a direct path.
     pub(super) fn is_hop(&self) -> bool {
-        self.is_established() && (self.active.is_some() || !self.overlay.is_suspect())
+        self.is_established() && self.active.is_some()
     }
 
     /// The health of the way in use.

@@ -22,8 +22,8 @@ impl Node {
     /// Sends a routed frame of our own.
     pub(super) fn originate(&mut self, now: Instant, header: RoutedHeader, body: &[u8]) {
         let header = self.clear_reached_agent(header);
-        match self.next_hop(&header, true) {
-            Hop::Peer(next) => self.pass_on(now, next, &header, body, true),
+        match self.next_hop(&header) {
+            Hop::Peer(next) => self.pass_on(now, next, &header, body),
             Hop::Here => self.deliver(now, header, &mut body.to_vec(), 0),
             Hop::Nowhere => self.counters.drop_no_route += 1,
         }
@@ -44,24 +44,16 @@ impl Node {
         }
         let is_agent = header.agent == Some(self.id);
         let header = self.clear_reached_agent(header);
-        match self.next_hop(&header, false) {
+        match self.next_hop(&header) {
             Hop::Peer(next) => {
                 if is_agent && header.body == Body::Query {
                     self.answer_as_agent(now, &header, body);
                 }
                 self.counters.forwarded += 1;
-                self.pass_on(now, next, &header, body, false);
+                self.pass_on(now, next, &header, body);
             }
             Hop::Here => self.deliver(now, header, body, nesting),
             Hop::Nowhere => self.counters.drop_no_route += 1,
-        }
-    }
-
-    /// Sends an answer, over relayed links too.
-    pub(super) fn originate_any(&mut self, now: Instant, header: RoutedHeader, body: &[u8]) {
-        match self.next_hop(&header, false) {
-            Hop::Peer(next) => self.pass_on(now, next, &header, body, false),
-            Hop::Here | Hop::Nowhere => self.counters.drop_no_route += 1,
         }
     }
 
@@ -72,17 +64,14 @@ impl Node {
         header
     }
 
-    fn next_hop(&self, header: &RoutedHeader, direct_only: bool) -> Hop {
+    /// Only direct links carry routed frames: one over a relayed link would be wrapped once more, and
+    /// two nodes that relay for each other would wrap it without end.
+    fn next_hop(&self, header: &RoutedHeader) -> Hop {
         if header.destination == self.id && header.delivery == Delivery::Exact {
             return Hop::Here;
         }
-        let usable = |id: NodeId| {
-            id != header.source
-                && self
-                    .peers
-                    .get(&id)
-                    .is_some_and(|peer| peer.is_hop() && (!direct_only || peer.active().is_some()))
-        };
+        let usable =
+            |id: NodeId| id != header.source && self.peers.get(&id).is_some_and(Peer::is_hop);
         for goal in [Some(header.destination), header.agent]
             .into_iter()
             .flatten()
@@ -111,25 +100,16 @@ impl Node {
         }
     }
 
-    fn pass_on(
-        &mut self,
-        now: Instant,
-        next: NodeId,
-        header: &RoutedHeader,
-        body: &[u8],
-        direct_only: bool,
-    ) {
+    fn pass_on(&mut self, now: Instant, next: NodeId, header: &RoutedHeader, body: &[u8]) {
         let mut head = Vec::with_capacity(1 + ROUTED_HEADER_MAX);
         header.encode(&mut head);
         let Some(peer) = self.peers.get(&next) else {
             return;
         };
-        let via = peer.via();
-        if direct_only && via == Via::Overlay {
-            self.counters.drop_no_route += 1;
-            return;
+        match peer.via() {
+            Via::Overlay => self.counters.drop_no_route += 1,
+            direct => self.send_frame(now, next, direct, &[&head, body]),
         }
-        self.send_frame(now, next, via, &[&head, body]);
     }
 
     fn deliver(&mut self, now: Instant, header: RoutedHeader, body: &mut [u8], nesting: u8) {
@@ -156,8 +136,7 @@ impl Node {
     }
 
     fn direct_hops(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let direct = |peer: &Peer| peer.is_established() && peer.active().is_some();
-        let peers = self.peers.iter().filter(move |(_, peer)| direct(peer));
+        let peers = self.peers.iter().filter(|(_, peer)| peer.is_hop());
         peers.map(|(id, _)| *id)
     }
 

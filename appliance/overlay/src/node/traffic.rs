@@ -201,11 +201,10 @@ impl Node {
             Control::Bye { leaving } => {
                 if leaving {
                     self.drop_peer(now, from, DownReason::Left);
-                } else if self.peers.contains_key(&from) && !self.needs_link(now, from) {
-                    self.drop_peer(now, from, DownReason::Unneeded);
-                } else {
-                    // The peer closed a link that we still need: begin a new one.
+                } else if self.is_missed(now, from) {
                     self.relink(now, from);
+                } else {
+                    self.drop_peer(now, from, DownReason::Unneeded);
                 }
             }
         }
