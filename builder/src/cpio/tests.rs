@@ -7,8 +7,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Reads an archive back: path to (mode, device, content), in the order of the records.
-fn read(bytes: &[u8]) -> Vec<(String, u32, (u32, u32), Vec<u8>)> {
+/// One record: path, mode, device, content.
+type Record = (String, u32, (u32, u32), Vec<u8>);
+
+/// Reads an archive back, in the order of its records.
+fn read(bytes: &[u8]) -> Vec<Record> {
     let mut at = 0;
     let mut records = Vec::new();
     loop {
