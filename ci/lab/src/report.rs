@@ -50,6 +50,11 @@ impl Pair {
     pub fn answered(&self) -> bool {
         self.received > 0
     }
+
+    /// Whether the pair ended on a path of its own.
+    pub fn is_direct(&self) -> bool {
+        self.path.as_ref().is_some_and(|path| path.kind == "direct")
+    }
 }
 
 /// A whole run.

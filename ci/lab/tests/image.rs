@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use wow_builder::host::Tether;
 use wow_builder::qemu::{Accelerator, Emulator, Firmware, ImageFiles, Machine};
+use wow_lab::report::{nodes_table, pairs_table};
 use wow_lab::topology::Topology;
 use wow_lab::vms::{Setup, VmTestbed};
 use wow_lab::{Tools, experiment, interrupt};
@@ -54,9 +55,10 @@ fn check(name: &str, machine: Machine, firmware: Firmware, memory_mib: u32) {
         experiment::join(&nodes, JOIN_LIMIT, &|_| (), &mut || bed.check_running()).unwrap();
     let pairs = experiment::ping_all(&nodes, &joined, 3, &|_| ()).unwrap();
     assert_eq!(pairs.len(), 2);
+    println!("{}\n{}", nodes_table(&joined), pairs_table(&pairs));
     assert!(
         pairs.iter().all(|pair| pair.answered()),
-        "{pairs:?}; logs: {}",
+        "logs: {}",
         bed.logs().display()
     );
     // microvm runs without ACPI, so it has no power button.
