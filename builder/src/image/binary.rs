@@ -67,7 +67,8 @@ fn cargo(directories: &Directories) -> Result<Command, BuildError> {
     }
     let maps = path_maps(directories)?;
     // Separated by 0x1f: paths may have spaces.
-    let mut rust_flags = OsString::from("-Ctarget-feature=+crt-static");
+    // Unwind tables serve nobody: a panic aborts, and without symbols a backtrace says nothing.
+    let mut rust_flags = OsString::from("-Ctarget-feature=+crt-static\x1f-Cforce-unwind-tables=no");
     let mut c_flags = OsString::new();
     for (from, to) in &maps {
         rust_flags.push("\x1f--remap-path-prefix=");
