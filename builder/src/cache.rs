@@ -35,10 +35,12 @@ pub struct Seal {
 pub struct Fact {
     /// What it is.
     pub name: String,
-    /// Its version.
+    /// Its version, where it has one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,
-    /// Its content's digest.
-    pub sha256: Digest,
+    /// Its content's digest; a tool is known by its version alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
     /// What the person who builds should know about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

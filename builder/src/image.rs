@@ -88,7 +88,8 @@ pub fn build(definition: &Definition, options: &Options) -> Result<Manifest, Bui
         disk: format!("{:?}\n{}\n{}", definition.disk, definition.name, tools.1),
     });
     let results = run(&plan, &workshop, &logs)?;
-    let mut inputs = steps::static_inputs(definition, &tools.0, &tools.1);
+    let mut inputs =
+        steps::static_inputs(definition, &workshop.merged.canonical(), &tools.0, &tools.1);
     for result in results.values() {
         inputs.extend(result.seal.facts.iter().cloned());
     }

@@ -104,7 +104,7 @@ mod tests {
             inputs: vec![Fact {
                 name: "linux-source-6.12".into(),
                 version: "6.12.1-1".into(),
-                sha256: Digest::of(b"deb"),
+                sha256: Some(Digest::of(b"deb")),
                 note: None,
             }],
             artefacts: vec![Artefact {

@@ -90,7 +90,7 @@ impl Workshop<'_> {
         let fact = Fact {
             name: wanted.binary.clone(),
             version: binary::compiler()?,
-            sha256: seal.digest,
+            sha256: Some(seal.digest),
             note: None,
         };
         Ok(Seal {
@@ -107,7 +107,7 @@ impl Workshop<'_> {
         let fact = Fact {
             name: "initramfs".to_owned(),
             version: String::new(),
-            sha256: seal.digest,
+            sha256: Some(seal.digest),
             note: None,
         };
         Ok(Seal {
@@ -170,27 +170,39 @@ pub fn skeleton(definition: &Definition) -> Result<Archive, BuildError> {
     Ok(archive)
 }
 
-/// Inputs that are known without running anything: the definition's files and the tools.
-pub fn static_inputs(definition: &Definition, toolchain: &str, disk_tools: &str) -> Vec<Fact> {
-    let fact = |name: &str, version: &str, content: &[u8]| Fact {
+/// Inputs that are known without running anything: tools, configuration and files.
+pub fn static_inputs(
+    definition: &Definition,
+    options: &str,
+    toolchain: &str,
+    disk_tools: &str,
+) -> Vec<Fact> {
+    let tool = |name: &str, version: &str| Fact {
         name: name.to_owned(),
         version: version.to_owned(),
-        sha256: Digest::of(content),
+        sha256: None,
+        note: None,
+    };
+    let content = |name: &str, bytes: &[u8]| Fact {
+        name: name.to_owned(),
+        version: String::new(),
+        sha256: Some(Digest::of(bytes)),
         note: None,
     };
     let mut facts: Vec<Fact> = toolchain
         .lines()
         .zip(["compiler", "linker", "assembler"])
-        .map(|(version, name)| fact(name, version, version.as_bytes()))
+        .map(|(version, name)| tool(name, version))
         .collect();
     facts.extend(
         disk_tools
             .lines()
             .filter_map(|line| line.split_once(' '))
-            .map(|(name, version)| fact(name, version, version.as_bytes())),
+            .map(|(name, version)| tool(name, version)),
     );
-    for (path, _, content) in &definition.initramfs.files {
-        facts.push(fact(path, "", content));
+    facts.push(content("kernel options", options.as_bytes()));
+    for (path, _, bytes) in &definition.initramfs.files {
+        facts.push(content(path, bytes));
     }
     facts
 }

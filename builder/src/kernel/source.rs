@@ -76,7 +76,7 @@ pub fn fetch(
     let fact = Fact {
         name: request.package.clone(),
         version,
-        sha256: digest,
+        sha256: Some(digest),
         note,
     };
     Ok(Seal {
