@@ -42,7 +42,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let built = router::build()?;
     let target = cargo::metadata()?.target_directory.into_std_path_buf();
     let (emulator, choice) = arguments.machine.emulator(&target)?;
-    let dir = RunDir::new(&target.join("boot"))?;
+    // The machine itself ends with us either way.
+    let files = if arguments.keep {
+        Tether::Free
+    } else {
+        Tether::Tied
+    };
+    let dir = RunDir::new(&target.join("boot"), files)?;
     let spec = spec(arguments, built, &dir)?;
     eprintln!(
         "{} boots on {} by {}",

@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use wow_builder::host::process::ProcessId;
 
+use crate::run_dir::PREFIX;
+
 /// How long a killed process may take to go.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -88,7 +90,7 @@ impl Inventory {
         if self
             .private_dir
             .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("wow-lab-"))
+            .is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))
         {
             match std::fs::remove_dir_all(&self.private_dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -135,7 +135,7 @@ pub struct NamespaceTestbed {
 impl NamespaceTestbed {
     /// Creates a pool, the emulator, a namespace a place, and starts a router in each.
     pub fn start(tools: &Tools, topology: &Topology, logs: &Path) -> Result<Self> {
-        let dir = RunDir::new(logs)?;
+        let dir = RunDir::new(logs, Tether::Tied)?;
         let ticket = pool::create(&tools.wow, dir.private_dir(), "lab", &topology.seed()?)?;
         let mut spaces = Namespaces::new()?;
         let wan_space = spaces.create(WAN_SPACE)?;

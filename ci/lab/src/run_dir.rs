@@ -7,6 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
+use wow_builder::host::Tether;
+use wow_builder::host::process::ProcessId;
+
+/// Names of private directories: this, the run's process id, a hyphen and random characters.
+pub(crate) const PREFIX: &str = "wow-lab-";
+
+/// A private directory with this file in it belongs to machines that outlive their run.
+const KEPT: &str = "kept";
 
 /// The directories of one run.
 #[derive(Debug)]
@@ -18,8 +26,10 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes a private directory, and `logs` empty.
-    pub fn new(logs: &Path) -> Result<Self> {
+    /// Makes a private directory, and `logs` empty. Private directories of runs that were killed
+    /// go, unless their machines were to stay: so must this one's if `tether` is free.
+    pub fn new(logs: &Path, tether: Tether) -> Result<Self> {
+        sweep(&std::env::temp_dir());
         match std::fs::remove_dir_all(logs) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot empty {}", logs.display()));
@@ -32,10 +42,14 @@ impl RunDir {
             .create(logs)
             .with_context(|| format!("cannot make {}", logs.display()))?;
         let private = tempfile::Builder::new()
-            .prefix("wow-lab-")
+            .prefix(&format!("{PREFIX}{}-", std::process::id()))
             .permissions(Permissions::from_mode(0o700))
             .tempdir()
             .context("cannot make a temporary directory")?;
+        if tether == Tether::Free {
+            std::fs::write(private.path().join(KEPT), "")
+                .context("cannot write to the temporary directory")?;
+        }
         let logs = logs
             .canonicalize()
             .with_context(|| format!("cannot find {}", logs.display()))?;
@@ -68,6 +82,27 @@ impl RunDir {
     }
 }
 
+/// Removes the private directories in `base` whose runs are dead. What cannot be removed is another
+/// user's, and stays.
+fn sweep(base: &Path) {
+    let Ok(entries) = std::fs::read_dir(base) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let dead = owner(&name.to_string_lossy()).is_some_and(|pid| ProcessId::of(pid).is_none());
+        let path = entry.path();
+        if dead && path.is_dir() && !path.is_symlink() && !path.join(KEPT).exists() {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// The process that a private directory's name tells.
+fn owner(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,7 +113,7 @@ mod tests {
         let logs = base.path().join("deep/logs");
         std::fs::create_dir_all(&logs).unwrap();
         std::fs::write(logs.join("old"), "x").unwrap();
-        let dir = RunDir::new(&logs).unwrap();
+        let dir = RunDir::new(&logs, Tether::Tied).unwrap();
         assert_eq!(std::fs::read_dir(dir.logs()).unwrap().count(), 0);
         let mode = std::fs::metadata(dir.private_dir())
             .unwrap()
@@ -89,5 +124,25 @@ mod tests {
         drop(dir);
         assert!(!private.exists());
         assert!(logs.exists());
+    }
+
+    #[test]
+    fn only_dead_runs_that_were_not_kept_are_swept() {
+        let base = tempfile::tempdir().unwrap();
+        // No process has this number: the kernel's largest is 2^22.
+        let dead = 4_194_305;
+        let make = |name: String| {
+            let path = base.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let gone = make(format!("{PREFIX}{dead}-x"));
+        let kept = make(format!("{PREFIX}{dead}-y"));
+        std::fs::write(kept.join(KEPT), "").unwrap();
+        let alive = make(format!("{PREFIX}{}-x", std::process::id()));
+        let other = make(format!("other-{dead}-x"));
+        sweep(base.path());
+        assert!(!gone.exists());
+        assert!(kept.exists() && alive.exists() && other.exists());
     }
 }

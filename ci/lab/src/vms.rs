@@ -56,7 +56,7 @@ pub struct VmTestbed {
 impl VmTestbed {
     /// Creates a pool, starts the emulator and all machines.
     pub fn start(setup: &Setup) -> Result<Self> {
-        let dir = RunDir::new(&setup.logs)?;
+        let dir = RunDir::new(&setup.logs, setup.tether)?;
         let ticket = pool::create(
             &setup.tools.wow,
             dir.private_dir(),
