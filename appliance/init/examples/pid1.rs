@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt as _;
 use wow_init::power::{PowerEvents, Shutdown};
 use wow_init::{Boot, reaper, shutdown};
 
@@ -73,39 +74,49 @@ async fn orphans() {
     let shell = |script: &str| {
         let mut command = tokio::process::Command::new("/bin/sh");
         command.args(["-c", script]);
+        command.stdout(std::process::Stdio::piped());
         command
     };
-    let mut kept = reaper::spawn(&mut shell("exit 7")).expect("a shell");
     // Orphans end while the kept child is already a zombie that nobody waits for yet.
-    let mut parent = reaper::spawn(&mut shell("for n in 1 2 3; do (sleep 0.05; exit 3) & done"))
-        .expect("a shell");
+    let mut kept = reaper::spawn(&mut shell("exit 7")).expect("a shell");
+    let kept_id = kept.inner().id().expect("nobody waited for it");
+    until(|| state(kept_id) == Some('Z')).await;
+
+    let script = "for n in 1 2 3; do sleep 0.05 >/dev/null & echo $!; done";
+    let mut parent = reaper::spawn(&mut shell(script)).expect("a shell");
+    let mut printed = String::new();
+    let output = parent.inner().stdout.as_mut().expect("it is piped");
+    output
+        .read_to_string(&mut printed)
+        .await
+        .expect("a pipe can be read");
     let parent = parent.wait().await.expect("its status is ours").code();
-    let begun = std::time::Instant::now();
-    while zombies() > 1 && begun.elapsed() < Duration::from_secs(20) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let (left, kept) = (
-        zombies(),
-        kept.wait().await.expect("its status is ours").code(),
+    let orphans: Vec<u32> = printed
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .collect();
+    until(|| orphans.iter().all(|&id| state(id).is_none())).await;
+
+    let left = orphans.iter().filter(|&&id| state(id).is_some()).count();
+    let kept = kept.wait().await.expect("its status is ours").code();
+    tracing::info!(
+        "parent {parent:?}, kept {kept:?}, orphans {}, left {left}",
+        orphans.len()
     );
-    tracing::info!("parent {parent:?}, kept {kept:?}, zombies left {left}");
 }
 
-/// Zombies and sleepers that are our children.
-fn zombies() -> usize {
-    std::fs::read_dir("/proc")
-        .map(|entries| {
-            entries
-                .flatten()
-                .filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok())
-                .filter(|stat| {
-                    stat.rsplit_once(") ").is_some_and(|(_, rest)| {
-                        rest.starts_with("Z 1 ") || rest.starts_with("S 1 ")
-                    })
-                })
-                .count()
-        })
-        .unwrap_or(0)
+/// Waits for a condition, with a deadline that only a hang reaches.
+async fn until(condition: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !condition() && begun.elapsed() < Duration::from_secs(60) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A process's state letter as /proc tells it; none when it is gone.
+fn state(id: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 mod stderr_log {

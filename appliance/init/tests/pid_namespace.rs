@@ -114,7 +114,7 @@ fn it_reaps_orphans_and_leaves_its_own_children_alone() {
         return;
     }
     let text = run("log = \"orphans\"\nnet = \"none\"\n");
-    expect(&text, &["parent Some(0), kept Some(7), zombies left 1"]);
+    expect(&text, &["parent Some(0), kept Some(7), orphans 3, left 0"]);
 }
 
 #[test]
