@@ -78,34 +78,29 @@ async fn pump(port: &Port, conversation: tokio::io::DuplexStream) -> io::Result<
     }
 }
 
-/// The port, seen through an epoll of its own. Without a host on the other end a port signals
+/// The port, seen through epolls of its own. Without a host on the other end a port signals
 /// "hang up" for as long as that lasts, which would keep the event loop awake; an edge-triggered
-/// epoll reports each change once.
+/// epoll reports each change once. Each direction has one, lest one take the other's news.
 struct Port {
     file: File,
-    events: Descriptor,
+    readable: Edges,
+    writable: Edges,
 }
 
-impl Port {
-    fn open(device: &Path) -> io::Result<Self> {
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(nonblocking.cast_signed())
-            .open(device)?;
+/// Changes of a file in one direction.
+struct Edges(Descriptor);
+
+impl Edges {
+    fn of(file: &File, direction: epoll::EventFlags) -> io::Result<Self> {
         let events: OwnedFd = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let wanted = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        epoll::add(&events, &file, epoll::EventData::new_u64(0), wanted)?;
-        Ok(Port {
-            file,
-            events: Descriptor::new(events)?,
-        })
+        let wanted = direction | epoll::EventFlags::ET;
+        epoll::add(&events, file, epoll::EventData::new_u64(0), wanted)?;
+        Ok(Edges(Descriptor::new(events)?))
     }
 
-    /// Waits until something changed at the port since the last call.
-    async fn changed(&self) -> io::Result<()> {
-        self.events
+    /// Waits until something changed since the last call.
+    async fn next(&self) -> io::Result<()> {
+        self.0
             .read_with(|events| {
                 let mut list = [epoll::Event {
                     flags: epoll::EventFlags::empty(),
@@ -119,6 +114,22 @@ impl Port {
             })
             .await
     }
+}
+
+impl Port {
+    fn open(device: &Path) -> io::Result<Self> {
+        let nonblocking = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(nonblocking.bits().cast_signed())
+            .open(device)?;
+        Ok(Port {
+            readable: Edges::of(&file, epoll::EventFlags::IN)?,
+            writable: Edges::of(&file, epoll::EventFlags::OUT)?,
+            file,
+        })
+    }
 
     /// Reads at least one byte.
     async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -131,7 +142,7 @@ impl Port {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            self.changed().await?;
+            self.readable.next().await?;
         }
     }
 
@@ -150,7 +161,7 @@ impl Port {
             if self.is_deserted()? {
                 return Ok(());
             }
-            self.changed().await?;
+            self.writable.next().await?;
         }
         Ok(())
     }
@@ -166,6 +177,39 @@ impl Port {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A terminal stands in for the port: a character device with a reader on its other side.
+    #[tokio::test]
+    async fn a_long_answer_reaches_a_slow_host() {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        const BYTES: usize = 256 * 1024;
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let port = Port::open(Path::new(name.to_str().unwrap())).unwrap();
+
+        let (mut session, ours) = tokio::io::duplex(BUFFER_BYTES);
+        tokio::spawn(async move { pump(&port, ours).await });
+        // No blocking task, whose end the runtime would wait for when the test fails.
+        let (all_there, host) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let mut host = File::from(master);
+            let (mut got, mut buffer) = (0, [0; 512]);
+            while got < BYTES {
+                std::thread::sleep(std::time::Duration::from_micros(200));
+                got += host.read(&mut buffer).unwrap();
+            }
+            all_there.send(()).unwrap();
+        });
+        let answer = async {
+            session.write_all(&vec![b'x'; BYTES]).await.unwrap();
+            host.await.unwrap();
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), answer)
+            .await
+            .expect("everything arrives");
+    }
 
     #[test]
     fn the_port_is_found_by_its_name() {
