@@ -13,7 +13,7 @@ use wow_init::backoff::Backoff;
 use wow_init::config::Merged;
 use wow_init::power::{PowerEvents, Request, Shutdown};
 use wow_init::watchdog::Watchdog;
-use wow_init::{Boot, console, reaper, shutdown};
+use wow_init::{Boot, clock, console, reaper, shutdown};
 use wow_overlay::membership::{SeedAddr, Ticket};
 
 use crate::config::{Config, GuestKind};
@@ -135,6 +135,10 @@ fn configuration(merged: &Merged) -> Result<Config, String> {
         format!("the ticket from {} is refused: {error}", setting.origin())
     };
     let ticket = Ticket::parse(setting.value()).map_err(|error| refuse(&error))?;
+    // A machine without a clock knows by its ticket that it is at least this late.
+    if clock::raise_to(ticket.not_before().0) {
+        tracing::warn!("the machine has no clock: set to the beginning of its ticket");
+    }
     ticket
         .check(wall_clock::now())
         .map_err(|error| refuse(&error))?;
