@@ -6,6 +6,8 @@ mod steps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
 
 use crate::BuildError;
@@ -15,8 +17,8 @@ use crate::digest::Digest;
 use crate::disk::fat;
 use crate::kernel::{compile, source};
 use crate::manifest::{self, Artefact, Format, Manifest};
-use crate::plan::{Inputs, Plan, StepId};
-use crate::process::Log;
+use crate::plan::{Inputs, Plan, Step, StepId};
+use crate::process::{Log, Programs};
 use crate::progress::{Progress, seconds};
 use crate::repository::Directories;
 
@@ -67,6 +69,7 @@ pub fn build(definition: &Definition, options: &Options) -> Result<Manifest, Bui
         merged,
         skeleton: steps::skeleton(definition)?,
         cache: Cache::open(&options.directories.cache, &options.progress)?,
+        programs: Programs::default(),
     };
     let tools = (compile::toolchain()?, fat::tools()?);
     let plan = Plan::new(&Inputs {
@@ -120,44 +123,87 @@ impl StepResult {
 
 type Results = BTreeMap<StepId, StepResult>;
 
-/// Runs the steps whose results the cache does not have.
+/// Runs the steps whose results the cache does not have, each as soon as those it uses have ended:
+/// cargo's last minute and the unpacking of the source keep one processor busy, not two.
 fn run(plan: &Plan, workshop: &Workshop<'_>, logs: &Path) -> Result<Results, BuildError> {
     let mut results = Results::new();
-    let mut digests = BTreeMap::new();
-    for step in plan.steps() {
-        let key = plan
-            .key(step, &digests)
-            .expect("a plan's steps follow those they use");
-        let name = step.id.name();
-        let known = if step.always {
-            None
-        } else {
-            workshop.cache.find(name, key)
-        };
-        let seal = match known {
-            Some(seal) => seal,
-            None => {
-                let log = logs.join(format!("{name}.log"));
-                let running = workshop.options.progress.start(workshop.title(step.id));
-                let mut log = Log::create(&log, &running)?;
-                let seal = workshop.run(step.id, key, &results, &mut log)?;
-                running.finish("done");
-                seal
+    let mut waiting: Vec<&Step> = plan.steps().iter().collect();
+    let mut failure = None;
+    let (sender, ended) = mpsc::channel();
+    thread::scope(|scope| {
+        let mut running = 0;
+        loop {
+            let is_ready = |step: &Step| step.after.iter().all(|id| results.contains_key(id));
+            let ready = match failure {
+                None => waiting.extract_if(.., |step| is_ready(step)).collect(),
+                Some(_) => Vec::new(),
+            };
+            for step in ready {
+                running += 1;
+                let (sender, results) = (sender.clone(), results.clone());
+                scope.spawn(move || {
+                    let result = run_step(plan, step, workshop, &results, logs);
+                    // The receiver lives as long as any step runs.
+                    let _ = sender.send((step.id, result));
+                });
             }
-        };
-        for note in seal.facts.iter().filter_map(|fact| fact.note.as_ref()) {
-            workshop.options.progress.say(&format!("note: {note}"));
+            if running == 0 {
+                break;
+            }
+            let (id, result) = ended.recv().expect("this function holds a sender too");
+            running -= 1;
+            match result {
+                Ok(result) => {
+                    results.insert(id, result);
+                }
+                Err(error) => {
+                    // Later ones were stopped by this.
+                    failure.get_or_insert(error);
+                    workshop.programs.stop();
+                }
+            }
         }
-        digests.insert(step.id, seal.digest);
-        results.insert(
-            step.id,
-            StepResult {
-                seal,
-                entry: workshop.cache.path(name, key),
-            },
-        );
+    });
+    match failure {
+        None => Ok(results),
+        Some(error) => Err(error),
     }
-    Ok(results)
+}
+
+fn run_step(
+    plan: &Plan,
+    step: &Step,
+    workshop: &Workshop<'_>,
+    results: &Results,
+    logs: &Path,
+) -> Result<StepResult, BuildError> {
+    let digests = results.iter().map(|(id, result)| (*id, result.seal.digest));
+    let key = plan
+        .key(step, &digests.collect())
+        .expect("a step runs after those it uses");
+    let name = step.id.name();
+    let known = match step.always {
+        true => None,
+        false => workshop.cache.find(name, key),
+    };
+    let seal = match known {
+        Some(seal) => seal,
+        None => {
+            let log = logs.join(format!("{name}.log"));
+            let running = workshop.options.progress.start(workshop.title(step.id));
+            let mut log = Log::create(&log, &running, &workshop.programs)?;
+            let seal = workshop.run(step.id, key, results, &mut log)?;
+            running.finish("done");
+            seal
+        }
+    };
+    for note in seal.facts.iter().filter_map(|fact| fact.note.as_ref()) {
+        workshop.options.progress.say(&format!("note: {note}"));
+    }
+    Ok(StepResult {
+        seal,
+        entry: workshop.cache.path(name, key),
+    })
 }
 
 /// Puts the artefacts where people look for them, unless they are there already.

@@ -1,10 +1,17 @@
-//! Runs a program with its output in a log, and tells the log's last lines if it fails.
+//! Runs programs with their output in a log, and tells the log's last lines if one fails.
+//!
+//! A program is asked to end (SIGTERM) when another step of the build has failed, and when this
+//! process ends, however that happens.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::BuildError;
 use crate::host::Purpose;
@@ -15,22 +22,83 @@ const TAIL_LINES: usize = 20;
 /// What is kept of one overlong line.
 const MAX_LINE_BYTES: usize = 400;
 
+/// How often a program is looked at that has closed its output but not ended yet.
+const POLL: Duration = Duration::from_millis(2);
+/// What `setpriv` ends with when there is no such program.
+const NOT_FOUND: i32 = 127;
+
+/// The programs that a build runs at this moment.
+#[derive(Debug, Default)]
+pub struct Programs(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    stopped: bool,
+    /// Those not waited for yet, so that the ids are still their own.
+    running: Vec<Pid>,
+}
+
+impl Programs {
+    /// Asks all that run to end, and starts no further ones.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        state.stopped = true;
+        for &id in &state.running {
+            // It fails only where the program has ended by itself.
+            let _ = kill_process(id, Signal::TERM);
+        }
+    }
+
+    fn start(&self, command: &mut Command) -> std::io::Result<Child> {
+        let mut state = self.lock();
+        if state.stopped {
+            return Err(std::io::Error::other("another step has failed"));
+        }
+        let child = command.spawn()?;
+        state.running.push(Pid::from_child(&child));
+        Ok(child)
+    }
+
+    /// Waits for a program that has closed its output.
+    fn wait(&self, mut child: Child) -> std::io::Result<ExitStatus> {
+        loop {
+            let mut state = self.lock();
+            if let Some(status) = child.try_wait()? {
+                state.running.retain(|id| *id != Pid::from_child(&child));
+                return Ok(status);
+            }
+            drop(state);
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A file that collects the output of a step's programs.
 #[derive(Debug)]
 pub struct Log<'a> {
     path: &'a Path,
     file: File,
     running: &'a Running,
+    programs: &'a Programs,
 }
 
 impl<'a> Log<'a> {
     /// Starts the log at `path` afresh; its lines also show on `running`.
-    pub fn create(path: &'a Path, running: &'a Running) -> Result<Self, BuildError> {
+    pub fn create(
+        path: &'a Path,
+        running: &'a Running,
+        programs: &'a Programs,
+    ) -> Result<Self, BuildError> {
         let file = File::create(path).map_err(BuildError::io("create", path))?;
         Ok(Self {
             path,
             file,
             running,
+            programs,
         })
     }
 
@@ -58,7 +126,7 @@ impl<'a> Log<'a> {
     fn run_with(
         &mut self,
         what: &str,
-        command: &mut Command,
+        command: &Command,
         output: Option<File>,
     ) -> Result<(), BuildError> {
         self.note(&format!("$ {}", shown(command)))?;
@@ -67,27 +135,33 @@ impl<'a> Log<'a> {
             Ok(pipe) => pipe,
             Err(error) => return Err(broken(error)),
         };
+        let mut tied = tied(command);
         match output {
-            Some(file) => command.stdout(file),
+            Some(file) => tied.stdout(file),
             None => {
                 let clone = writer
                     .try_clone()
                     .map_err(BuildError::io("open a pipe for", self.path))?;
-                command.stdout(clone)
+                tied.stdout(clone)
             }
         };
-        command.stdin(Stdio::null()).stderr(writer);
-        let child = command.spawn();
+        tied.stdin(Stdio::null()).stderr(writer);
+        let started = self.programs.start(&mut tied);
         // Our copies of the pipe's writing end must go, or reading would never end.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = child.map_err(|source| spawn_error(command, source))?;
+        drop(tied);
+        let child = started.map_err(|source| spawn_error(command, source))?;
         let tail = self.copy(reader);
-        let status = child
-            .wait()
+        let status = self
+            .programs
+            .wait(child)
             .map_err(BuildError::io("wait for a program of", self.path))?;
         let tail = tail?;
         if status.success() {
             return Ok(());
+        }
+        let missing = |line: &String| line.starts_with("setpriv: ");
+        if status.code() == Some(NOT_FOUND) && tail.back().is_some_and(missing) {
+            return Err(spawn_error(command, std::io::ErrorKind::NotFound.into()));
         }
         let log = self.path.to_owned();
         Err(BuildError::Command {
@@ -123,6 +197,24 @@ impl<'a> Log<'a> {
             tail.push_back(text);
         }
     }
+}
+
+/// `command`, asked by the kernel to end when the thread that starts it does; without its outputs.
+fn tied(command: &Command) -> Command {
+    let mut tied = Command::new("setpriv");
+    tied.args(["--pdeathsig", "TERM", "--"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => tied.env(name, value),
+            None => tied.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        tied.current_dir(directory);
+    }
+    tied
 }
 
 /// A command with a fixed locale and time zone, and without the variables by which a caller's
@@ -215,7 +307,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let running = Progress::hidden().start("test");
-        let mut log = Log::create(&path, &running).unwrap();
+        let programs = Programs::default();
+        let mut log = Log::create(&path, &running, &programs).unwrap();
         let result = log.run("the script", command("sh").args(["-c", script]));
         (result, std::fs::read_to_string(&path).unwrap())
     }
@@ -228,11 +321,51 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_stopped_when_another_step_fails() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let programs = Programs::default();
+        let running = Progress::hidden().start("test");
+        std::thread::scope(|scope| {
+            let script = scope.spawn(|| {
+                let mut log = Log::create(&path, &running, &programs).unwrap();
+                let first = log.run(
+                    "the script",
+                    command("sh").args(["-c", "echo up; exec sleep 600"]),
+                );
+                (first, log.run("another", &mut command("true")))
+            });
+            let runs = || std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with("\nup\n"));
+            while !runs() {
+                std::thread::sleep(POLL);
+            }
+            programs.stop();
+            let (first, second) = script.join().unwrap();
+            assert!(first.unwrap_err().to_string().contains("SIGTERM"));
+            assert!(second.is_err(), "nothing starts after the stop");
+        });
+    }
+
+    #[test]
+    fn a_missing_program_in_a_step_is_told_as_such() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let running = Progress::hidden().start("test");
+        let programs = Programs::default();
+        let mut log = Log::create(&path, &running, &programs).unwrap();
+        let error = log
+            .run("it", &mut command("wow-no-such-program"))
+            .unwrap_err();
+        assert!(matches!(error, BuildError::Spawn { .. }), "{error}");
+    }
+
+    #[test]
     fn output_for_a_file_stays_out_of_the_log() {
         let directory = tempfile::tempdir().unwrap();
         let (path, out) = (directory.path().join("log"), directory.path().join("out"));
         let running = Progress::hidden().start("test");
-        let mut log = Log::create(&path, &running).unwrap();
+        let programs = Programs::default();
+        let mut log = Log::create(&path, &running, &programs).unwrap();
         let file = File::create(&out).unwrap();
         let mut script = command("sh");
         log.run_into(

@@ -1,11 +1,11 @@
-//! Tells the person who builds what runs now and for how long: a spinner on a terminal, plain
-//! lines elsewhere.
+//! Tells the person who builds what runs now and for how long: a spinner for each on a terminal,
+//! plain lines elsewhere.
 
 use std::io::IsTerminal as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// How often a plain log says that something still runs.
 const STILL_EVERY: Duration = Duration::from_secs(30);
@@ -23,39 +23,43 @@ enum Style {
 #[derive(Debug, Clone)]
 pub struct Progress {
     style: Style,
+    bars: MultiProgress,
 }
 
 impl Progress {
     /// Spinners if stderr is a terminal, else plain lines on it.
     pub fn to_stderr() -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        Self {
-            style: if terminal {
-                Style::Terminal
-            } else {
-                Style::Plain
-            },
-        }
+        Self::new(match std::io::stderr().is_terminal() {
+            true => Style::Terminal,
+            false => Style::Plain,
+        })
     }
 
     /// Shows nothing.
     pub fn hidden() -> Self {
+        Self::new(Style::Hidden)
+    }
+
+    fn new(style: Style) -> Self {
         Self {
-            style: Style::Hidden,
+            style,
+            bars: MultiProgress::new(),
         }
     }
 
     /// Says something that must stay visible.
     pub fn say(&self, text: &str) {
-        if self.style != Style::Hidden {
-            eprintln!("{text}");
+        match self.style {
+            Style::Terminal => self.bars.suspend(|| eprintln!("{text}")),
+            Style::Plain => eprintln!("{text}"),
+            Style::Hidden => {}
         }
     }
 
     /// Shows that `what` runs, until the result is dropped or finished.
     pub fn start(&self, what: &str) -> Running {
         let bar = match self.style {
-            Style::Terminal => spinner(what),
+            Style::Terminal => spinner(&self.bars, what),
             Style::Plain | Style::Hidden => ProgressBar::hidden(),
         };
         if self.style == Style::Plain {
@@ -63,12 +67,10 @@ impl Progress {
         }
         let started = Instant::now();
         Running {
-            shared: Arc::new(Shared {
-                style: self.style,
-                what: what.to_owned(),
-                started,
-                said: Mutex::new(started),
-            }),
+            progress: self.clone(),
+            what: what.to_owned(),
+            started,
+            said: Mutex::new(started),
             bar,
         }
     }
@@ -77,36 +79,27 @@ impl Progress {
 /// Something that runs now.
 #[derive(Debug)]
 pub struct Running {
-    shared: Arc<Shared>,
-    bar: ProgressBar,
-}
-
-#[derive(Debug)]
-struct Shared {
-    style: Style,
+    progress: Progress,
     what: String,
     started: Instant,
     said: Mutex<Instant>,
+    bar: ProgressBar,
 }
 
 impl Running {
     /// Shows a line of the running program's output.
     pub fn detail(&self, line: &str) {
-        match self.shared.style {
+        match self.progress.style {
             Style::Terminal => self.bar.set_message(line.trim().to_owned()),
             Style::Plain => {
                 let now = Instant::now();
-                let mut said = self
-                    .shared
-                    .said
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
                 if now.duration_since(*said) >= STILL_EVERY {
                     *said = now;
-                    let elapsed = seconds(now.duration_since(self.shared.started));
+                    let elapsed = seconds(now.duration_since(self.started));
                     eprintln!(
                         "{}: still at it after {elapsed}: {}",
-                        self.shared.what,
+                        self.what,
                         line.trim()
                     );
                 }
@@ -117,11 +110,10 @@ impl Running {
 
     /// Ends the display with a line that stays.
     pub fn finish(self, outcome: &str) {
-        let elapsed = self.shared.started.elapsed();
+        let elapsed = self.started.elapsed();
         self.bar.finish_and_clear();
-        if self.shared.style != Style::Hidden {
-            eprintln!("{}: {outcome} ({})", self.shared.what, seconds(elapsed));
-        }
+        let text = format!("{}: {outcome} ({})", self.what, seconds(elapsed));
+        self.progress.say(&text);
     }
 }
 
@@ -131,8 +123,8 @@ impl Drop for Running {
     }
 }
 
-fn spinner(what: &str) -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
+fn spinner(bars: &MultiProgress, what: &str) -> ProgressBar {
+    let bar = bars.add(ProgressBar::new_spinner());
     // The template is a constant; were it wrong, the default would do.
     if let Ok(style) =
         ProgressStyle::with_template("{spinner} {prefix} [{elapsed}] {wide_msg:.dim}")

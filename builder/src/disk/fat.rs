@@ -101,6 +101,7 @@ pub fn partition(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::Programs;
     use crate::progress::Progress;
 
     /// Makes a partition with `kernel` in a directory of its own; `None` without the tools.
@@ -114,7 +115,8 @@ mod tests {
         std::fs::write(&file, kernel).unwrap();
         let running = Progress::hidden().start("test");
         let path = directory.path().join("log");
-        let mut log = Log::create(&path, &running).unwrap();
+        let programs = Programs::default();
+        let mut log = Log::create(&path, &running, &programs).unwrap();
         let layout = Layout::new(super::super::layout::MIN_DISK_MIB);
         let image = partition(&layout, "TEST", &file, directory.path(), &mut log);
         Some((directory, image))

@@ -13,7 +13,7 @@ use crate::disk::{fat, qcow2, raw};
 use crate::kernel::fragment::Merged;
 use crate::kernel::{compile, source};
 use crate::plan::StepId;
-use crate::process::Log;
+use crate::process::{Log, Programs};
 
 /// The kernel's build tree within its entry.
 const BUILD: &str = "build";
@@ -27,6 +27,7 @@ pub struct Workshop<'a> {
     pub merged: Merged,
     pub skeleton: Archive,
     pub cache: Cache,
+    pub programs: Programs,
 }
 
 impl Workshop<'_> {
