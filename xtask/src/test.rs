@@ -2,6 +2,7 @@
 
 mod count;
 mod crates;
+mod excerpt;
 mod runner;
 
 use std::path::{Path, PathBuf};

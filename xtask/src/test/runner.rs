@@ -1,5 +1,5 @@
-//! Runs the steps: says what runs now, keeps each one's output in a log, shows the end of a failed
-//! one's.
+//! Runs the steps: says what runs now, keeps each one's output in a log, shows why one
+//! failed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,7 @@ use anyhow::{Context, Result};
 use wow_lab::progress::Progress;
 
 use super::count::Count;
-use super::shown;
-
-/// Lines of a failed step's log that are shown.
-const TAIL_LINES: usize = 60;
+use super::{excerpt, shown};
 
 /// How often a plain log says that a step still runs.
 const STILL_EVERY: Duration = Duration::from_secs(60);
@@ -117,8 +114,7 @@ impl Runner {
             Err(error) => (false, String::new(), Some(format!("{error:#}"))),
         };
         if !succeeded {
-            let lines: Vec<&str> = text.lines().collect();
-            for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
+            for line in excerpt::of(&text) {
                 self.progress.say(&format!("  {line}"));
             }
         }
