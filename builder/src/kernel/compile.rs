@@ -20,9 +20,12 @@ const INITRAMFS: &str = "initramfs.cpio";
 /// The release suffix: tells our kernels from Debian's in `uname -r`.
 const LOCAL_VERSION: &str = "-wow";
 
+/// What makes the linked kernel bootable.
+const BOOT: &str = "arch/x86/boot";
+
 /// What linking makes. All of it is removed before each link, so that an interrupted one leaves
 /// nothing that the next could take for finished.
-const LINKED: [&str; 13] = [
+const LINKED: [&str; 10] = [
     "vmlinux",
     "vmlinux.o",
     "vmlinux.a",
@@ -32,13 +35,8 @@ const LINKED: [&str; 13] = [
     "usr/built-in.a",
     "usr/initramfs_data.o",
     "usr/initramfs_inc_data",
-    "arch/x86/boot/bzImage",
-    "arch/x86/boot/vmlinux.bin",
-    "arch/x86/boot/setup.bin",
-    "arch/x86/boot/compressed/vmlinux",
+    BOOT,
 ];
-/// The same for files whose suffix depends on the compression.
-const LINKED_PREFIX: &str = "arch/x86/boot/compressed/vmlinux.bin";
 
 /// Reads and merges the definition's fragments, and adds what the definition itself decides.
 pub fn options(root: &Path, definition: &Definition) -> Result<Merged, BuildError> {
@@ -102,9 +100,9 @@ pub fn objects(
         make(source, build).arg("olddefconfig"),
     )?;
     options.check(&read()?)?;
-    // An empty archive stands in, so that everything but the real one is compiled and linked.
-    link(&[], source, build, log)?;
-    Ok(())
+    // An empty archive stands in, so that everything but the real one is compiled.
+    write_initramfs(&[], build)?;
+    log.run("compiling the kernel", make(source, build).arg("vmlinux_o"))
 }
 
 /// Links the objects in `build` with `initramfs`, and returns the bootable file.
@@ -117,22 +115,9 @@ pub fn link(
     for name in LINKED {
         cache::remove(&build.join(name))?;
     }
-    let compressed = build.join(LINKED_PREFIX);
-    if let (Some(directory), Some(prefix)) = (compressed.parent(), compressed.file_name()) {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            if name
-                .as_encoded_bytes()
-                .starts_with(prefix.as_encoded_bytes())
-            {
-                cache::remove(&entry.path())?;
-            }
-        }
-    }
-    let archive = build.join(INITRAMFS);
-    std::fs::write(&archive, initramfs).map_err(BuildError::io("write", &archive))?;
-    log.run("compiling the kernel", make(source, build).arg("bzImage"))?;
-    let image = build.join("arch/x86/boot/bzImage");
+    write_initramfs(initramfs, build)?;
+    log.run("linking the kernel", make(source, build).arg("bzImage"))?;
+    let image = build.join(BOOT).join("bzImage");
     if image.is_file() {
         return Ok(image);
     }
@@ -140,6 +125,11 @@ pub fn link(
         "the kernel's make left no {}",
         image.display()
     )))
+}
+
+fn write_initramfs(bytes: &[u8], build: &Path) -> Result<(), BuildError> {
+    let archive = build.join(INITRAMFS);
+    std::fs::write(&archive, bytes).map_err(BuildError::io("write", &archive))
 }
 
 /// kbuild with everything fixed that it would otherwise take from the machine and the hour.
