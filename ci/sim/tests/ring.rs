@@ -61,6 +61,14 @@ fn domains_behind_port_restricted_translators_form_one_ring() {
 }
 
 #[test]
+fn neighbours_that_cannot_meet_find_a_common_relay() {
+    let seeds: Vec<u64> = seeds().into_iter().take(5).collect();
+    check(100, &seeds, "", "none=1,port-restricted=3,symmetric=6");
+    let mix = "none=1,restricted=1,port-restricted=3,symmetric=2";
+    check(60, &seeds, "loss=2%,kill=20%", mix);
+}
+
+#[test]
 fn two_runs_of_one_scenario_are_the_same_run() {
     let text = "loss=5%,dup=2%,jitter=30ms,kill=20%";
     let first = check(40, &[7], text, "none,full-cone,port-restricted");

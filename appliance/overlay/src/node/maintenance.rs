@@ -165,6 +165,10 @@ impl Node {
         if peer.active().is_some() {
             return;
         }
+        self.on_hop_changed(now);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         // The overlay carries on while the peer is looked for at all its addresses again.
         peer.start_race(now);
         self.probe(now, id, Via::Overlay);

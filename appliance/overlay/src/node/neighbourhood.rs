@@ -112,6 +112,11 @@ impl Neighbourhood {
         }
     }
 
+    /// Whether a node lately could not be reached.
+    pub(super) fn is_suspect(&self, id: NodeId) -> bool {
+        self.suspects.contains_key(&id)
+    }
+
     pub(super) fn deadline(&self) -> (Instant, &'static str) {
         let announce = self.announce_due.unwrap_or(self.announce_next);
         let mut next = (announce.min(self.announce_next), "tell neighbours");
@@ -157,7 +162,7 @@ impl Node {
         agent: NodeId,
     ) {
         for contact in contacts {
-            if contact.id == self.id || self.ring.suspects.contains_key(&contact.id) {
+            if contact.id == self.id || self.ring.is_suspect(contact.id) {
                 continue;
             }
             self.ring.known.insert(contact.id, Known { contact, agent });
@@ -196,6 +201,7 @@ impl Node {
                 self.begin_handshake(now, goal);
             }
         }
+        self.seek_relays(now);
         self.judge_joined(now, &wanted, &linked);
     }
 
@@ -246,6 +252,12 @@ impl Node {
             // Each new link may know the place better than the last one did.
             self.look_up_neighbourhood(now, self.id, Some(id));
         }
+    }
+
+    /// A direct path to a peer was found or lost: the ring's links that are relayed hear of it.
+    pub(super) fn on_hop_changed(&mut self, now: Instant) {
+        self.ring.announce_due.get_or_insert(now + ANNOUNCE_DELAY);
+        self.seek_relays(now);
     }
 
     /// Our own neighbourhood was answered for.
@@ -351,6 +363,7 @@ impl Node {
         !self.ring.joined
             || self.ring.near.contains(id)
             || self.ring.far.contains(&id)
+            || self.is_relay(id)
             || self.peers.get(&id).is_some_and(|peer| {
                 peer.last_guest
                     .is_some_and(|last| now - last < super::guest::ON_DEMAND_IDLE)
@@ -388,9 +401,11 @@ impl Node {
             peer.told_wanted = Some(wanted);
         }
         let (left, right) = self.contacts_around(self.id, id);
+        let relays = self.relays_for(id);
         let message = Control::Neighbours {
             left,
             right,
+            relays,
             wanted,
             reply,
         };

@@ -1,6 +1,6 @@
 //! One peer: the session with it and every path that its packets may take.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -98,8 +98,8 @@ pub(super) struct Peer {
     pub overlay: Liveness,
     /// The node to visit first on the way over the overlay.
     pub agent: Option<NodeId>,
-    /// Nodes that the peer last said it has links to.
-    pub links: BTreeSet<NodeId>,
+    /// Nodes that the peer last said have a direct path to it.
+    pub relays: Vec<Contact>,
     pub candidates: Vec<SocketAddr>,
     race: Option<Race>,
     race_probes: VecDeque<RaceProbe>,
@@ -123,7 +123,7 @@ impl Peer {
             active: None,
             overlay: Liveness::new(now),
             agent: None,
-            links: BTreeSet::new(),
+            relays: Vec::new(),
             candidates: Vec::new(),
             race: None,
             race_probes: VecDeque::new(),

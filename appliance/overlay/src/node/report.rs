@@ -110,7 +110,9 @@ impl Node {
                 remote: path.remote,
             },
             None => PathInfo::Routed {
-                via: peer.and_then(|peer| peer.agent),
+                via: self
+                    .relay_of(id)
+                    .or_else(|| peer.and_then(|peer| peer.agent)),
             },
         }
     }

@@ -1,10 +1,14 @@
 //! Greedy routing: where a routed frame goes next, and what becomes of it here.
 
+use std::collections::BTreeSet;
+
 use crate::id::NodeId;
 use crate::time::Instant;
 use crate::wire::frame::{Body, Delivery, HOPS_MAX, ROUTED_HEADER_MAX, RoutedHeader};
+use crate::wire::message::{Contact, RELAYS_MAX};
 
 use super::Node;
+use super::handshake::Goal;
 use super::peer::{Peer, Via};
 use super::traffic::Source;
 
@@ -12,8 +16,17 @@ use super::traffic::Source;
 /// relayed link, in it the record of the two ends.
 const NESTING_MAX: u8 = 3;
 
+/// Candidates of each relay that is offered, so that a full list of neighbours still fits.
+const RELAY_CANDIDATES_MAX: usize = 2;
+
 enum Hop {
+    /// To this peer.
     Peer(NodeId),
+    /// To a peer by a relay that both have a direct path to.
+    Relay {
+        relay: NodeId,
+        peer: NodeId,
+    },
     Here,
     Nowhere,
 }
@@ -22,8 +35,9 @@ impl Node {
     /// Sends a routed frame of our own.
     pub(super) fn originate(&mut self, now: Instant, header: RoutedHeader, body: &[u8]) {
         let header = self.clear_reached_agent(header);
-        match self.next_hop(&header) {
+        match self.next_hop(&header, None) {
             Hop::Peer(next) => self.pass_on(now, next, &header, body),
+            Hop::Relay { relay, peer } => self.pass_by(now, relay, peer, header, body),
             Hop::Here => self.deliver(now, header, &mut body.to_vec(), 0),
             Hop::Nowhere => self.counters.drop_no_route += 1,
         }
@@ -33,6 +47,7 @@ impl Node {
     pub(super) fn handle_routed(
         &mut self,
         now: Instant,
+        from: NodeId,
         mut header: RoutedHeader,
         body: &mut [u8],
         nesting: u8,
@@ -44,14 +59,18 @@ impl Node {
         }
         let is_agent = header.agent == Some(self.id);
         let header = self.clear_reached_agent(header);
-        match self.next_hop(&header) {
-            Hop::Peer(next) => {
-                if is_agent && header.body == Body::Query {
-                    self.answer_as_agent(now, &header, body);
-                }
-                self.counters.forwarded += 1;
-                self.pass_on(now, next, &header, body);
+        // Whoever sent it to us as its agent may be the relay to go on by.
+        let back = Some(from).filter(|_| !is_agent);
+        let hop = self.next_hop(&header, back);
+        if let Hop::Peer(_) | Hop::Relay { .. } = hop {
+            if is_agent && header.body == Body::Query {
+                self.answer_as_agent(now, &header, body);
             }
+            self.counters.forwarded += 1;
+        }
+        match hop {
+            Hop::Peer(next) => self.pass_on(now, next, &header, body),
+            Hop::Relay { relay, peer } => self.pass_by(now, relay, peer, header, body),
             Hop::Here => self.deliver(now, header, body, nesting),
             Hop::Nowhere => self.counters.drop_no_route += 1,
         }
@@ -64,21 +83,32 @@ impl Node {
         header
     }
 
-    /// Only direct links carry routed frames: one over a relayed link would be wrapped once more, and
-    /// two nodes that relay for each other would wrap it without end.
-    fn next_hop(&self, header: &RoutedHeader) -> Hop {
+    /// Where a frame goes: never `back`, and never to its source.
+    fn next_hop(&self, header: &RoutedHeader, back: Option<NodeId>) -> Hop {
         if header.destination == self.id && header.delivery == Delivery::Exact {
             return Hop::Here;
         }
-        let usable =
-            |id: NodeId| id != header.source && self.peers.get(&id).is_some_and(Peer::is_hop);
+        let usable = |id: NodeId| {
+            let there = self.peers.get(&id).is_some_and(Peer::is_established);
+            there && id != header.source && Some(id) != back
+        };
+        let way = |peer: NodeId| match self.peers.get(&peer).is_some_and(Peer::is_hop) {
+            true => Some(Hop::Peer(peer)),
+            false => self
+                .relay_of(peer)
+                .filter(|relay| usable(*relay))
+                .map(|relay| Hop::Relay { relay, peer }),
+        };
         for goal in [Some(header.destination), header.agent]
             .into_iter()
             .flatten()
         {
             let reachable = header.delivery == Delivery::Exact || header.agent == Some(goal);
-            if reachable && usable(goal) {
-                return Hop::Peer(goal);
+            if reachable
+                && usable(goal)
+                && let Some(hop) = way(goal)
+            {
+                return hop;
             }
         }
         // An agent that cannot be come any closer to is given up for the destination.
@@ -86,18 +116,33 @@ impl Node {
             .into_iter()
             .flatten()
         {
-            let peers = self.peers.keys().copied().filter(|id| usable(*id));
-            let nearest = peers.min_by_key(|id| id.distance(goal));
-            if let Some(nearest) = nearest
-                && nearest.distance(goal) < self.id.distance(goal)
-            {
-                return Hop::Peer(nearest);
+            let own = self.id.distance(goal);
+            let nearer = |id: &NodeId| usable(*id) && id.distance(goal) < own;
+            let ways = self.peers.keys().copied().filter(nearer);
+            let ways = ways.filter_map(|id| way(id).map(|hop| (id.distance(goal), hop)));
+            if let Some((_, hop)) = ways.min_by_key(|(distance, _)| *distance) {
+                return hop;
             }
         }
         match header.delivery {
             Delivery::Closest => Hop::Here,
             Delivery::Exact => Hop::Nowhere,
         }
+    }
+
+    /// Passes a frame on to a peer that no direct path leads to: by a relay, with the peer as the
+    /// frame's agent. A record of the link itself is not wrapped around it, or two nodes that relay
+    /// for each other would wrap it without end.
+    fn pass_by(
+        &mut self,
+        now: Instant,
+        relay: NodeId,
+        peer: NodeId,
+        mut header: RoutedHeader,
+        body: &[u8],
+    ) {
+        header.agent = Some(peer).filter(|peer| *peer != header.destination);
+        self.pass_on(now, relay, &header, body);
     }
 
     fn pass_on(&mut self, now: Instant, next: NodeId, header: &RoutedHeader, body: &[u8]) {
@@ -140,17 +185,91 @@ impl Node {
         peers.map(|(id, _)| *id)
     }
 
-    /// The node by which to reach a peer that no direct path leads to: one that said it has a link
-    /// to it, else the one nearest to it. `turn` picks another one each time.
+    /// Nodes that a peer and we both have a direct path to.
+    pub(super) fn common_relays(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let offered = self
+            .peers
+            .get(&id)
+            .into_iter()
+            .flat_map(|peer| &peer.relays);
+        let is_hop = |relay: &NodeId| self.peers.get(relay).is_some_and(Peer::is_hop);
+        offered.map(|relay| relay.id).filter(is_hop)
+    }
+
+    /// The relay in use for a peer that no direct path leads to.
+    pub(super) fn relay_of(&self, id: NodeId) -> Option<NodeId> {
+        let is_hop = |relay: &NodeId| self.peers.get(relay).is_some_and(Peer::is_hop);
+        let agent = self.peers.get(&id)?.agent.filter(is_hop);
+        agent.or_else(|| self.common_relays(id).next())
+    }
+
+    /// The node by which to try a peer that no direct path leads to: a common relay, else the node
+    /// nearest to it. `turn` picks another one each time.
     pub(super) fn relay_to(&self, id: NodeId, turn: u64) -> Option<NodeId> {
-        let hops = || self.direct_hops().filter(|hop| *hop != id);
-        let linked = |hop: &NodeId| self.peers.get(hop).is_some_and(|p| p.links.contains(&id));
-        let mut relays: Vec<_> = hops().filter(linked).collect();
+        let mut relays: Vec<_> = self.common_relays(id).collect();
         if relays.is_empty() {
-            return hops().min_by_key(|hop| hop.distance(id));
+            let hops = self.direct_hops().filter(|hop| *hop != id);
+            return hops.min_by_key(|hop| hop.distance(id));
         }
         let turn = turn % relays.len() as u64;
         Some(relays.swap_remove(usize::try_from(turn).unwrap_or(0)))
+    }
+
+    /// What to offer a peer that no direct path leads to: nodes that have one to us, first those that
+    /// it offered too, then the nearest.
+    pub(super) fn relays_for(&self, id: NodeId) -> Vec<Contact> {
+        if self
+            .peers
+            .get(&id)
+            .is_none_or(|peer| peer.active().is_some())
+        {
+            return Vec::new();
+        }
+        let common: BTreeSet<_> = self.common_relays(id).collect();
+        let mut hops: Vec<_> = self.direct_hops().filter(|hop| *hop != id).collect();
+        hops.sort_by_key(|hop| (!common.contains(hop), hop.distance(self.id)));
+        hops.truncate(RELAYS_MAX);
+        let peers = hops.iter().filter_map(|hop| self.peers.get(hop));
+        let mut relays: Vec<_> = peers.map(Peer::contact).collect();
+        for relay in &mut relays {
+            relay.candidates.truncate(RELAY_CANDIDATES_MAX);
+        }
+        relays
+    }
+
+    /// Whether a node relays, or might, for one of our ring's links.
+    pub(super) fn is_relay(&self, id: NodeId) -> bool {
+        let relayed = |peer: &&Peer| peer.active().is_none();
+        let ring = self.ring.near.iter().chain(self.ring.far.iter().copied());
+        ring.filter_map(|link| self.peers.get(&link))
+            .filter(relayed)
+            .any(|peer| peer.relays.iter().any(|relay| relay.id == id))
+    }
+
+    /// Reaches for a node that can relay for each link of the ring that has neither a direct path nor
+    /// a common relay.
+    pub(super) fn seek_relays(&mut self, now: Instant) {
+        let lacking = |id: &NodeId| {
+            let relayed = self
+                .peers
+                .get(id)
+                .is_some_and(|peer| peer.active().is_none());
+            relayed && self.common_relays(*id).next().is_none()
+        };
+        let links = self.ring.near.iter().filter(lacking);
+        let untried = links.filter_map(|id| {
+            let mut offered = self.peers.get(&id)?.relays.iter();
+            let relay = offered.find(|relay| {
+                relay.id != self.id
+                    && !self.peers.contains_key(&relay.id)
+                    && !self.ring.is_suspect(relay.id)
+            })?;
+            Some((relay.clone(), id))
+        });
+        for (contact, agent) in untried.collect::<Vec<_>>() {
+            let agent = Some(agent);
+            self.begin_handshake(now, Goal::Contact { contact, agent });
+        }
     }
 
     /// A header from us to exactly `destination`.
@@ -167,7 +286,9 @@ impl Node {
             destination,
             source: self.id,
             agent: agent.filter(|agent| *agent != destination),
-            source_agent: self.own_agent(destination),
+            source_agent: self
+                .relay_of(destination)
+                .or_else(|| self.own_agent(destination)),
         }
     }
 }

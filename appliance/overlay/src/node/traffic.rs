@@ -136,7 +136,7 @@ impl Node {
             Ok(Frame::Guest(packet)) => self.handle_peer_packet(now, from, packet),
             Ok(Frame::Routed(header, body)) => {
                 let start = plaintext.len() - body.len();
-                self.handle_routed(now, header, &mut plaintext[start..], nesting);
+                self.handle_routed(now, from, header, &mut plaintext[start..], nesting);
             }
             Ok(Frame::Control(bytes)) => match Control::decode(bytes) {
                 Ok(message) => self.handle_control(now, from, source, message),
@@ -154,10 +154,15 @@ impl Node {
                 self.send_control_by(now, from, source.via(), &ack);
             }
             Control::ProbeAck { token, observed } => {
-                let ours = self
-                    .peers
-                    .get_mut(&from)
-                    .is_some_and(|peer| peer.on_ack(token, now));
+                let (mut ours, mut new_hop) = (false, false);
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    let was_hop = peer.is_hop();
+                    ours = peer.on_ack(token, now);
+                    new_hop = peer.is_hop() && !was_hop;
+                }
+                if new_hop {
+                    self.on_hop_changed(now);
+                }
                 if let Some(observed) = observed
                     && ours
                 {
@@ -167,12 +172,13 @@ impl Node {
             Control::Neighbours {
                 left,
                 right,
+                relays,
                 wanted,
                 reply,
             } => {
                 if let Some(peer) = self.peers.get_mut(&from) {
                     peer.remote_wants = wanted;
-                    peer.links = left.iter().chain(&right).map(|c| c.id).collect();
+                    peer.relays = relays;
                 }
                 self.learn_contacts(now, left.into_iter().chain(right), from);
                 if reply {

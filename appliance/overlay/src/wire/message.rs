@@ -12,6 +12,8 @@ use crate::id::NodeId;
 pub const CANDIDATES_MAX: usize = 8;
 /// Contacts on one side of a neighbour list.
 pub const SIDE_MAX: usize = 4;
+/// Relays that a node offers to be reached by.
+pub const RELAYS_MAX: usize = 3;
 /// Longest name in a lookup, in bytes.
 pub const NAME_MAX: usize = 63;
 /// Longest certificate in a message, in bytes.
@@ -60,6 +62,8 @@ pub enum Control {
         left: Vec<Contact>,
         /// Neighbours at increasing positions.
         right: Vec<Contact>,
+        /// Nodes with a direct path to the sender, when none leads from the sender to the receiver.
+        relays: Vec<Contact>,
         /// The sender keeps this link for its own ends.
         wanted: bool,
         /// The receiver is asked for its own list.
@@ -221,7 +225,16 @@ impl Message for Contact {
 impl Message for Control {
     fn is_bounded(&self) -> bool {
         match self {
-            Control::Neighbours { left, right, .. } => sides_are_bounded(left, right),
+            Control::Neighbours {
+                left,
+                right,
+                relays,
+                ..
+            } => {
+                sides_are_bounded(left, right)
+                    && relays.len() <= RELAYS_MAX
+                    && relays.iter().all(Message::is_bounded)
+            }
             Control::Candidates { candidates, .. } => candidates.len() <= CANDIDATES_MAX,
             Control::Store(publication) => publication.is_bounded(),
             Control::Probe { .. }
@@ -297,10 +310,11 @@ mod tests {
         }
     }
 
-    fn neighbours(side: usize) -> Control {
+    fn neighbours(side: usize, relays: usize) -> Control {
         Control::Neighbours {
             left: vec![contact(); side],
             right: vec![contact(); side],
+            relays: vec![contact(); relays],
             wanted: true,
             reply: false,
         }
@@ -309,22 +323,25 @@ mod tests {
     #[test]
     fn messages_round_trip() {
         let mut bytes = Vec::new();
-        neighbours(SIDE_MAX).encode(&mut bytes);
-        assert_eq!(Control::decode(&bytes), Ok(neighbours(SIDE_MAX)));
+        let message = neighbours(SIDE_MAX, RELAYS_MAX);
+        message.encode(&mut bytes);
+        assert_eq!(Control::decode(&bytes), Ok(message));
     }
 
     #[test]
     fn a_full_neighbour_list_fits_a_datagram() {
         let mut bytes = Vec::new();
-        neighbours(SIDE_MAX).encode(&mut bytes);
+        neighbours(SIDE_MAX, RELAYS_MAX).encode(&mut bytes);
         assert!(bytes.len() < 1200, "{} bytes", bytes.len());
     }
 
     #[test]
     fn longer_lists_than_the_bound_are_refused() {
-        let mut bytes = Vec::new();
-        neighbours(SIDE_MAX + 1).encode(&mut bytes);
-        assert_eq!(Control::decode(&bytes), Err(MessageError));
+        for message in [neighbours(SIDE_MAX + 1, 0), neighbours(0, RELAYS_MAX + 1)] {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            assert_eq!(Control::decode(&bytes), Err(MessageError));
+        }
     }
 
     #[test]
