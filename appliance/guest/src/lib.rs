@@ -37,7 +37,7 @@ pub trait Guest {
 /// The guest's device went away under the router.
 #[derive(Debug, thiserror::Error)]
 #[error("the guest device is gone: {0}")]
-pub struct GuestGone(#[from] pub io::Error);
+pub struct GuestGone(pub io::Error);
 
 /// Why the guest did not take a packet.
 #[derive(Debug, thiserror::Error)]

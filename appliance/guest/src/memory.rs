@@ -64,7 +64,7 @@ impl Guest for MemoryGuest {
                     });
                 }
                 Poll::Ready(None) if batch.is_empty() => {
-                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::BrokenPipe).into()));
+                    return Poll::Ready(Err(GuestGone(io::ErrorKind::BrokenPipe.into())));
                 }
                 Poll::Ready(None) | Poll::Pending => break,
             }

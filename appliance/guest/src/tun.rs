@@ -202,7 +202,7 @@ impl Guest for TunGuest {
     ) -> Poll<Result<(), GuestGone>> {
         batch.clear();
         loop {
-            let mut ready = ready!(self.device.poll_read_ready(cx))?;
+            let mut ready = ready!(self.device.poll_read_ready(cx)).map_err(GuestGone)?;
             while !batch.is_full() {
                 match ready.try_io(|device| {
                     batch.push_with(|slot| {
@@ -217,7 +217,7 @@ impl Guest for TunGuest {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                     Ok(Err(_)) if !batch.is_empty() => return Poll::Ready(Ok(())),
-                    Ok(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Ok(Err(error)) => return Poll::Ready(Err(GuestGone(error))),
                     Err(_would_block) => break,
                 }
             }

@@ -119,7 +119,7 @@ pub enum CertificateError {
     },
     /// The address it fixes is none that a node of the pool may have.
     #[error("the certificate fixes an address that no node may have: {0}")]
-    Address(#[from] AddressError),
+    Address(AddressError),
     /// It has ended.
     #[error("the certificate expired on {}", Utc(*.when))]
     Expired {
@@ -258,7 +258,7 @@ impl Certificate {
         }
         let fixed_address = body.fixed_address.map(Ipv4Addr::from);
         if let Some(address) = fixed_address {
-            check_v4(pool.range, address)?;
+            check_v4(pool.range, address).map_err(CertificateError::Address)?;
         }
         validity.check(now)?;
         Ok(Certificate(Arc::new(Verified {
