@@ -53,6 +53,14 @@ pub(super) struct LiveSession {
     pub created: Instant,
 }
 
+impl LiveSession {
+    /// Whether the peer is known to have the session too: our last message of the handshake, where
+    /// there is one, may be lost.
+    fn is_shared(&self) -> bool {
+        self.confirmed && (self.last_message.is_none() || self.session.opener.highest().is_some())
+    }
+}
+
 /// A UDP 4-tuple that has carried authentic records.
 pub(super) struct DirectPath {
     pub remote: SocketAddr,
@@ -141,10 +149,14 @@ impl Peer {
         self.sessions.iter().any(|live| live.confirmed)
     }
 
-    /// The session to send in: the newest confirmed one, else the newest.
+    /// The session to send in: the newest that both sides are known to have, else the newest
+    /// confirmed one, else the newest.
     pub(super) fn sending(&self) -> Option<&LiveSession> {
-        let newest_confirmed = self.sessions.iter().rev().find(|live| live.confirmed);
-        newest_confirmed.or(self.sessions.last())
+        let newest_shared = self.sessions.iter().rev().find(|live| live.is_shared());
+        let newest_confirmed = || self.sessions.iter().rev().find(|live| live.confirmed);
+        newest_shared
+            .or_else(newest_confirmed)
+            .or(self.sessions.last())
     }
 
     /// The last handshake message of the session to send in, while nothing shows its arrival.

@@ -9,6 +9,7 @@ use rand::SeedableRng;
 
 use super::*;
 use crate::membership::{CertificateRequest, PoolAuthority, PoolName, Roles, Ticket};
+use crate::wire::outer::Outer;
 
 const LATENCY: Duration = Duration::from_millis(10);
 const WALL: UnixTime = UnixTime(1_800_000_000);
@@ -31,6 +32,8 @@ struct Net {
     sequence: u64,
     /// Pairs that cannot reach each other over UDP.
     cut: Vec<(usize, usize)>,
+    /// The last messages of handshakes are lost.
+    finals_are_lost: bool,
 }
 
 impl Net {
@@ -50,6 +53,7 @@ impl Net {
             flying: BTreeMap::new(),
             sequence: 0,
             cut: Vec::new(),
+            finals_are_lost: false,
         }
     }
 
@@ -109,6 +113,9 @@ impl Net {
                 let target = target.unwrap() - 1;
                 let cut = &self.cut;
                 if cut.contains(&(index, target)) || cut.contains(&(target, index)) {
+                    continue;
+                }
+                if self.finals_are_lost && matches!(Outer::parse(&datagram), Ok(Outer::Final(_))) {
                     continue;
                 }
                 self.sequence += 1;
@@ -423,6 +430,24 @@ fn a_ping_to_a_stranger_is_answered() {
             .iter()
             .any(|event| matches!(event, Event::Pong { ping, .. } if *ping == asked))
     });
+}
+
+#[test]
+fn a_session_that_the_peer_may_not_have_is_not_used() {
+    let mut net = Net::with_members(13, 2);
+    net.join_all();
+    net.finals_are_lost = true;
+    let (now, seed) = (net.now, net.members[0].address);
+    let handshakes = net.members[1].node.counters().handshakes;
+    net.members[1]
+        .node
+        .begin_handshake(now, handshake::Goal::Seed(seed));
+    net.run_until("the second handshake is answered", |net| {
+        net.members[1].node.counters().handshakes > handshakes
+    });
+    let packet = net.send(1, 0, b"after the loss");
+    net.pass(LATENCY * 3);
+    assert_eq!(net.members[0].received, [packet]);
 }
 
 #[test]
