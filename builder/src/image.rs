@@ -5,6 +5,7 @@ mod binary;
 mod steps;
 
 use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -142,7 +143,8 @@ fn run(plan: &Plan, workshop: &Workshop<'_>, logs: &Path) -> Result<Results, Bui
                 running += 1;
                 let (sender, results) = (sender.clone(), results.clone());
                 scope.spawn(move || {
-                    let result = run_step(plan, step, workshop, &results, logs);
+                    let run = || run_step(plan, step, workshop, &results, logs);
+                    let result = panic::catch_unwind(AssertUnwindSafe(run));
                     // The receiver lives as long as any step runs.
                     let _ = sender.send((step.id, result));
                 });
@@ -153,20 +155,21 @@ fn run(plan: &Plan, workshop: &Workshop<'_>, logs: &Path) -> Result<Results, Bui
             let (id, result) = ended.recv().expect("this function holds a sender too");
             running -= 1;
             match result {
-                Ok(result) => {
+                Ok(Ok(result)) => {
                     results.insert(id, result);
+                    continue;
                 }
-                Err(error) => {
-                    // Later ones were stopped by this.
-                    failure.get_or_insert(error);
-                    workshop.programs.stop();
-                }
+                // Those after the first were stopped by it.
+                Ok(Err(error)) => _ = failure.get_or_insert(Ok(error)),
+                Err(panic) => _ = failure.get_or_insert(Err(panic)),
             }
+            workshop.programs.stop();
         }
     });
     match failure {
         None => Ok(results),
-        Some(error) => Err(error),
+        Some(Ok(error)) => Err(error),
+        Some(Err(panic)) => panic::resume_unwind(panic),
     }
 }
 
