@@ -165,12 +165,9 @@ impl Node {
         if peer.active().is_some() {
             return;
         }
-        self.on_hop_changed(now);
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
         // The overlay carries on while the peer is looked for at all its addresses again.
         peer.start_race(now);
+        self.on_hop_changed(now);
         self.probe(now, id, Via::Overlay);
         self.send_candidates(now, id, true);
         self.run_race(now, id);

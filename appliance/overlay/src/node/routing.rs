@@ -92,7 +92,7 @@ impl Node {
             let there = self.peers.get(&id).is_some_and(Peer::is_established);
             there && id != header.source && Some(id) != back
         };
-        let way = |peer: NodeId| match self.peers.get(&peer).is_some_and(Peer::is_hop) {
+        let way = |peer: NodeId| match self.is_hop(&peer) {
             true => Some(Hop::Peer(peer)),
             false => self
                 .relay_of(peer)
@@ -180,6 +180,10 @@ impl Node {
         direct.min_by_key(|id| id.distance(self.id))
     }
 
+    fn is_hop(&self, id: &NodeId) -> bool {
+        self.peers.get(id).is_some_and(Peer::is_hop)
+    }
+
     fn direct_hops(&self) -> impl Iterator<Item = NodeId> + '_ {
         let peers = self.peers.iter().filter(|(_, peer)| peer.is_hop());
         peers.map(|(id, _)| *id)
@@ -192,14 +196,14 @@ impl Node {
             .get(&id)
             .into_iter()
             .flat_map(|peer| &peer.relays);
-        let is_hop = |relay: &NodeId| self.peers.get(relay).is_some_and(Peer::is_hop);
-        offered.map(|relay| relay.id).filter(is_hop)
+        let ids = offered.map(|relay| relay.id);
+        ids.filter(|relay| self.is_hop(relay))
     }
 
     /// The relay in use for a peer that no direct path leads to.
     pub(super) fn relay_of(&self, id: NodeId) -> Option<NodeId> {
-        let is_hop = |relay: &NodeId| self.peers.get(relay).is_some_and(Peer::is_hop);
-        let agent = self.peers.get(&id)?.agent.filter(is_hop);
+        let agent = self.peers.get(&id)?.agent;
+        let agent = agent.filter(|agent| self.is_hop(agent));
         agent.or_else(|| self.common_relays(id).next())
     }
 
