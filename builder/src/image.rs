@@ -125,7 +125,7 @@ impl StepResult {
 type Results = BTreeMap<StepId, StepResult>;
 
 /// Runs the steps whose results the cache does not have, each as soon as those it uses have ended:
-/// cargo's last minute and the unpacking of the source keep one processor busy, not two.
+/// the kernel's source is fetched and unpacked while the program compiles.
 fn run(plan: &Plan, workshop: &Workshop<'_>, logs: &Path) -> Result<Results, BuildError> {
     let mut results = Results::new();
     let mut waiting: Vec<&Step> = plan.steps().iter().collect();

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::BuildError;
 use crate::host::Purpose;
+use crate::host::process::tied_command;
 use crate::progress::Running;
 
 /// Lines of a failed program's output that its error shows.
@@ -201,10 +202,8 @@ impl<'a> Log<'a> {
 
 /// `command`, asked by the kernel to end when the thread that starts it does; without its outputs.
 fn tied(command: &Command) -> Command {
-    let mut tied = Command::new("setpriv");
-    tied.args(["--pdeathsig", "TERM", "--"])
-        .arg(command.get_program())
-        .args(command.get_args());
+    let mut tied = tied_command(command.get_program(), "TERM");
+    tied.args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => tied.env(name, value),
@@ -336,7 +335,8 @@ mod tests {
                 (first, log.run("another", &mut command("true")))
             });
             let runs = || std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with("\nup\n"));
-            while !runs() {
+            let deadline = std::time::Instant::now() + Duration::from_secs(60);
+            while !runs() && std::time::Instant::now() < deadline {
                 std::thread::sleep(POLL);
             }
             programs.stop();

@@ -28,13 +28,16 @@ const POLL: Duration = Duration::from_millis(10);
 /// A command for `program` that [`Guarded::spawn`] will tie as `tether` says; add arguments as usual.
 pub fn guarded_command(program: impl AsRef<OsStr>, tether: Tether) -> Command {
     match tether {
-        Tether::Tied => {
-            let mut command = Command::new("setpriv");
-            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-            command
-        }
+        Tether::Tied => tied_command(program, "KILL"),
         Tether::Free => Command::new(program),
     }
+}
+
+/// A command for `program` that the kernel sends `signal` when the thread that starts it ends.
+pub(crate) fn tied_command(program: impl AsRef<OsStr>, signal: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", signal, "--"]).arg(program);
+    command
 }
 
 /// A child that is killed and reaped when this value is dropped.
