@@ -70,7 +70,7 @@ pub fn build(definition: &Definition, options: &Options) -> Result<Manifest, Bui
         merged,
         skeleton: steps::skeleton(definition)?,
         cache: Cache::open(&options.directories.cache, &options.progress)?,
-        programs: Programs::default(),
+        programs: Programs::new()?,
     };
     let tools = (compile::toolchain()?, fat::tools()?);
     let plan = Plan::new(&Inputs {

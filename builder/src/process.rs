@@ -1,7 +1,8 @@
 //! Runs programs with their output in a log, and tells the log's last lines if one fails.
 //!
 //! A program is asked to end (SIGTERM) when another step of the build has failed, and when this
-//! process ends, however that happens.
+//! process ends, however that happens. Those that compile share the machine's processors by make's
+//! jobserver: together they run no more jobs than there are processors.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,8 +10,10 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
+use jobserver::Client;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::BuildError;
@@ -29,8 +32,12 @@ const POLL: Duration = Duration::from_millis(2);
 const NOT_FOUND: i32 = 127;
 
 /// The programs that a build runs at this moment.
-#[derive(Debug, Default)]
-pub struct Programs(Mutex<State>);
+#[derive(Debug)]
+pub struct Programs {
+    state: Mutex<State>,
+    /// A token for each processor.
+    processors: Client,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -40,6 +47,21 @@ struct State {
 }
 
 impl Programs {
+    /// None so far; those that compile will share this machine's processors.
+    pub fn new() -> Result<Self, BuildError> {
+        Self::on(available_parallelism().map_or(1, usize::from))
+    }
+
+    fn on(processors: usize) -> Result<Self, BuildError> {
+        Ok(Self {
+            state: Mutex::default(),
+            processors: Client::new(processors).map_err(BuildError::io(
+                "open a pipe for",
+                Path::new("make's jobserver"),
+            ))?,
+        })
+    }
+
     /// Asks all that run to end, and starts no further ones.
     pub fn stop(&self) {
         let mut state = self.lock();
@@ -74,7 +96,7 @@ impl Programs {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,7 +133,18 @@ impl<'a> Log<'a> {
 
     /// Runs `command` without standard input, both its outputs going to the log.
     pub fn run(&mut self, what: &str, command: &mut Command) -> Result<(), BuildError> {
-        self.run_with(what, command, None)
+        self.run_with(what, command, None, None)
+    }
+
+    /// As `run`, for a make or a cargo: it begins when a processor is free, and uses further ones
+    /// while nobody else does.
+    pub fn compile(&mut self, what: &str, command: &mut Command) -> Result<(), BuildError> {
+        let processors = &self.programs.processors;
+        // The one job that a program of the jobserver's may run without asking.
+        let _token = processors
+            .acquire()
+            .map_err(BuildError::io("wait for a processor for", self.path))?;
+        self.run_with(what, command, None, Some(processors))
     }
 
     /// As `run`, with standard output going to `output` and only errors to the log.
@@ -121,7 +154,7 @@ impl<'a> Log<'a> {
         command: &mut Command,
         output: File,
     ) -> Result<(), BuildError> {
-        self.run_with(what, command, Some(output))
+        self.run_with(what, command, Some(output), None)
     }
 
     fn run_with(
@@ -129,6 +162,7 @@ impl<'a> Log<'a> {
         what: &str,
         command: &Command,
         output: Option<File>,
+        processors: Option<&Client>,
     ) -> Result<(), BuildError> {
         self.note(&format!("$ {}", shown(command)))?;
         let broken = BuildError::io("read the output that goes to", self.path);
@@ -137,6 +171,9 @@ impl<'a> Log<'a> {
             Err(error) => return Err(broken(error)),
         };
         let mut tied = tied(command);
+        if let Some(processors) = processors {
+            processors.configure_make(&mut tied);
+        }
         match output {
             Some(file) => tied.stdout(file),
             None => {
@@ -306,7 +343,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let running = Progress::hidden().start("test");
-        let programs = Programs::default();
+        let programs = Programs::new().unwrap();
         let mut log = Log::create(&path, &running, &programs).unwrap();
         let result = log.run("the script", command("sh").args(["-c", script]));
         (result, std::fs::read_to_string(&path).unwrap())
@@ -323,7 +360,7 @@ mod tests {
     fn a_program_is_stopped_when_another_step_fails() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let programs = Programs::default();
+        let programs = Programs::new().unwrap();
         let running = Progress::hidden().start("test");
         std::thread::scope(|scope| {
             let script = scope.spawn(|| {
@@ -347,11 +384,43 @@ mod tests {
     }
 
     #[test]
+    fn compilers_share_the_processors() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, jobs) = (directory.path().join("log"), directory.path().join("jobs"));
+        let makefile =
+            "all: a b c d\na b c d:\n\t@echo + >>$(JOBS); sleep 0.02; echo - >>$(JOBS)\n";
+        std::fs::write(directory.path().join("Makefile"), makefile).unwrap();
+        let programs = Programs::on(2).unwrap();
+        std::thread::scope(|scope| {
+            for name in ["one", "two", "three"] {
+                let (programs, path, jobs) = (&programs, path.with_extension(name), &jobs);
+                let directory = directory.path();
+                scope.spawn(move || {
+                    let running = Progress::hidden().start(name);
+                    let mut log = Log::create(&path, &running, programs).unwrap();
+                    let mut make = command("make");
+                    make.arg("-C").arg(directory).env("JOBS", jobs);
+                    log.compile("the make", &mut make).unwrap();
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    assert!(!text.contains("warning"), "{text}");
+                });
+            }
+        });
+        let text = std::fs::read_to_string(jobs).unwrap();
+        let running = text.lines().scan(0, |running, line| {
+            *running += if line == "+" { 1 } else { -1 };
+            Some(*running)
+        });
+        assert_eq!(text.lines().count(), 24);
+        assert!(running.max() <= Some(2), "{text}");
+    }
+
+    #[test]
     fn a_missing_program_in_a_step_is_told_as_such() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let running = Progress::hidden().start("test");
-        let programs = Programs::default();
+        let programs = Programs::new().unwrap();
         let mut log = Log::create(&path, &running, &programs).unwrap();
         let error = log
             .run("it", &mut command("wow-no-such-program"))
@@ -364,7 +433,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, out) = (directory.path().join("log"), directory.path().join("out"));
         let running = Progress::hidden().start("test");
-        let programs = Programs::default();
+        let programs = Programs::new().unwrap();
         let mut log = Log::create(&path, &running, &programs).unwrap();
         let file = File::create(&out).unwrap();
         let mut script = command("sh");

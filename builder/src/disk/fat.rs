@@ -115,7 +115,7 @@ mod tests {
         std::fs::write(&file, kernel).unwrap();
         let running = Progress::hidden().start("test");
         let path = directory.path().join("log");
-        let programs = Programs::default();
+        let programs = Programs::new().unwrap();
         let mut log = Log::create(&path, &running, &programs).unwrap();
         let layout = Layout::new(super::super::layout::MIN_DISK_MIB);
         let image = partition(&layout, "TEST", &file, directory.path(), &mut log);

@@ -25,7 +25,7 @@ pub fn build(
     let mut command = cargo(directories)?;
     command.args(["build", "--release", "--locked", "--target", TARGET]);
     command.args(["--package", package, "--bin", binary]);
-    log.run(
+    log.compile(
         &format!("building {binary}"),
         command.current_dir(&directories.root),
     )?;

@@ -6,7 +6,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::available_parallelism;
 
 use super::fragment::{self, Merged, Origin, Value, Wanted};
 use crate::BuildError;
@@ -87,7 +86,7 @@ pub fn objects(
     log: &mut Log<'_>,
 ) -> Result<(), BuildError> {
     cache::create(build)?;
-    log.run(
+    log.compile(
         "making the base configuration",
         make(source, build).arg("tinyconfig"),
     )?;
@@ -95,14 +94,14 @@ pub fn objects(
     let read = || std::fs::read_to_string(&config).map_err(BuildError::io("read", &config));
     let text = read()? + &options.canonical();
     std::fs::write(&config, text).map_err(BuildError::io("write", &config))?;
-    log.run(
+    log.compile(
         "completing the configuration",
         make(source, build).arg("olddefconfig"),
     )?;
     options.check(&read()?)?;
     // An empty archive stands in, so that everything but the real one is compiled.
     write_initramfs(&[], build)?;
-    log.run("compiling the kernel", make(source, build).arg("vmlinux_o"))
+    log.compile("compiling the kernel", make(source, build).arg("vmlinux_o"))
 }
 
 /// Links the objects in `build` with `initramfs`, and returns the bootable file.
@@ -116,7 +115,7 @@ pub fn link(
         cache::remove(&build.join(name))?;
     }
     write_initramfs(initramfs, build)?;
-    log.run("linking the kernel", make(source, build).arg("bzImage"))?;
+    log.compile("linking the kernel", make(source, build).arg("bzImage"))?;
     let image = build.join(BOOT).join("bzImage");
     if image.is_file() {
         return Ok(image);
@@ -135,14 +134,9 @@ fn write_initramfs(bytes: &[u8], build: &Path) -> Result<(), BuildError> {
 /// kbuild with everything fixed that it would otherwise take from the machine and the hour.
 fn make(source: &Path, build: &Path) -> Command {
     let mut command = process::command("make");
-    let jobs = available_parallelism().map_or(1, usize::from);
     let mut output = std::ffi::OsString::from("O=");
     output.push(build);
-    command
-        .arg("-C")
-        .arg(source)
-        .arg(output)
-        .arg(format!("-j{jobs}"));
+    command.arg("-C").arg(source).arg(output);
     command
         .env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970")
         .env("KBUILD_BUILD_USER", "wow")
