@@ -64,6 +64,11 @@ pub enum Op {
         /// How long.
         timeout_ms: u64,
     },
+    /// Spread a revocation: [`RevocationReport`].
+    Revoke {
+        /// Its line of text.
+        revocation: String,
+    },
     /// The node behind a name, an address or an id: [`Resolved`].
     Resolve {
         /// A name, a virtual address or an id.
@@ -225,6 +230,17 @@ pub struct Resolved {
     pub v6: Ipv6Addr,
     /// Its roles.
     pub roles: String,
+}
+
+/// What became of a `revoke`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationReport {
+    /// Whom it strikes: `node ID` or `ticket ID`.
+    pub revoked: String,
+    /// Whether this node did not know of it before.
+    pub news: bool,
+    /// Nodes that were told at once.
+    pub told: usize,
 }
 
 /// What became of a `ping`.

@@ -59,6 +59,8 @@ pub enum Verb {
     Wait(WaitArgs),
     /// Find the node behind a name, an address or an id
     Resolve(ResolveArgs),
+    /// Spread a revocation that `wow pool revoke --out` has written
+    Revoke(RevokeArgs),
 }
 
 /// `wow pool`.
@@ -94,6 +96,19 @@ pub enum PoolVerb {
         #[arg(long)]
         label: Option<TicketLabel>,
         /// Where to write the ticket; '-' is standard output [default: POOL.ticket beside the pool's file]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// End the membership of a node, or of every node of a ticket, for ever
+    ///
+    /// A node can come back with a new identity as long as it has a ticket that holds: revoke that too.
+    Revoke {
+        /// The pool's file
+        pool: PathBuf,
+        /// A node's name, virtual address or id; or a ticket's file or id
+        #[arg(value_name = "NODE|TICKET")]
+        target: String,
+        /// Write the revocation here instead of telling the running node; '-' is standard output
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -201,6 +216,15 @@ pub struct WaitArgs {
     /// How long to wait
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "SPAN")]
     pub timeout: Duration,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `wow revoke`.
+#[derive(Debug, Args)]
+pub struct RevokeArgs {
+    /// The revocation's file; '-' is standard input
+    pub revocation: PathBuf,
     #[command(flatten)]
     pub client: ClientArgs,
 }

@@ -1,14 +1,14 @@
-//! The verbs toward a running node: status, peers, ping, wait, resolve.
+//! The verbs toward a running node: status, peers, ping, wait, resolve, revoke.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::api::{Op, Path, Peer, PingReport, Resolved, RttSummary, Status};
-use crate::cli::{ClientArgs, PingArgs, ResolveArgs, WaitArgs};
+use crate::api::{Op, Path, Peer, PingReport, Resolved, RevocationReport, RttSummary, Status};
+use crate::cli::{ClientArgs, PingArgs, ResolveArgs, RevokeArgs, WaitArgs};
 use crate::failure::Negative;
-use crate::{ipc, output, wall_clock};
+use crate::{files, ipc, output, wall_clock};
 
 /// For answers that need no waiting, the pool's lookups included.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -196,12 +196,44 @@ pub fn wait(node: &Socket, args: &WaitArgs) -> Result<()> {
     show_status(&status)
 }
 
+/// The node that a person calls `target`, as the running node finds it.
+pub fn find(node: &Socket, target: &str) -> Result<Resolved> {
+    let op = Op::Resolve {
+        target: target.to_owned(),
+    };
+    node.ask(op, PATIENCE)
+}
+
+/// Hands a revocation to the running node.
+pub fn spread(node: &Socket, revocation: String) -> Result<RevocationReport> {
+    node.ask(Op::Revoke { revocation }, PATIENCE)
+}
+
+/// `wow revoke`.
+pub fn revoke(node: &Socket, args: &RevokeArgs) -> Result<()> {
+    let text = files::read_text(&args.revocation, "revocation")?;
+    let report = spread(node, text.trim().to_owned())?;
+    if args.client.json {
+        return output::json(&report);
+    }
+    output::say(&show_revocation(&report))
+}
+
+/// A line for people.
+pub fn show_revocation(report: &RevocationReport) -> String {
+    let nodes = if report.told == 1 { "node" } else { "nodes" };
+    match report.news {
+        true => format!(
+            "{} is revoked; {} {nodes} told\n",
+            report.revoked, report.told
+        ),
+        false => format!("{} was revoked already\n", report.revoked),
+    }
+}
+
 /// `wow resolve`.
 pub fn resolve(node: &Socket, args: &ResolveArgs) -> Result<()> {
-    let op = Op::Resolve {
-        target: args.node.clone(),
-    };
-    let found: Resolved = node.ask(op, PATIENCE)?;
+    let found = find(node, &args.node)?;
     if args.client.json {
         return output::json(&found);
     }

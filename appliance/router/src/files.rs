@@ -12,6 +12,9 @@ use zeroize::Zeroizing;
 /// Above any ticket, pool file, identity or certificate.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
+/// Above any list of revocations.
+const TEXT_BYTES_MAX: u64 = 1024 * 1024;
+
 /// What to do when the file is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
@@ -97,6 +100,29 @@ pub fn read_private(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>> {
         );
     }
     Ok(content)
+}
+
+/// Reads a text that is no secret; `-` is standard input.
+pub fn read_text(path: &Path, what: &str) -> Result<String> {
+    let mut text = String::new();
+    let source: Box<dyn Read> = match path == Path::new("-") {
+        true => Box::new(io::stdin().lock()),
+        false => Box::new(
+            File::open(path)
+                .with_context(|| format!("cannot open the {what} {}", path.display()))?,
+        ),
+    };
+    source
+        .take(TEXT_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read the {what} {}", path.display()))?;
+    if text.len() as u64 > TEXT_BYTES_MAX {
+        bail!(
+            "{} is no {what}: it has more than {TEXT_BYTES_MAX} bytes",
+            path.display()
+        );
+    }
+    Ok(text)
 }
 
 /// Like [`read_private`], for text.

@@ -45,12 +45,13 @@ fn dispatch(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Run(args) => run::run(config::Config::from_args(*args, cli.socket)?),
         Verb::Init => appliance::refuse(),
-        Verb::Pool(verb) => pool::run(verb),
+        Verb::Pool(verb) => pool::run(verb, &node),
         Verb::Ticket(verb) => pool::run_ticket(verb),
         Verb::Status(args) => client::status(&node, &args),
         Verb::Peers(args) => client::peers(&node, &args),
         Verb::Ping(args) => client::ping(&node, &args),
         Verb::Wait(args) => client::wait(&node, &args),
+        Verb::Revoke(args) => client::revoke(&node, &args),
         Verb::Resolve(args) => client::resolve(&node, &args),
     }
 }

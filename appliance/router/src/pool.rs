@@ -1,19 +1,21 @@
-//! `wow pool …` and `wow ticket …`: making pools and tickets, and looking at them.
+//! `wow pool …` and `wow ticket …`: making pools and tickets, looking at them, ending memberships.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use wow_overlay::membership::{PoolAuthority, PoolSummary, Ticket};
+use wow_overlay::id::NodeId;
+use wow_overlay::membership::{PoolAuthority, PoolSummary, Revoked, Ticket, TicketId};
 use zeroize::Zeroizing;
 
 use crate::cli::{PoolVerb, TicketVerb};
+use crate::client::{self, Socket};
 use crate::files::{self, Existing};
 use crate::{output, random, wall_clock};
 
 /// Runs a verb of `wow pool`.
-pub fn run(verb: PoolVerb) -> Result<()> {
+pub fn run(verb: PoolVerb, node: &Socket) -> Result<()> {
     match verb {
         PoolVerb::New {
             name,
@@ -64,8 +66,62 @@ pub fn run(verb: PoolVerb) -> Result<()> {
                 wall_clock::show(ticket.not_after()),
             ))
         }
+        PoolVerb::Revoke { pool, target, out } => revoke(&read_pool(&pool)?, &target, out, node),
         PoolVerb::Show { pool, json } => show_pool(&read_pool(&pool)?.facts().summary(), json),
     }
+}
+
+fn revoke(pool: &PoolAuthority, target: &str, out: Option<PathBuf>, node: &Socket) -> Result<()> {
+    let (revoked, note) = find_revoked(pool, target, node)?;
+    let revocation = pool.revoke(revoked).encode();
+    match out {
+        Some(out) if out == Path::new("-") => output::say(&line(revocation))?,
+        Some(out) => {
+            write(&out, line(revocation).as_bytes(), "revocation")?;
+            output::say(&format!(
+                "{}: a revocation of {revoked}; `wow revoke` on any node spreads it\n",
+                out.display()
+            ))?;
+        }
+        None => {
+            let told = client::spread(node, revocation).context(
+                "the revocation was not spread; run this where a node of the pool runs, or write it \
+                 to a file with --out and carry it to one",
+            )?;
+            output::say(&client::show_revocation(&told))?;
+        }
+    }
+    if let Some(note) = note {
+        eprintln!("note: {note}");
+    }
+    Ok(())
+}
+
+/// Whom a person means, and what there is to say about it.
+fn find_revoked(
+    pool: &PoolAuthority,
+    target: &str,
+    node: &Socket,
+) -> Result<(Revoked, Option<&'static str>)> {
+    const AGAIN: &str = "the node can come back with a new identity while its ticket holds; revoke \
+                         the ticket too, unless others use it";
+    if let Ok(id) = target.parse::<NodeId>() {
+        return Ok((Revoked::Node(id), Some(AGAIN)));
+    }
+    if let Ok(id) = target.parse::<TicketId>() {
+        return Ok((Revoked::Ticket(id), None));
+    }
+    let path = Path::new(target);
+    if path.exists() {
+        let ticket = read_ticket(path)?;
+        ticket.check_pool(pool.pool_id())?;
+        return Ok((Revoked::Ticket(ticket.id()), None));
+    }
+    let found = client::find(node, target).with_context(|| {
+        format!("{target} is no id and no file, and the running node does not know it as a node")
+    })?;
+    let id = found.id.parse().context("the running node's answer")?;
+    Ok((Revoked::Node(id), Some(AGAIN)))
 }
 
 /// Runs a verb of `wow ticket`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use wow_overlay::membership::{
-    Certificate, CertificateRequest, Identity, NodeName, PoolFacts, Ticket,
+    Certificate, CertificateRequest, Identity, NodeName, PoolFacts, Revocation, Ticket,
 };
 use wow_overlay::time::UnixTime;
 
@@ -158,6 +158,48 @@ impl State {
                 .with_context(|| format!("cannot keep the certificate in {}", path.display()))?;
         }
         Ok(certificate)
+    }
+
+    /// The revocations kept. One that cannot be read is told and left out.
+    pub fn revocations(&self, pool: &PoolFacts) -> Vec<Revocation> {
+        let Some(path) = self.revocations_file() else {
+            return Vec::new();
+        };
+        if !path.exists() {
+            return Vec::new();
+        }
+        let text = files::read_text(&path, "list of revocations");
+        let text = text.unwrap_or_else(|error| {
+            tracing::warn!(error = %format!("{error:#}"), "kept revocations are lost");
+            String::new()
+        });
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        let read = lines.map(|line| Revocation::parse(line, pool));
+        read.filter_map(|read| {
+            read.inspect_err(|error| {
+                tracing::warn!(%error, file = %path.display(), "a kept revocation is left out");
+            })
+            .ok()
+        })
+        .collect()
+    }
+
+    /// Keeps a revocation over restarts.
+    pub fn keep_revocation(&self, revocation: &Revocation) -> Result<()> {
+        let Some(path) = self.revocations_file() else {
+            return Ok(());
+        };
+        let line = revocation.encode() + "\n";
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        if kept.contains(&line) {
+            return Ok(());
+        }
+        files::write_private(&path, (kept + &line).as_bytes(), Existing::Replace)
+            .with_context(|| format!("cannot keep the revocation in {}", path.display()))
+    }
+
+    fn revocations_file(&self) -> Option<PathBuf> {
+        Some(self.directory.as_ref()?.join("revocations"))
     }
 
     fn kept_certificate(&self, pool: &PoolFacts, now: UnixTime) -> Option<Certificate> {

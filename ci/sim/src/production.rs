@@ -159,6 +159,8 @@ impl Running {
             | Event::Isolated
             | Event::PeerUp { .. }
             | Event::PeerDown { .. }
+            | Event::Revocation(_)
+            | Event::Revoked
             | Event::AddressConflict { .. } => None,
         }
     }

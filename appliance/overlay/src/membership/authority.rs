@@ -12,6 +12,7 @@ use super::codec::{ReadError, Reader, write_body};
 use super::delegation::Delegation;
 use super::label::{PoolName, TicketLabel};
 use super::pool::{FactsBody, PoolError, PoolFacts, PoolId, PoolKey, SeedAddr};
+use super::revocation::{Revocation, Revoked};
 use super::roles::Roles;
 use super::ticket::Ticket;
 use super::validity::Validity;
@@ -160,6 +161,11 @@ impl PoolAuthority {
         };
         let ticket = Ticket::issue(&self.secret, &self.facts, &delegation, label, &secret);
         Ok(ticket.expect("a ticket of checked parts, signed by this CA, reads back"))
+    }
+
+    /// Ends a node's membership, or that of every node of a ticket, for ever.
+    pub fn revoke(&self, revoked: Revoked) -> Revocation {
+        Revocation::sign(self.pool_id(), revoked, &self.secret)
     }
 
     /// What every member will know of the pool.

@@ -22,6 +22,8 @@ pub(super) enum Domain {
     Holder,
     /// By the ticket's key: this node is a member.
     Certificate,
+    /// By the pool's CA: this node, or this ticket's nodes, are members no longer.
+    Revocation,
 }
 
 impl Domain {
@@ -31,6 +33,7 @@ impl Domain {
             Domain::Ticket => b"wow ticket v1\0",
             Domain::Holder => b"wow certificate holder v1\0",
             Domain::Certificate => b"wow certificate v1\0",
+            Domain::Revocation => b"wow revocation v1\0",
         }
     }
 

@@ -3,6 +3,7 @@
 //! It stands at the head of a ticket and of every certificate made with it.
 
 use std::fmt;
+use std::str::FromStr;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use ed25519_dalek::SigningKey;
@@ -39,6 +40,22 @@ impl TicketId {
 impl fmt::Display for TicketId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+/// A text that is no ticket identifier.
+#[derive(Debug, thiserror::Error)]
+#[error("not a ticket id: expected 32 hexadecimal digits")]
+pub struct ParseTicketIdError;
+
+impl FromStr for TicketId {
+    type Err = ParseTicketIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE
+            .decode(text.as_bytes())
+            .map_err(|_| ParseTicketIdError)?;
+        Ok(TicketId(bytes.try_into().map_err(|_| ParseTicketIdError)?))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A pool's authority ([`PoolAuthority`], its CA) issues [`Ticket`]s; a node with a ticket makes an
 //! [`Identity`] and signs its own [`Certificate`] under the ticket; every other member checks that
-//! chain offline. Left out: revocation, leases, and where any of this is stored.
+//! chain offline. The authority's [`Revocation`]s end a membership early. Left out: leases, and where
+//! any of this is stored.
 //!
 //! What arrives from outside is parsed once, strictly, into types that hold only what was verified.
 //! Signed bytes are kept and checked verbatim; every signature has a domain of its own (see
@@ -20,6 +21,7 @@ pub mod authority;
 pub mod certificate;
 pub mod identity;
 pub mod pool;
+pub mod revocation;
 pub mod roles;
 pub mod seed;
 pub mod ticket;
@@ -32,6 +34,7 @@ pub use delegation::TicketId;
 pub use identity::{Identity, IdentityError};
 pub use label::{LabelError, NodeName, PoolName, TicketLabel};
 pub use pool::{PoolError, PoolFacts, PoolId, PoolKey, PoolSummary};
+pub use revocation::{Revocation, RevocationError, Revoked};
 pub use roles::{Roles, RolesError};
 pub use seed::{SeedAddr, SeedAddrError};
 pub use ticket::{Ticket, TicketError, TicketSummary};

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::id::NodeId;
-use crate::membership::Certificate;
+use crate::membership::{Certificate, Revocation};
 
 use super::report::PathInfo;
 
@@ -64,6 +64,8 @@ pub enum DownReason {
     Unneeded,
     /// Its certificate is past its validity.
     Expired,
+    /// The pool's authority has ended its membership.
+    Revoked,
 }
 
 /// What the node's owner may want to know.
@@ -110,6 +112,10 @@ pub enum Event {
         /// The question.
         ping: PingId,
     },
+    /// The pool's authority has ended somebody's membership; to be kept over restarts.
+    Revocation(Revocation),
+    /// The pool's authority has ended our own membership.
+    Revoked,
     /// Another node holds one of our addresses too.
     AddressConflict {
         /// The other holder.

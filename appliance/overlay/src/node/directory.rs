@@ -113,6 +113,7 @@ impl Node {
     /// Publishes our name and, if it is fixed, our address, at most every so often.
     pub(super) fn publish(&mut self, now: Instant) {
         if !self.is_joined() {
+            self.directory.published = None;
             return;
         }
         self.directory.published = Some(now);
@@ -160,7 +161,8 @@ impl Node {
             self.counters.drop_message += 1;
             return;
         };
-        if !self.claims(&certificate, &publication.key) {
+        let revoked = self.revocations.strike(&certificate);
+        if revoked || !self.claims(&certificate, &publication.key) {
             self.counters.drop_message += 1;
             return;
         }
@@ -189,6 +191,12 @@ impl Node {
                 self.send_control(now, id, &Control::Store(publication.clone()));
             }
         }
+    }
+
+    /// Forgets the records of nodes that are members no longer.
+    pub(super) fn drop_revoked_records(&mut self) {
+        let records = &mut self.directory.records;
+        records.retain(|_, record| !self.revocations.strike(&record.certificate));
     }
 
     /// Says so when a peer has our own IPv4 address.

@@ -440,6 +440,10 @@ impl Node {
                 return None;
             }
         };
+        if self.revocations.strike(&certificate) {
+            tracing::debug!(name = %certificate.name(), "refused a revoked node");
+            return None;
+        }
         let proven = certificate.static_key() == remote_static;
         (proven && certificate.node_id() != self.id).then_some((certificate, hello))
     }

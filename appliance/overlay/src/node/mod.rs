@@ -20,7 +20,9 @@ mod lookup;
 mod maintenance;
 mod neighbourhood;
 mod peer;
+mod renewal;
 mod report;
+mod revocations;
 pub mod ring;
 mod routing;
 mod traffic;
@@ -47,6 +49,7 @@ pub use counters::Counters;
 pub use guest::GUEST_MTU;
 pub use peer::Traffic;
 pub use report::{LinkKind, PathInfo, PeerInfo};
+pub use revocations::REVOCATIONS_MAX;
 pub use ring::Neighbours;
 
 use directory::Directory;
@@ -55,6 +58,7 @@ use handshake::Handshakes;
 use lookup::Lookups;
 use neighbourhood::Neighbourhood;
 use peer::Peer;
+use revocations::Revocations;
 use wall_clock::WallClock;
 
 /// Peers a node has sessions with, at most.
@@ -100,6 +104,7 @@ pub struct Node {
     ring: Neighbourhood,
     lookups: Lookups,
     directory: Directory,
+    revocations: Revocations,
     waiting: Waiting,
     host_candidates: Vec<SocketAddr>,
     reflexive: VecDeque<SocketAddr>,
@@ -135,6 +140,7 @@ impl Node {
             ring: Neighbourhood::new(now, &mut rng),
             lookups: Lookups::default(),
             directory: Directory::default(),
+            revocations: Revocations::default(),
             waiting: Waiting::default(),
             host_candidates: Vec::new(),
             reflexive: VecDeque::new(),

@@ -406,6 +406,7 @@ impl Node {
             left,
             right,
             relays,
+            revocations: self.revocations.digest(),
             wanted,
             reply,
         };

@@ -1,6 +1,8 @@
 //! Nodes on an in-memory network without loss: what each promise of the facade looks like from
 //! outside. Loss, NATs and scale are the simulator's.
 
+mod membership;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -18,6 +20,7 @@ const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 struct Member {
     node: Node,
     address: SocketAddr,
+    identity: Identity,
     alive: bool,
     received: Vec<Vec<u8>>,
     events: Vec<Event>,
@@ -25,6 +28,7 @@ struct Member {
 
 struct Net {
     now: Instant,
+    authority: PoolAuthority,
     ticket: Ticket,
     rng: Rng,
     members: Vec<Member>,
@@ -47,6 +51,7 @@ impl Net {
             .unwrap();
         Net {
             now: Instant::ZERO,
+            authority,
             ticket,
             rng,
             members: Vec::new(),
@@ -55,6 +60,14 @@ impl Net {
             cut: Vec::new(),
             finals_are_lost: false,
         }
+    }
+
+    /// A ticket beside the first one.
+    fn issue(&mut self) -> Ticket {
+        let issued =
+            self.authority
+                .issue_ticket(Roles::ALL, WALL, WALL + MONTH, None, &mut self.rng);
+        issued.unwrap()
     }
 
     fn with_members(seed: u64, count: usize) -> Net {
@@ -79,7 +92,7 @@ impl Net {
         let address = SocketAddr::from(([192, 0, 2, index as u8 + 1], 4001));
         let seed = SocketAddr::from(([192, 0, 2, 1], 4001));
         let config = Config {
-            identity,
+            identity: identity.clone(),
             certificate,
             pool: self.ticket.facts().clone(),
             seeds: if index == 0 { vec![] } else { vec![seed] },
@@ -92,11 +105,26 @@ impl Net {
         self.members.push(Member {
             node,
             address,
+            identity,
             alive: true,
             received: Vec::new(),
             events: Vec::new(),
         });
         index
+    }
+
+    /// A member's certificate anew, until `span` after the beginning.
+    fn renewed(&self, index: usize, span: Duration) -> Certificate {
+        let member = &self.members[index];
+        let old = member.node.certificate();
+        let request = CertificateRequest {
+            name: old.name().clone(),
+            roles: old.roles(),
+            fixed_address: old.fixed_address(),
+            not_before: WALL,
+            not_after: WALL + span,
+        };
+        self.ticket.certify(&member.identity, &request).unwrap()
     }
 
     fn drain(&mut self) {

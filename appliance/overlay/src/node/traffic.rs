@@ -173,9 +173,11 @@ impl Node {
                 left,
                 right,
                 relays,
+                revocations,
                 wanted,
                 reply,
             } => {
+                self.compare_revocations(now, from, revocations);
                 if let Some(peer) = self.peers.get_mut(&from) {
                     peer.remote_wants = wanted;
                     peer.relays = relays;
@@ -203,6 +205,10 @@ impl Node {
                 self.send_control_by(now, from, source.via(), &reply);
             }
             Control::EchoReply { token, hops } => self.handle_echo_reply(now, from, token, hops),
+            Control::Certificate(bytes) => self.handle_certificate(now, from, &bytes),
+            Control::Revocations { revocations, reply } => {
+                self.handle_revocations(now, from, &revocations, reply);
+            }
             Control::Store(publication) => self.handle_store(now, publication),
             Control::Bye { leaving } => {
                 if leaving {

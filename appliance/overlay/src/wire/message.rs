@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
+use crate::membership::revocation::REVOCATION_BYTES_MAX;
 
 /// Addresses a node offers to be reached at.
 pub const CANDIDATES_MAX: usize = 8;
@@ -16,6 +17,8 @@ pub const SIDE_MAX: usize = 4;
 pub const RELAYS_MAX: usize = 3;
 /// Longest name in a lookup, in bytes.
 pub const NAME_MAX: usize = 63;
+/// Revocations in one message.
+pub const REVOCATIONS_PER_MESSAGE_MAX: usize = 8;
 /// Longest certificate in a message, in bytes.
 pub const CERTIFICATE_MAX: usize = 640;
 
@@ -64,6 +67,8 @@ pub enum Control {
         right: Vec<Contact>,
         /// Nodes with a direct path to the sender, when none leads from the sender to the receiver.
         relays: Vec<Contact>,
+        /// The digest of the revocations that the sender knows.
+        revocations: u64,
         /// The sender keeps this link for its own ends.
         wanted: bool,
         /// The receiver is asked for its own list.
@@ -90,6 +95,15 @@ pub enum Control {
     },
     /// A directory record for the receiver to keep a copy of.
     Store(Publication),
+    /// The sender's certificate, after it was renewed.
+    Certificate(Vec<u8>),
+    /// Revocations that the receiver may not know.
+    Revocations {
+        /// As the pool's CA has signed them.
+        revocations: Vec<Vec<u8>>,
+        /// The receiver is asked for all that it knows.
+        reply: bool,
+    },
     /// The sender drops the link.
     Bye {
         /// The sender leaves the pool, rather than just this link.
@@ -235,7 +249,14 @@ impl Message for Control {
                     && relays.len() <= RELAYS_MAX
                     && relays.iter().all(Message::is_bounded)
             }
+            Control::Revocations { revocations, .. } => {
+                revocations.len() <= REVOCATIONS_PER_MESSAGE_MAX
+                    && revocations
+                        .iter()
+                        .all(|one| one.len() <= REVOCATION_BYTES_MAX)
+            }
             Control::Candidates { candidates, .. } => candidates.len() <= CANDIDATES_MAX,
+            Control::Certificate(certificate) => certificate.len() <= CERTIFICATE_MAX,
             Control::Store(publication) => publication.is_bounded(),
             Control::Probe { .. }
             | Control::ProbeAck { .. }
@@ -315,6 +336,7 @@ mod tests {
             left: vec![contact(); side],
             right: vec![contact(); side],
             relays: vec![contact(); relays],
+            revocations: u64::MAX,
             wanted: true,
             reply: false,
         }

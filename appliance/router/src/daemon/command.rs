@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wow_overlay::id::NodeId;
+use wow_overlay::membership::RevocationError;
 use wow_overlay::node::{PingId, QueryId, ResolveError, Target};
 
-use crate::api::{Path, Peer, Resolved, Status};
+use crate::api::{Path, Peer, Resolved, RevocationReport, Status};
 
 /// Waiting askers of one kind, at most; the next one is turned away.
 const WAITING_MAX: usize = 256;
@@ -21,6 +22,11 @@ pub enum Command {
     Peers(oneshot::Sender<Vec<Peer>>),
     /// How the node is, once it has joined.
     Joined(oneshot::Sender<Box<Status>>),
+    /// A revocation to spread, in its text form.
+    Revoke(
+        String,
+        oneshot::Sender<Result<RevocationReport, RevocationError>>,
+    ),
     /// The node behind a target.
     Resolve(Target, oneshot::Sender<Result<Resolved, ResolveError>>),
     /// An overlay echo; `None` is no answer.
@@ -93,11 +99,5 @@ impl Waiting {
         if let Some(asker) = self.echoes.remove(&ping) {
             let _ = asker.send(pong);
         }
-    }
-
-    /// Turns away those who wait for answers of a node that was replaced.
-    pub fn forget_questions(&mut self) {
-        self.resolving.clear();
-        self.echoes.clear();
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use wow_control::{Answer, Control, Question};
 use wow_guest::Guest;
-use wow_overlay::membership::Certificate;
+use wow_overlay::membership::{Revocation, RevocationError};
 use wow_overlay::node::{Config, Event, Node};
 use wow_overlay::time::{Instant, UnixTime};
 use wow_underlay::{Outgoing, Underlay};
@@ -34,8 +34,6 @@ pub struct Core {
     pub outbox: VecDeque<Outgoing>,
     control: Option<Control>,
     node: Node,
-    seeds: Vec<SocketAddr>,
-    candidates: Vec<SocketAddr>,
     waiting: Waiting,
     lost: BTreeMap<&'static str, u64>,
     started: tokio::time::Instant,
@@ -54,12 +52,19 @@ impl Core {
         control: Option<Control>,
         seeds: Vec<SocketAddr>,
     ) -> Self {
-        let node = make_node(
-            &settings,
-            settings.certificate.clone(),
-            &seeds,
+        let node = Node::new(
+            Config {
+                identity: settings.identity.clone(),
+                certificate: settings.certificate.clone(),
+                pool: settings.ticket.facts().clone(),
+                seeds,
+                rng_seed: *random::seed(),
+                wall: wall_clock::now(),
+                ciphers: host::ciphers(),
+            },
             Instant::ZERO,
         );
+        let kept = settings.state.revocations(settings.ticket.facts());
         let mut core = Core {
             settings,
             underlay,
@@ -67,8 +72,6 @@ impl Core {
             outbox: VecDeque::new(),
             control,
             node,
-            seeds,
-            candidates: Vec::new(),
             waiting: Waiting::default(),
             lost: BTreeMap::new(),
             started: tokio::time::Instant::now(),
@@ -77,6 +80,10 @@ impl Core {
             tick_due: Instant::ZERO + TICK,
             tell_joined: false,
         };
+        for revocation in kept {
+            // Verified when it was read.
+            let _ = core.node.revoke(Instant::ZERO, revocation.bytes());
+        }
         core.interfaces_changed();
         core
     }
@@ -157,6 +164,9 @@ impl Core {
                 let _ = asker.send(Box::new(self.status()));
             }
             Command::Joined(asker) => self.waiting.join(asker),
+            Command::Revoke(text, asker) => {
+                let _ = asker.send(self.revoke(now, &text));
+            }
             Command::Resolve(target, asker) => {
                 let query = self.node.resolve(now, target);
                 self.waiting.resolve(query, asker);
@@ -172,6 +182,21 @@ impl Core {
         self.drain_node();
     }
 
+    fn revoke(
+        &mut self,
+        now: Instant,
+        text: &str,
+    ) -> Result<api::RevocationReport, RevocationError> {
+        let revocation = Revocation::parse(text, self.settings.ticket.facts())?;
+        let told = self.node.peers().len();
+        let news = self.node.revoke(now, revocation.bytes())?;
+        Ok(api::RevocationReport {
+            revoked: revocation.revoked().to_string(),
+            news,
+            told: if news { told } else { 0 },
+        })
+    }
+
     /// Reads the machine's addresses anew.
     pub fn interfaces_changed(&mut self) {
         let own = wow_underlay::interfaces::list().unwrap_or_else(|error| {
@@ -179,23 +204,22 @@ impl Core {
             Vec::new()
         });
         let pool = self.settings.ticket.facts();
-        self.candidates = host::candidates(
+        let candidates = host::candidates(
             &self.underlay.bound(),
             &own,
             pool.range,
             pool.summary().v6_prefix,
         );
-        tracing::debug!(candidates = ?self.candidates, "own underlay addresses");
+        tracing::debug!(?candidates, "own underlay addresses");
         let now = self.now();
-        self.node.set_host_candidates(now, self.candidates.clone());
+        self.node.set_host_candidates(now, candidates);
         self.drain_node();
     }
 
     pub fn seeds_changed(&mut self, seeds: Vec<SocketAddr>) {
         tracing::debug!(?seeds, "seeds");
-        self.seeds = seeds;
         let now = self.now();
-        self.node.set_seeds(now, self.seeds.clone());
+        self.node.set_seeds(now, seeds);
         self.drain_node();
     }
 
@@ -379,14 +403,24 @@ impl Core {
                 ping, rtt, hops, ..
             } => self.waiting.echoed(ping, Some(Pong { rtt, hops })),
             Event::PingTimeout { ping } => self.waiting.echoed(ping, None),
+            Event::Revocation(revocation) => {
+                tracing::warn!(revoked = %revocation.revoked(), "membership ended by the pool's authority");
+                if let Err(error) = self.settings.state.keep_revocation(&revocation) {
+                    let error = format!("{error:#}");
+                    tracing::warn!(error, "the revocation will be forgotten with a restart");
+                }
+            }
+            Event::Revoked => tracing::error!(
+                "the pool's authority has ended this node's membership; it needs a new ticket, and a \
+                 new identity if the node itself was revoked"
+            ),
             Event::AddressConflict { with, address } => {
                 tracing::warn!(with = with.short(), %address, "another node holds our address too");
             }
         }
     }
 
-    /// Replaces the certificate in time. A node is bound to one certificate, so the node is
-    /// replaced too: same identity, same addresses, new sessions.
+    /// Replaces the certificate in time.
     fn renew_certificate(&mut self, now: Instant, wall: UnixTime) {
         if wall < state::renewal_due(self.node.certificate()) {
             return;
@@ -405,12 +439,8 @@ impl Core {
                     until = wall_clock::show(certificate.not_after()),
                     "certificate renewed"
                 );
-                self.node.leave(now);
-                self.drain_node();
-                self.flush();
-                self.waiting.forget_questions();
-                self.node = make_node(&self.settings, certificate, &self.seeds, now);
-                self.node.set_host_candidates(now, self.candidates.clone());
+                let renewed = self.node.set_certificate(now, certificate);
+                debug_assert!(renewed, "the same keys, name and address were certified");
             }
             // It already ends with the ticket.
             Ok(_) => tracing::debug!("the certificate ends with its ticket"),
@@ -421,22 +451,4 @@ impl Core {
             ),
         }
     }
-}
-
-fn make_node(
-    settings: &Settings,
-    certificate: Certificate,
-    seeds: &[SocketAddr],
-    now: Instant,
-) -> Node {
-    let config = Config {
-        identity: settings.identity.clone(),
-        certificate,
-        pool: settings.ticket.facts().clone(),
-        seeds: seeds.to_vec(),
-        rng_seed: *random::seed(),
-        wall: wall_clock::now(),
-        ciphers: host::ciphers(),
-    };
-    Node::new(config, now)
 }

@@ -48,6 +48,10 @@ impl Operator {
         match op {
             Op::Status => json(&self.status().await?),
             Op::Peers => json(&self.ask(Command::Peers).await?),
+            Op::Revoke { revocation } => {
+                let done = self.ask(|asker| Command::Revoke(revocation, asker)).await?;
+                json(&done.map_err(|error| error.to_string())?)
+            }
             Op::Resolve { target: text } => json(&self.resolve(&text).await?),
             Op::Wait { joined: false, .. } => Err("only \"joined\": true can be waited for".into()),
             Op::Wait {
