@@ -8,6 +8,7 @@ pub mod none;
 pub mod tun;
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::task::{Context, Poll};
 
 pub use batch::{PACKET_MAX_BYTES, PacketBatch};
@@ -32,6 +33,15 @@ pub trait Guest {
     /// # Errors
     /// The guest does not take it; the packet is lost.
     fn write(&mut self, packet: &[u8]) -> Result<(), WriteError>;
+
+    /// Gives the guest another IPv4 address instead of the one it has. A guest that is not
+    /// configured from here takes no notice.
+    ///
+    /// # Errors
+    /// The device refuses it.
+    fn set_address(&mut self, _v4: Ipv4Addr) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The guest's device went away under the router.

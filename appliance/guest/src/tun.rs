@@ -66,6 +66,7 @@ pub enum TunError {
 /// A TUN device. Must be created and used inside a tokio runtime with I/O.
 pub struct TunGuest {
     device: AsyncFd<tun::Device>,
+    netmask: Ipv4Addr,
 }
 
 impl TunGuest {
@@ -100,8 +101,9 @@ impl TunGuest {
         };
         let (v4, length) = config.v4;
         configure("MTU", device.set_mtu(config.mtu_bytes))?;
+        let netmask = netmask(length);
         configure("address", device.set_address(v4.into()))?;
-        configure("netmask", device.set_netmask(netmask(length).into()))?;
+        configure("netmask", device.set_netmask(netmask.into()))?;
         // The overlay has no use for the link-local address that the kernel would make up.
         let _ = std::fs::write(
             format!("/proc/sys/net/ipv6/conf/{}/addr_gen_mode", config.name),
@@ -120,7 +122,7 @@ impl TunGuest {
             what: "events",
             source: error.into(),
         })?;
-        Ok(TunGuest { device })
+        Ok(TunGuest { device, netmask })
     }
 }
 
@@ -225,6 +227,13 @@ impl Guest for TunGuest {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+
+    fn set_address(&mut self, v4: Ipv4Addr) -> io::Result<()> {
+        let device = self.device.get_mut();
+        device.set_address(v4.into()).map_err(as_io)?;
+        // The kernel falls back to the mask of the address's old class.
+        device.set_netmask(self.netmask.into()).map_err(as_io)
     }
 
     fn write(&mut self, packet: &[u8]) -> Result<(), WriteError> {

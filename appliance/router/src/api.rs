@@ -64,6 +64,13 @@ pub enum Op {
         /// How long.
         timeout_ms: u64,
     },
+    /// The node's leased addresses: a list of [`Lease`].
+    Leases,
+    /// What the pool's table holds under a key: [`Record`].
+    LookUp {
+        /// A name, a virtual IPv4 address, or `service:NAME`.
+        key: String,
+    },
     /// Spread a revocation: [`RevocationReport`].
     Revoke {
         /// Its line of text.
@@ -230,6 +237,36 @@ pub struct Resolved {
     pub v6: Ipv6Addr,
     /// Its roles.
     pub roles: String,
+}
+
+/// A virtual address that the node leases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// 0 for the node's own address.
+    pub id: u16,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// How long it holds without being renewed; none while it is not held.
+    pub remaining_ms: Option<u64>,
+}
+
+/// A record of the pool's table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// As it was asked for.
+    pub key: String,
+    /// The claimant's id.
+    pub owner: String,
+    /// The claimant's name.
+    pub name: String,
+    /// What is stored: text, or else hexadecimal digits; under a name the node's address.
+    pub value: String,
+    /// How long a claim lives without being renewed.
+    pub lifetime_s: u16,
+    /// Grows with every claim of the claimant.
+    pub sequence: u64,
+    /// Where the claimant said that it is reached.
+    pub candidates: Vec<SocketAddr>,
 }
 
 /// What became of a `revoke`.

@@ -59,6 +59,11 @@ pub enum Verb {
     Wait(WaitArgs),
     /// Find the node behind a name, an address or an id
     Resolve(ResolveArgs),
+    /// Show the virtual addresses that the running node leases
+    Leases(ClientArgs),
+    /// Look into the pool's distributed table
+    #[command(subcommand)]
+    Dht(DhtVerb),
     /// Spread a revocation that `wow pool revoke --out` has written
     Revoke(RevokeArgs),
 }
@@ -218,6 +223,18 @@ pub struct WaitArgs {
     pub timeout: Duration,
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+/// `wow dht`.
+#[derive(Debug, Subcommand)]
+pub enum DhtVerb {
+    /// Show the record of a key
+    Get {
+        /// A name, a virtual IPv4 address, or service:NAME
+        key: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
 }
 
 /// `wow revoke`.

@@ -1,12 +1,14 @@
-//! The verbs toward a running node: status, peers, ping, wait, resolve, revoke.
+//! The verbs toward a running node: status, peers, ping, wait, resolve, leases, dht, revoke.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::api::{Op, Path, Peer, PingReport, Resolved, RevocationReport, RttSummary, Status};
-use crate::cli::{ClientArgs, PingArgs, ResolveArgs, RevokeArgs, WaitArgs};
+use crate::api::{
+    Lease, Op, Path, Peer, PingReport, Record, Resolved, RevocationReport, RttSummary, Status,
+};
+use crate::cli::{ClientArgs, DhtVerb, PingArgs, ResolveArgs, RevokeArgs, WaitArgs};
 use crate::failure::Negative;
 use crate::{files, ipc, output, wall_clock};
 
@@ -194,6 +196,42 @@ pub fn wait(node: &Socket, args: &WaitArgs) -> Result<()> {
         return output::json(&status);
     }
     show_status(&status)
+}
+
+/// `wow leases`.
+pub fn leases(node: &Socket, args: &ClientArgs) -> Result<()> {
+    let leases: Vec<Lease> = node.ask(Op::Leases, PATIENCE)?;
+    if args.json {
+        return output::json(&leases);
+    }
+    let rows = leases.iter().map(|lease| {
+        let user = match lease.id {
+            0 => "this node".to_owned(),
+            id => format!("guest {id}"),
+        };
+        let held = lease.remaining_ms.map_or("not yet".into(), span);
+        vec![lease.address.to_string(), user, held]
+    });
+    output::rows(&["ADDRESS", "FOR", "HELD FOR"], rows.collect())
+}
+
+/// `wow dht`.
+pub fn dht(node: &Socket, verb: DhtVerb) -> Result<()> {
+    let DhtVerb::Get { key, client } = verb;
+    let record: Record = node.ask(Op::LookUp { key }, PATIENCE)?;
+    if client.json {
+        return output::json(&record);
+    }
+    let candidates: Vec<_> = record.candidates.iter().map(ToString::to_string).collect();
+    output::facts(&[
+        ("key", record.key),
+        ("value", record.value),
+        ("claimed by", record.name),
+        ("id", record.owner),
+        ("reached at", candidates.join(" ")),
+        ("lives for", span(u64::from(record.lifetime_s) * 1000)),
+        ("sequence", record.sequence.to_string()),
+    ])
 }
 
 /// The node that a person calls `target`, as the running node finds it.

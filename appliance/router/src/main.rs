@@ -51,6 +51,8 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Peers(args) => client::peers(&node, &args),
         Verb::Ping(args) => client::ping(&node, &args),
         Verb::Wait(args) => client::wait(&node, &args),
+        Verb::Leases(args) => client::leases(&node, &args),
+        Verb::Dht(verb) => client::dht(&node, verb),
         Verb::Revoke(args) => client::revoke(&node, &args),
         Verb::Resolve(args) => client::resolve(&node, &args),
     }

@@ -170,6 +170,20 @@ fn two_nodes_without_privileges_join_and_hear_each_other() {
     assert!(second.ask(&["status"]).ok().out.contains("joined"));
     assert!(second.ask(&["peers"]).ok().out.contains("n1"));
 
+    let leases = first.ask(&["leases", "--json"]).ok().json();
+    assert_eq!(leases[0]["address"], v4);
+    assert!(leases[0]["remaining_ms"].as_u64().unwrap() > 0);
+    let record = second.ask(&["dht", "get", v4, "--json"]).ok().json();
+    assert_eq!(record["owner"], status["id"]);
+    let record = second.ask(&["dht", "get", "n1"]).ok();
+    assert!(
+        record.out.contains(v4) && record.out.contains("claimed by"),
+        "{record:?}"
+    );
+    second
+        .ask(&["dht", "get", "service:none"])
+        .refused(1, &["service:none", "no record"]);
+
     // The port belongs to the first.
     let port = ["--guest", "none", "--listen", &seed, "--ticket", &ticket];
     let (state, socket) = (pool.path("n3.state"), pool.path("n3.sock"));

@@ -11,7 +11,7 @@ use wow_overlay::membership::{
     Addresses, Certificate, CertificateRequest, Identity, NodeName, PoolAuthority, PoolFacts,
     PoolName, Roles,
 };
-use wow_overlay::node::{Config, Event, Node, PEERS_MAX, PingId, QueryId, Target};
+use wow_overlay::node::{Config, Event, Node, PEERS_MAX, PingId, QueryId, RECORDS_MAX, Target};
 use wow_overlay::session::CipherPreference;
 use wow_overlay::time::{Instant, UnixTime};
 
@@ -142,7 +142,7 @@ impl Running {
             Event::Resolved { query, result } => Some(Notice::Resolved {
                 token: self.queries.remove(&query)?,
                 result: result
-                    .map(|certificate| certificate.node_id())
+                    .map(|found| found.certificate.node_id())
                     .map_err(|error| error.to_string()),
             }),
             Event::Pong {
@@ -160,6 +160,10 @@ impl Running {
             | Event::PeerUp { .. }
             | Event::PeerDown { .. }
             | Event::Revocation(_)
+            | Event::Record { .. }
+            | Event::Leased { .. }
+            | Event::LeaseLost { .. }
+            | Event::NameTaken { .. }
             | Event::Revoked
             | Event::AddressConflict { .. } => None,
         }
@@ -248,11 +252,18 @@ impl Machine for Running {
     }
 
     fn occupancies(&self) -> Vec<Occupancy> {
-        vec![Occupancy {
-            table: "peers",
-            entries: self.node.peers().len(),
-            limit: PEERS_MAX,
-        }]
+        vec![
+            Occupancy {
+                table: "peers",
+                entries: self.node.peers().len(),
+                limit: PEERS_MAX,
+            },
+            Occupancy {
+                table: "records",
+                entries: self.node.records_kept(),
+                limit: RECORDS_MAX,
+            },
+        ]
     }
 
     fn counts(&self) -> Vec<(&'static str, u64)> {

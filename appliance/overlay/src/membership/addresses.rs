@@ -157,10 +157,26 @@ pub fn ring_position_of_v6(pool: PoolId, address: Ipv6Addr) -> Option<NodeId> {
 
 /// The point of the ring that answers for a node's name.
 pub fn ring_position_of_name(pool: PoolId, name: &str) -> NodeId {
+    position(&[b"wow node name v1\0", &pool.0, name.as_bytes()])
+}
+
+/// The point of the ring that answers for a service.
+pub fn ring_position_of_service(pool: PoolId, name: &str) -> NodeId {
+    position(&[b"wow service v1\0", &pool.0, name.as_bytes()])
+}
+
+/// The point of the ring whose address a node tries to lease at its `attempt`-th try, when its own
+/// is taken or it needs several.
+pub fn lease_position(node: NodeId, lease: u16, attempt: u32) -> NodeId {
+    let (lease, attempt) = (lease.to_be_bytes(), attempt.to_be_bytes());
+    position(&[b"wow lease v1\0", &node.0, &lease, &attempt])
+}
+
+fn position(parts: &[&[u8]]) -> NodeId {
     let mut hash = Context::new(&SHA256);
-    hash.update(b"wow node name v1\0");
-    hash.update(&pool.0);
-    hash.update(name.as_bytes());
+    for part in parts {
+        hash.update(part);
+    }
     let hash = hash.finish();
     NodeId(
         *hash

@@ -320,6 +320,13 @@ impl Certificate {
         self.0.fixed_address
     }
 
+    /// Whether the node has made `signature` over a claim of its own.
+    pub fn has_signed_claim(&self, claim: &[u8], signature: &[u8]) -> bool {
+        let key = &self.0.signing_key;
+        let signature = signature.try_into();
+        signature.is_ok_and(|signature| is_signed(key, Domain::Claim, claim, signature))
+    }
+
     /// When it begins to hold.
     pub fn not_before(&self) -> UnixTime {
         self.0.validity.not_before()

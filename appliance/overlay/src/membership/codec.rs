@@ -22,6 +22,8 @@ pub(super) enum Domain {
     Holder,
     /// By the ticket's key: this node is a member.
     Certificate,
+    /// By the node's own key: this claim is mine.
+    Claim,
     /// By the pool's CA: this node, or this ticket's nodes, are members no longer.
     Revocation,
 }
@@ -33,6 +35,7 @@ impl Domain {
             Domain::Ticket => b"wow ticket v1\0",
             Domain::Holder => b"wow certificate holder v1\0",
             Domain::Certificate => b"wow certificate v1\0",
+            Domain::Claim => b"wow claim v1\0",
             Domain::Revocation => b"wow revocation v1\0",
         }
     }
@@ -59,10 +62,15 @@ pub(super) fn write_body(bytes: &mut Zeroizing<Vec<u8>>, body: &impl Serialize) 
     bytes.extend_from_slice(&encoded);
 }
 
+/// `key`'s signature over `covered`.
+pub(super) fn sign(key: &SigningKey, domain: Domain, covered: &[u8]) -> [u8; SIGNATURE_BYTES] {
+    key.sign(&domain.message(covered)).to_bytes()
+}
+
 /// Appends `key`'s signature over all that `bytes` hold so far.
 pub(super) fn write_signature(bytes: &mut Zeroizing<Vec<u8>>, domain: Domain, key: &SigningKey) {
-    let signature = key.sign(&domain.message(bytes));
-    bytes.extend_from_slice(&signature.to_bytes());
+    let signature = sign(key, domain, bytes);
+    bytes.extend_from_slice(&signature);
 }
 
 /// Whether `key` made `signature` over `covered`, with no latitude for other encodings.

@@ -8,6 +8,7 @@ use ed25519_dalek::SigningKey;
 use rand::Rng as _;
 use zeroize::Zeroizing;
 
+use super::codec::{self, Domain, SIGNATURE_BYTES};
 use crate::Rng;
 use crate::id::NodeId;
 
@@ -120,6 +121,12 @@ impl Identity {
     /// The X25519 secret, for the handshake.
     pub fn static_secret(&self) -> &[u8; 32] {
         &self.static_secret
+    }
+
+    /// The node's signature over a claim of its own, to be checked by
+    /// [`Certificate::has_signed_claim`](super::Certificate::has_signed_claim).
+    pub fn sign_claim(&self, claim: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        codec::sign(&self.signing, Domain::Claim, claim)
     }
 
     pub(super) fn signing_key(&self) -> &SigningKey {

@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::id::NodeId;
-use crate::membership::{Certificate, Revocation};
+use crate::membership::{Addresses, Certificate, Revocation};
 
+use super::dht::{LeaseId, RecordInfo};
 use super::report::PathInfo;
 
 /// A datagram to send over UDP.
@@ -36,6 +37,15 @@ pub enum Target {
     V4(Ipv4Addr),
     /// The holder of a virtual IPv6 address.
     V6(Ipv6Addr),
+}
+
+/// A node that was looked for.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its verified certificate.
+    pub certificate: Certificate,
+    /// Its virtual addresses.
+    pub addresses: Addresses,
 }
 
 /// Why a target was not resolved.
@@ -71,7 +81,7 @@ pub enum DownReason {
 /// What the node's owner may want to know.
 #[derive(Debug)]
 pub enum Event {
-    /// The node has its place in the ring.
+    /// The node has its place in the ring and its virtual address.
     Joined,
     /// The node lost its last neighbour and tries its seeds again.
     Isolated,
@@ -93,8 +103,38 @@ pub enum Event {
     Resolved {
         /// The question.
         query: QueryId,
-        /// The node's verified certificate.
-        result: Result<Certificate, ResolveError>,
+        /// The node.
+        result: Result<Found, ResolveError>,
+    },
+    /// The answer to [`Node::look_up`](super::Node::look_up).
+    Record {
+        /// The question.
+        query: QueryId,
+        /// The verified record.
+        result: Result<RecordInfo, ResolveError>,
+    },
+    /// A virtual address is ours to use.
+    Leased {
+        /// Which lease.
+        lease: LeaseId,
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// A virtual address is ours no longer; another one is being leased.
+    LeaseLost {
+        /// Which lease.
+        lease: LeaseId,
+        /// The address.
+        address: Ipv4Addr,
+        /// Who has it, if that is known.
+        to: Option<NodeId>,
+    },
+    /// Somebody else has our name or service; it is tried for again and again.
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        with: NodeId,
     },
     /// The answer to [`Node::ping`](super::Node::ping).
     Pong {
@@ -116,9 +156,9 @@ pub enum Event {
     Revocation(Revocation),
     /// The pool's authority has ended our own membership.
     Revoked,
-    /// Another node holds one of our addresses too.
+    /// The address that our certificate fixes is somebody else's; it is tried for again and again.
     AddressConflict {
-        /// The other holder.
+        /// The holder.
         with: NodeId,
         /// The address.
         address: Ipv4Addr,

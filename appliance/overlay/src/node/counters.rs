@@ -42,6 +42,8 @@ counters! {
     paths_lost,
     /// Peers lost: every path dead.
     peers_lost,
+    /// Addresses that peers used and the table says are somebody else's.
+    leases_refuted,
     /// Dropped: a datagram that does not parse.
     drop_malformed,
     /// Dropped: a handshake without the pool's MAC, or beyond the load limit.

@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::id::NodeId;
-use crate::membership::Addresses;
 use crate::membership::addresses::v6_prefix;
 use crate::time::Instant;
 use crate::wire::frame;
-use crate::wire::message::{Contact, Key};
+use crate::wire::message::Contact;
+use crate::wire::record::Key;
 
 use super::handshake::Goal;
+use super::holders::Admission;
 use super::{Node, OUTBOX_MAX};
 
 /// Largest IP packet taken from the guest, in bytes: what IPv6 requires of any link. With the
@@ -41,11 +42,24 @@ impl Waiting {
         let address = match key {
             Key::V4(v4) => IpAddr::V4(*v4),
             Key::V6(v6) => IpAddr::V6(*v6),
-            Key::Id(_) | Key::Name(_) => return,
+            Key::Id(_) | Key::Name(_) | Key::Service(_) => return,
         };
         if let Some(queue) = self.queues.get_mut(&address) {
             queue.holder = Some(holder);
         }
+    }
+
+    /// The IPv4 addresses that were found to be this holder's.
+    pub(super) fn found_at(&self, holder: NodeId) -> Vec<Ipv4Addr> {
+        let found = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.holder == Some(holder));
+        let v4 = found.filter_map(|(address, _)| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        });
+        v4.collect()
     }
 
     /// A holder could not be reached.
@@ -102,15 +116,20 @@ impl Node {
 
     /// Takes a packet that a peer's guest sent to ours.
     pub(super) fn handle_peer_packet(&mut self, now: Instant, from: NodeId, packet: &[u8]) {
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.last_guest = Some(now);
+        }
         let addressed = addresses_of(packet);
-        let (v4, v6) = (peer.addresses.v4, peer.addresses.v6);
-        let valid = addressed.is_some_and(|(source, _)| source == v4 || source == v6);
-        peer.last_guest = Some(now);
-        let ours = addressed.is_some_and(|(_, destination)| self.holds(destination));
-        if !valid || !ours {
+        let admission = match addressed {
+            Some((source, destination)) if self.holds(destination) => {
+                self.admission(now, from, source)
+            }
+            _ => Admission::Refused,
+        };
+        if admission == Admission::Later {
+            return self.hold_back(from, packet);
+        }
+        if admission == Admission::Refused {
             self.counters.drop_guest_invalid += 1;
             return;
         }
@@ -136,10 +155,13 @@ impl Node {
 
     /// Sends what waited for a session with a peer.
     pub(super) fn flush_waiting(&mut self, now: Instant, id: NodeId) {
+        for v4 in self.waiting.found_at(id) {
+            self.confirm_holding(id, v4);
+        }
         let Some(peer) = self.peers.get(&id) else {
             return;
         };
-        let held = [IpAddr::V4(peer.addresses.v4), IpAddr::V6(peer.addresses.v6)];
+        let held: Vec<_> = peer.holdings.iter().collect();
         for address in held {
             let Some(queue) = self.waiting.queues.remove(&address) else {
                 continue;
@@ -156,7 +178,7 @@ impl Node {
         let address = match key {
             Key::V4(v4) => IpAddr::V4(*v4),
             Key::V6(v6) => IpAddr::V6(*v6),
-            Key::Id(_) | Key::Name(_) => return,
+            Key::Id(_) | Key::Name(_) | Key::Service(_) => return,
         };
         if let Some(queue) = self.waiting.queues.remove(&address) {
             self.counters.drop_guest_unresolved += queue.packets.len() as u64;
@@ -164,7 +186,10 @@ impl Node {
     }
 
     fn holds(&self, address: IpAddr) -> bool {
-        address == self.addresses.v4 || address == self.addresses.v6
+        match address {
+            IpAddr::V4(v4) => self.dht.claims.holds(v4),
+            IpAddr::V6(v6) => self.addresses().v6 == v6,
+        }
     }
 
     fn is_in_pool(&self, address: IpAddr) -> bool {
@@ -174,35 +199,6 @@ impl Node {
                 range.contains(&v4) && v4 != range.network() && v4 != range.broadcast()
             }
             IpAddr::V6(v6) => v6_prefix(self.pool.pool_id()).contains(&v6),
-        }
-    }
-
-    fn peer_holding(&self, address: IpAddr) -> Option<NodeId> {
-        let id = *self.holders.get(&address)?;
-        self.peers.get(&id)?.is_established().then_some(id)
-    }
-
-    /// Notes which addresses a new peer holds.
-    pub(super) fn note_holder(&mut self, id: NodeId, addresses: Addresses) {
-        for address in [IpAddr::V4(addresses.v4), IpAddr::V6(addresses.v6)] {
-            let holder = self.holders.entry(address).or_insert(id);
-            *holder = id.min(*holder);
-        }
-    }
-
-    /// Forgets a peer's addresses, or gives them to the next peer that has them too.
-    pub(super) fn forget_holder(&mut self, id: NodeId, addresses: Addresses) {
-        for address in [IpAddr::V4(addresses.v4), IpAddr::V6(addresses.v6)] {
-            if self.holders.get(&address) != Some(&id) {
-                continue;
-            }
-            let mut others = self.peers.iter().filter(|(other, peer)| {
-                **other != id && (address == peer.addresses.v4 || address == peer.addresses.v6)
-            });
-            match others.next() {
-                Some((other, _)) => self.holders.insert(address, *other),
-                None => self.holders.remove(&address),
-            };
         }
     }
 }

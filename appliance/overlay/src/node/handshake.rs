@@ -459,10 +459,10 @@ impl Node {
             self.counters.drop_full += 1;
             return None;
         }
-        let addresses = Addresses::new(&self.pool, &certificate);
-        self.note_holder(id, addresses);
+        let certified = Addresses::new(&self.pool, &certificate);
         self.peers
-            .insert(id, Peer::new(certificate, addresses, now));
+            .insert(id, Peer::new(certificate, certified, now));
+        self.note_holdings(id);
         Some(())
     }
 
@@ -538,8 +538,8 @@ impl Node {
         };
         peer.since = now;
         let name = peer.certificate.name().to_string();
-        self.check_conflict(id);
         self.event(Event::PeerUp { id, name });
+        self.tell_addresses_to(now, id);
         self.flush_waiting(now, id);
         self.on_peer_up(now, id);
     }

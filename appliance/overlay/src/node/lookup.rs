@@ -1,20 +1,21 @@
 //! Questions to the overlay: asked, answered, asked again when nobody answers.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use rand::seq::IteratorRandom;
 
 use crate::id::NodeId;
-use crate::membership::Certificate;
+use crate::membership::{Addresses, Certificate};
 use crate::time::Instant;
 use crate::wire::frame::{Body, Delivery, RoutedHeader};
-use crate::wire::message::{
-    Answer, Contact, Control, Finding, Key, Message, Publication, Query, Question,
-};
+use crate::wire::message::{Answer, Contact, Control, Finding, Message, Query, Question};
+use crate::wire::record::{Key, Record};
 
 use super::Node;
-use super::api::{Event, PingId, QueryId, ResolveError, Target};
+use super::api::{Event, Found, PingId, QueryId, ResolveError, Target};
+use super::dht::{RecordInfo, Slot, Verified};
 
 /// Questions open at once.
 const OPEN_MAX: usize = 512;
@@ -38,6 +39,14 @@ enum Purpose {
     GuestPacket,
     /// A ping waits for it.
     Ping(PingId),
+    /// The node's owner asked for the record.
+    Record,
+    /// A claim of ours.
+    Claim(Slot),
+    /// Whether a peer holds an address.
+    Lease { peer: NodeId, v4: Ipv4Addr },
+    /// Whether the holder of a key is still there.
+    Absentee { key: Key, holder: NodeId },
 }
 
 struct Open {
@@ -95,10 +104,10 @@ impl Node {
             Target::V6(v6) => Key::V6(v6),
         };
         let token = self.token();
-        if let Some(certificate) = self.find_certificate(&key) {
+        if let Some(found) = self.find_here(&key) {
             self.event(Event::Resolved {
                 query: QueryId(token),
-                result: Ok(certificate),
+                result: Ok(found),
             });
         } else if !key.is_bounded() {
             self.event(Event::Resolved {
@@ -109,6 +118,71 @@ impl Node {
             self.ask_key(now, token, key, Purpose::Owner);
         }
         QueryId(token)
+    }
+
+    /// The holder of a key among ourselves and our peers.
+    fn find_here(&self, key: &Key) -> Option<Found> {
+        if self.is_ours(key) {
+            return Some(Found {
+                certificate: self.certificate.clone(),
+                addresses: self.addresses(),
+            });
+        }
+        let peer = self.peers.get(&self.peer_with(key)?)?;
+        Some(Found {
+            certificate: peer.certificate.clone(),
+            addresses: peer.addresses(),
+        })
+    }
+
+    /// Reads the table's record of a key; answered by [`Event::Record`].
+    pub fn look_up(&mut self, now: Instant, key: Key) -> QueryId {
+        let token = self.token();
+        match key.is_bounded() {
+            true => self.ask_key(now, token, key, Purpose::Record),
+            false => self.give_up(
+                now,
+                Question::Resolve(key),
+                Purpose::Record,
+                token,
+                ResolveError::Unknown,
+            ),
+        }
+        QueryId(token)
+    }
+
+    /// Asks the closest node to a key for what we claim.
+    pub(super) fn ask_claim(&mut self, now: Instant, position: NodeId, record: Record, slot: Slot) {
+        let token = self.token();
+        let question = Question::Claim(record);
+        self.ask(now, token, position, question, Purpose::Claim(slot), None);
+    }
+
+    /// Whether a claim is being asked for.
+    pub(super) fn is_claiming(&self, slot: &Slot) -> bool {
+        let mut open = self.lookups.open.values();
+        open.any(|open| matches!(&open.purpose, Purpose::Claim(claimed) if claimed == slot))
+    }
+
+    /// Asks the table whether a peer holds an address.
+    pub(super) fn check_lease(&mut self, now: Instant, peer: NodeId, v4: Ipv4Addr) {
+        let token = self.token();
+        self.ask_key(now, token, Key::V4(v4), Purpose::Lease { peer, v4 });
+    }
+
+    /// Finds out whether the holder of a key that somebody else claims is still there.
+    pub(super) fn look_for_absentee(&mut self, now: Instant, key: Key, holder: NodeId) {
+        let purpose = Purpose::Absentee { key, holder };
+        if holder != self.id
+            && !self
+                .lookups
+                .open
+                .values()
+                .any(|open| open.purpose == purpose)
+        {
+            let token = self.token();
+            self.ask_key(now, token, Key::Id(holder), purpose);
+        }
     }
 
     /// Sends an echo request to a node, reaching for it first if need be; answered by
@@ -184,7 +258,7 @@ impl Node {
         let question = Question::Resolve(key);
         match target {
             Some(target) => self.ask(now, token, target, question, purpose, None),
-            None => self.give_up(question, purpose, token, ResolveError::Unknown),
+            None => self.give_up(now, question, purpose, token, ResolveError::Unknown),
         }
     }
 
@@ -208,7 +282,7 @@ impl Node {
         };
         if self.lookups.open.len() >= OPEN_MAX {
             self.counters.drop_full += 1;
-            return self.give_up(open.question, open.purpose, token, ResolveError::Busy);
+            return self.give_up(now, open.question, open.purpose, token, ResolveError::Busy);
         }
         self.lookups.open.insert(token, open);
         self.ask_again(now, token);
@@ -277,7 +351,13 @@ impl Node {
             } else if tries < TRIES_MAX {
                 self.ask_again(now, token);
             } else if let Some(open) = self.lookups.open.remove(&token) {
-                self.give_up(open.question, open.purpose, token, ResolveError::TimedOut);
+                self.give_up(
+                    now,
+                    open.question,
+                    open.purpose,
+                    token,
+                    ResolveError::TimedOut,
+                );
             }
         }
         let late = self.lookups.echoes.iter().filter(|(_, e)| e.due <= now);
@@ -289,7 +369,14 @@ impl Node {
         }
     }
 
-    fn give_up(&mut self, question: Question, purpose: Purpose, token: u64, error: ResolveError) {
+    fn give_up(
+        &mut self,
+        now: Instant,
+        question: Question,
+        purpose: Purpose,
+        token: u64,
+        error: ResolveError,
+    ) {
         match purpose {
             Purpose::Owner => self.event(Event::Resolved {
                 query: QueryId(token),
@@ -305,7 +392,14 @@ impl Node {
                     self.drop_unresolved(key);
                 }
             }
-            Purpose::OwnPlace | Purpose::FarLink => {}
+            Purpose::Record => self.event(Event::Record {
+                query: QueryId(token),
+                result: Err(error),
+            }),
+            Purpose::Absentee { key, holder } => self.on_absent(now, &key, holder),
+            Purpose::Lease { peer, v4 } => self.on_lease_checked(now, peer, v4, None),
+            // A claim is made again when it is due.
+            Purpose::OwnPlace | Purpose::FarLink | Purpose::Claim(_) => {}
         }
     }
 
@@ -338,10 +432,7 @@ impl Node {
                 }
             }
             Question::Resolve(key) => self.find_holder(now, &key),
-            Question::Publish(publication) => {
-                self.keep_publication(now, publication, true);
-                return;
-            }
+            Question::Claim(record) => return self.handle_claim(now, header, query.token, record),
         };
         let answer = Answer {
             token: query.token,
@@ -388,13 +479,32 @@ impl Node {
                 let agent = open.agent.unwrap_or(header.source);
                 self.on_neighbourhood_of(now, answer.finding, agent);
             }
+            finding if matches!(open.purpose, Purpose::Claim(_)) => {
+                if let Purpose::Claim(slot) = &open.purpose {
+                    self.on_claimed(now, slot, finding);
+                }
+            }
             Finding::Holder {
                 certificate,
                 candidates,
-            } => self.on_holder(now, open, answer.token, &certificate, candidates, header),
-            Finding::Nobody => {
+                v4,
+            } => match self.verify_holder(now, &open, &certificate, v4) {
+                Some(found) => self.on_holder(now, open, answer.token, found, candidates, header),
+                None => self.on_lie(now, open, answer.token),
+            },
+            Finding::Record(record) => {
+                let verified = self.verify_record(now, record);
+                let asked = verified.filter(|verified| {
+                    open.question == Question::Resolve(verified.claim.key.clone())
+                });
+                match asked {
+                    Some(verified) => self.on_record(now, open, answer.token, verified, header),
+                    None => self.on_lie(now, open, answer.token),
+                }
+            }
+            Finding::Granted | Finding::Undecided | Finding::Nobody => {
                 let (question, purpose) = (open.question, open.purpose);
-                self.give_up(question, purpose, answer.token, ResolveError::Unknown);
+                self.give_up(now, question, purpose, answer.token, ResolveError::Unknown);
             }
         }
     }
@@ -413,49 +523,122 @@ impl Node {
         }
     }
 
+    /// The answer is a lie, or about a holder that expired meanwhile.
+    fn on_lie(&mut self, now: Instant, open: Open, token: u64) {
+        self.counters.drop_message += 1;
+        self.give_up(
+            now,
+            open.question,
+            open.purpose,
+            token,
+            ResolveError::Unknown,
+        );
+    }
+
+    /// A node that is said to hold what was asked for, without a record.
+    fn verify_holder(
+        &self,
+        now: Instant,
+        open: &Open,
+        certificate: &[u8],
+        v4: Ipv4Addr,
+    ) -> Option<Found> {
+        let Question::Resolve(key) = &open.question else {
+            return None;
+        };
+        let wall = self.wall.at(now);
+        let certificate = Certificate::verify(certificate, &self.pool, wall).ok()?;
+        let addresses = Addresses {
+            v4,
+            ..Addresses::new(&self.pool, &certificate)
+        };
+        let claims = match key {
+            // Whoever answers for it, itself or for its peer, may hold it.
+            Key::V4(asked) => v4 == *asked,
+            key => self.is_certified(&certificate, key),
+        };
+        let good = claims && !self.revocations.strike(&certificate);
+        good.then_some(Found {
+            certificate,
+            addresses,
+        })
+    }
+
+    fn on_record(
+        &mut self,
+        now: Instant,
+        open: Open,
+        token: u64,
+        verified: Verified,
+        header: &RoutedHeader,
+    ) {
+        let Verified {
+            certificate, claim, ..
+        } = verified;
+        if open.purpose == Purpose::Record {
+            let info = RecordInfo {
+                owner: certificate,
+                claim,
+            };
+            return self.event(Event::Record {
+                query: QueryId(token),
+                result: Ok(info),
+            });
+        }
+        let certified = Addresses::new(&self.pool, &certificate);
+        let stored = claim.value.first_chunk::<4>().map(|v4| Ipv4Addr::from(*v4));
+        let v4 = match (&claim.key, stored) {
+            (Key::V4(v4), _) => *v4,
+            (Key::Name(_), Some(v4)) if self.pool.range.contains(&v4) => v4,
+            _ => certified.v4,
+        };
+        let found = Found {
+            certificate,
+            addresses: Addresses { v4, ..certified },
+        };
+        self.on_holder(now, open, token, found, claim.candidates, header);
+    }
+
     fn on_holder(
         &mut self,
         now: Instant,
         open: Open,
         token: u64,
-        certificate: &[u8],
-        candidates: Vec<std::net::SocketAddr>,
+        found: Found,
+        candidates: Vec<SocketAddr>,
         header: &RoutedHeader,
     ) {
-        let Question::Resolve(key) = &open.question else {
-            return;
-        };
-        let wall = self.wall.at(now);
-        let verified = Certificate::verify(certificate, &self.pool, wall);
-        let certificate = match verified {
-            Ok(certificate) if self.claims(&certificate, key) => certificate,
-            // A lie, or a holder that expired meanwhile.
-            Ok(_) | Err(_) => {
-                self.counters.drop_message += 1;
-                let (question, purpose) = (open.question, open.purpose);
-                return self.give_up(question, purpose, token, ResolveError::Unknown);
+        let id = found.certificate.node_id();
+        match open.purpose {
+            Purpose::Owner => {
+                return self.event(Event::Resolved {
+                    query: QueryId(token),
+                    result: Ok(found),
+                });
             }
-        };
-        if open.purpose == Purpose::Owner {
-            return self.event(Event::Resolved {
-                query: QueryId(token),
-                result: Ok(certificate),
-            });
+            // The holder answers for itself, but has no record.
+            Purpose::Record => {
+                let (question, purpose) = (open.question, open.purpose);
+                return self.give_up(now, question, purpose, token, ResolveError::Unknown);
+            }
+            Purpose::Lease { peer, v4 } => {
+                return self.on_lease_checked(now, peer, v4, Some(id));
+            }
+            // It is there.
+            Purpose::Absentee { .. } => return,
+            Purpose::GuestPacket => {
+                if let Question::Resolve(key) = &open.question {
+                    self.waiting.resolved(key, id);
+                }
+            }
+            Purpose::OwnPlace | Purpose::FarLink | Purpose::Ping(_) | Purpose::Claim(_) => {}
         }
         let contact = Contact {
-            id: certificate.node_id(),
-            static_key: certificate.static_key(),
+            id,
+            static_key: found.certificate.static_key(),
             candidates,
         };
         let agent = Some(header.source).filter(|agent| *agent != self.id);
-        if open.purpose == Purpose::GuestPacket {
-            self.waiting.resolved(key, contact.id);
-        }
         self.reach(now, contact, agent);
-    }
-
-    /// Keeps a directory record that a neighbour passed on.
-    pub(super) fn handle_store(&mut self, now: Instant, publication: Publication) {
-        self.keep_publication(now, publication, false);
     }
 }

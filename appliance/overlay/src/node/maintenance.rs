@@ -49,8 +49,9 @@ impl Node {
         self.wall = super::WallClock::new(now, wall);
     }
 
-    /// Says goodbye to every peer; drain the transmits, then drop the node.
+    /// Gives up its leases and names and says goodbye to every peer; drain the transmits, then drop the node.
     pub fn leave(&mut self, now: Instant) {
+        self.withdraw_all(now);
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for id in peers {
             self.send_control(now, id, &Control::Bye { leaving: true });
@@ -63,9 +64,11 @@ impl Node {
         let others = [
             (self.handshakes.deadline(), "repeat a handshake"),
             (self.lookups.deadline(), "repeat a lookup"),
-            (self.directory.deadline(), "publish"),
             (Some(self.housekeeping_due), "housekeeping"),
         ];
+        if let Some(due) = self.dht.deadline() {
+            next = next.min(due);
+        }
         for (due, reason) in others {
             if let Some(due) = due {
                 next = next.min((due, reason));
@@ -98,7 +101,7 @@ impl Node {
             self.housekeeping_due = now + HOUSEKEEPING;
             self.keep_house(now);
         }
-        self.maintain_directory(now);
+        self.maintain_dht(now);
     }
 
     fn keepalive(&self, id: NodeId) -> Duration {
@@ -212,6 +215,7 @@ impl Node {
                 self.rekey(now, id);
             }
         }
+        self.dht.store.expire(now);
         self.tell_needs(now);
         self.forget_answered(now);
     }

@@ -12,9 +12,10 @@
 
 mod api;
 mod counters;
-mod directory;
+mod dht;
 mod guest;
 mod handshake;
+mod holders;
 mod liveness;
 mod lookup;
 mod maintenance;
@@ -39,20 +40,21 @@ use rand::{RngExt, SeedableRng};
 
 use crate::Rng;
 use crate::id::NodeId;
-use crate::membership::{Addresses, Certificate, Identity, PoolFacts};
+use crate::membership::{Certificate, Identity, PoolFacts};
 use crate::session::{CipherPreference, Endpoint, Gate, GateLimits, StaticKey};
 use crate::time::{Instant, UnixTime};
 use crate::wire::message::Contact;
 
-pub use api::{DownReason, Event, PingId, QueryId, ResolveError, Target, Transmit};
+pub use api::{DownReason, Event, Found, PingId, QueryId, ResolveError, Target, Transmit};
 pub use counters::Counters;
+pub use dht::{LEASES_MAX, LeaseId, LeaseInfo, RECORDS_MAX, RecordInfo};
 pub use guest::GUEST_MTU;
 pub use peer::Traffic;
 pub use report::{LinkKind, PathInfo, PeerInfo};
 pub use revocations::REVOCATIONS_MAX;
 pub use ring::Neighbours;
 
-use directory::Directory;
+use dht::Dht;
 use guest::Waiting;
 use handshake::Handshakes;
 use lookup::Lookups;
@@ -93,7 +95,7 @@ pub struct Node {
     endpoint: Endpoint,
     certificate: Certificate,
     pool: PoolFacts,
-    addresses: Addresses,
+    identity: Identity,
     rng: Rng,
     wall: WallClock,
     gate: Gate,
@@ -103,7 +105,7 @@ pub struct Node {
     handshakes: Handshakes,
     ring: Neighbourhood,
     lookups: Lookups,
-    directory: Directory,
+    dht: Dht,
     revocations: Revocations,
     waiting: Waiting,
     host_candidates: Vec<SocketAddr>,
@@ -121,7 +123,6 @@ impl Node {
     pub fn new(config: Config, now: Instant) -> Node {
         let mut rng = Rng::from_seed(config.rng_seed);
         let id = config.identity.node_id();
-        let addresses = Addresses::new(&config.pool, &config.certificate);
         let gate = Gate::new(&mut rng, &config.pool.key.0, GateLimits::default());
         let static_public = config.identity.static_public();
         let static_key = StaticKey::new(*config.identity.static_secret(), static_public);
@@ -131,7 +132,7 @@ impl Node {
             endpoint: Endpoint::new(static_key, &config.pool.key.0, config.ciphers),
             certificate: config.certificate,
             pool: config.pool,
-            addresses,
+            identity: config.identity,
             wall: WallClock::new(now, config.wall),
             gate,
             peers: BTreeMap::new(),
@@ -139,7 +140,7 @@ impl Node {
             handshakes: Handshakes::default(),
             ring: Neighbourhood::new(now, &mut rng),
             lookups: Lookups::default(),
-            directory: Directory::default(),
+            dht: Dht::new(id),
             revocations: Revocations::default(),
             waiting: Waiting::default(),
             host_candidates: Vec::new(),
@@ -152,6 +153,7 @@ impl Node {
             counters: Counters::default(),
             rng,
         };
+        node.claim_own(now);
         node.set_seeds(now, config.seeds);
         node
     }
@@ -161,23 +163,18 @@ impl Node {
         self.id
     }
 
-    /// The virtual addresses of the node's guest.
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
-    }
-
     /// The node's own certificate.
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
     }
 
-    /// Whether the node has its place in the ring: linked to its nearest neighbours, as far as
-    /// anybody who was asked knows.
+    /// Whether the node is of use: it has its place in the ring, linked to its nearest neighbours as
+    /// far as anybody who was asked knows, and its virtual IPv4 address is leased to it.
     pub fn is_joined(&self) -> bool {
-        self.ring.is_joined()
+        self.ring.is_joined() && self.dht.claims.holds(self.addresses().v4)
     }
 
-    /// When the node first had its place in the ring.
+    /// When that was so first.
     pub fn joined_at(&self) -> Option<Instant> {
         self.ring.joined_at()
     }

@@ -67,6 +67,8 @@ pub(super) struct Neighbourhood {
     looked_up: bool,
     joined_at: Option<Instant>,
     joined: bool,
+    /// [`Event::Joined`] was given since.
+    told_joined: bool,
     announce_due: Option<Instant>,
     announce_next: Instant,
     lookup_due: Instant,
@@ -85,6 +87,7 @@ impl Neighbourhood {
             looked_up: false,
             joined_at: None,
             joined: false,
+            told_joined: false,
             announce_due: None,
             announce_next: now + jitter(ANNOUNCE_INTERVAL, rng),
             lookup_due: now + LOOKUP_FIRST,
@@ -210,6 +213,7 @@ impl Node {
             if self.is_first() {
                 return self.set_joined(now);
             }
+            self.ring.told_joined = false;
             if std::mem::take(&mut self.ring.joined) {
                 self.event(Event::Isolated);
             }
@@ -238,9 +242,16 @@ impl Node {
         if std::mem::replace(&mut self.ring.joined, true) {
             return;
         }
-        self.ring.joined_at.get_or_insert(now);
-        self.event(Event::Joined);
-        self.publish(now);
+        self.claim_all(now);
+        self.check_joined(now);
+    }
+
+    /// Says so when the node has become of use.
+    pub(super) fn check_joined(&mut self, now: Instant) {
+        if self.is_joined() && !std::mem::replace(&mut self.ring.told_joined, true) {
+            self.ring.joined_at.get_or_insert(now);
+            self.event(Event::Joined);
+        }
     }
 
     pub(super) fn on_peer_up(&mut self, now: Instant, id: NodeId) {
@@ -322,7 +333,9 @@ impl Node {
         let Some(peer) = self.peers.remove(&id) else {
             return;
         };
-        self.forget_holder(id, peer.addresses);
+        for address in peer.holdings.iter() {
+            self.forget_holder(id, address);
+        }
         for live in &peer.sessions {
             self.handshakes.release(live.session.local_index());
         }
@@ -439,7 +452,6 @@ impl Node {
             self.ring.lookup_due = now + pause;
             self.ring.lookup_pause = (self.ring.lookup_pause * 2).min(LOOKUP_LONGEST);
             self.look_up_neighbourhood(now, self.id, None);
-            self.publish(now);
         }
         if self.ring.far_due <= now {
             self.ring.far_due = now + jitter(FAR_INTERVAL, &mut self.rng);

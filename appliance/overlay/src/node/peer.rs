@@ -10,6 +10,7 @@ use crate::session::Session;
 use crate::time::Instant;
 use crate::wire::message::{CANDIDATES_MAX, Contact};
 
+use super::holders::Holdings;
 use super::liveness::Liveness;
 
 /// Sessions with one peer that may be open at once: the current one, its successor, and the one
@@ -97,7 +98,9 @@ impl Traffic {
 
 pub(super) struct Peer {
     pub certificate: Certificate,
-    pub addresses: Addresses,
+    pub holdings: Holdings,
+    /// The peer was told which addresses we hold.
+    pub told_addresses: bool,
     /// Oldest first.
     pub sessions: Vec<LiveSession>,
     pub paths: Vec<DirectPath>,
@@ -122,10 +125,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(certificate: Certificate, addresses: Addresses, now: Instant) -> Self {
+    pub(super) fn new(certificate: Certificate, certified: Addresses, now: Instant) -> Self {
         Peer {
             certificate,
-            addresses,
+            holdings: Holdings::new(certified),
+            told_addresses: false,
             sessions: Vec::new(),
             paths: Vec::new(),
             active: None,
@@ -142,6 +146,11 @@ impl Peer {
             sent: Traffic::default(),
             received: Traffic::default(),
         }
+    }
+
+    /// The virtual addresses of the peer's guest.
+    pub(super) fn addresses(&self) -> Addresses {
+        self.holdings.own()
     }
 
     /// Whether the peer has proven itself in some session that is still open.

@@ -75,7 +75,7 @@ impl Node {
             .map(|(id, peer)| PeerInfo {
                 id: *id,
                 name: peer.certificate.name().to_string(),
-                addresses: peer.addresses,
+                addresses: peer.addresses(),
                 roles: peer.certificate.roles(),
                 kind: self.link_kind(*id),
                 path: self.path_info(*id),

@@ -2,6 +2,7 @@
 //! outside. Loss, NATs and scale are the simulator's.
 
 mod membership;
+mod table;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -42,9 +43,13 @@ struct Net {
 
 impl Net {
     fn new(seed: u64) -> Net {
+        Net::with_range(seed, "10.128.0.0/9")
+    }
+
+    fn with_range(seed: u64, range: &str) -> Net {
         let mut rng = Rng::seed_from_u64(seed);
         let name = PoolName::new("lab").unwrap();
-        let range = "10.128.0.0/9".parse().unwrap();
+        let range = range.parse().unwrap();
         let authority = PoolAuthority::create(name, range, Vec::new(), &mut rng).unwrap();
         let ticket = authority
             .issue_ticket(Roles::ALL, WALL, WALL + MONTH, None, &mut rng)
@@ -79,10 +84,15 @@ impl Net {
     }
 
     fn add(&mut self, fixed_address: Option<Ipv4Addr>) -> usize {
+        let name = format!("node-{}", self.members.len());
+        self.add_named(&name, fixed_address)
+    }
+
+    fn add_named(&mut self, name: &str, fixed_address: Option<Ipv4Addr>) -> usize {
         let index = self.members.len();
         let identity = Identity::generate(&mut self.rng);
         let request = CertificateRequest {
-            name: format!("node-{index}").parse().unwrap(),
+            name: name.parse().unwrap(),
             roles: Roles::ROUTER,
             fixed_address,
             not_before: WALL,
@@ -423,7 +433,7 @@ fn names_fixed_addresses_and_ids_resolve() {
             net.run_until("the answer comes", |net| {
                 net.members[asker].events.iter().any(|event| {
                     matches!(event, Event::Resolved { query, result: Ok(found) }
-                        if *query == asked && found.node_id() == id)
+                        if *query == asked && found.certificate.node_id() == id)
                 })
             });
         }

@@ -209,7 +209,13 @@ impl Node {
             Control::Revocations { revocations, reply } => {
                 self.handle_revocations(now, from, &revocations, reply);
             }
-            Control::Store(publication) => self.handle_store(now, publication),
+            Control::Addresses(addresses) => self.handle_addresses(now, from, &addresses),
+            Control::Store {
+                record,
+                remaining_s,
+            } => self.handle_store(now, from, record, remaining_s),
+            Control::Vote { token, record } => self.handle_vote(now, from, token, record),
+            Control::Voted { token, vote } => self.handle_voted(now, from, token, vote),
             Control::Bye { leaving } => {
                 if leaving {
                     self.drop_peer(now, from, DownReason::Left);

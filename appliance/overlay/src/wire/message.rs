@@ -2,10 +2,11 @@
 //!
 //! Lists are bounded here, on decoding, so that nothing behind this edge sees a longer one.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::record::{Key, Record};
 use crate::id::NodeId;
 use crate::membership::revocation::REVOCATION_BYTES_MAX;
 
@@ -15,8 +16,8 @@ pub const CANDIDATES_MAX: usize = 8;
 pub const SIDE_MAX: usize = 4;
 /// Relays that a node offers to be reached by.
 pub const RELAYS_MAX: usize = 3;
-/// Longest name in a lookup, in bytes.
-pub const NAME_MAX: usize = 63;
+/// Virtual addresses that a node tells that it holds.
+pub const ADDRESSES_MAX: usize = 32;
 /// Revocations in one message.
 pub const REVOCATIONS_PER_MESSAGE_MAX: usize = 8;
 /// Longest certificate in a message, in bytes.
@@ -93,8 +94,30 @@ pub enum Control {
         /// Nodes that forwarded the request: 0 on a direct path.
         hops: u8,
     },
-    /// A directory record for the receiver to keep a copy of.
-    Store(Publication),
+    /// The virtual IPv4 addresses that the sender holds, where they are not the one that follows from
+    /// its certificate.
+    Addresses(Vec<Ipv4Addr>),
+    /// A record of the table for the receiver to keep a copy of.
+    Store {
+        /// The record; one with no lifetime withdraws what its claimant had claimed.
+        record: Record,
+        /// Seconds for which it still lives.
+        remaining_s: u16,
+    },
+    /// Asks for the promise to keep a key free for a claimant.
+    Vote {
+        /// Returned in the answer.
+        token: u64,
+        /// The claim.
+        record: Record,
+    },
+    /// Answers a [`Control::Vote`].
+    Voted {
+        /// The request's token.
+        token: u64,
+        /// The answer.
+        vote: Vote,
+    },
     /// The sender's certificate, after it was renewed.
     Certificate(Vec<u8>),
     /// Revocations that the receiver may not know.
@@ -111,6 +134,17 @@ pub enum Control {
     },
 }
 
+/// The answer to the question whether a key is free.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Vote {
+    /// It is, and is kept so for a while.
+    Yes,
+    /// Not for this claimant now.
+    No,
+    /// Somebody holds it.
+    Held(Record),
+}
+
 /// A question to whoever is closest to a position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
@@ -125,34 +159,11 @@ pub struct Query {
 pub enum Question {
     /// Who is around the destination?
     Neighbourhood,
-    /// Who has this address or name?
+    /// Who has this address, name or service?
     Resolve(Key),
-    /// Keep this record; no answer.
-    Publish(Publication),
-}
-
-/// What the directory is searched by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Key {
-    /// A node's identifier.
-    Id(NodeId),
-    /// A virtual IPv4 address.
-    V4(Ipv4Addr),
-    /// A virtual IPv6 address.
-    V6(Ipv6Addr),
-    /// A node's name.
-    Name(String),
-}
-
-/// A node's own word on where it is found; its claims are those of its certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Publication {
-    /// The certificate that names the key.
-    pub certificate: Vec<u8>,
-    /// How to reach the node.
-    pub candidates: Vec<SocketAddr>,
-    /// Under which of the certificate's names or addresses it is published.
-    pub key: Key,
+    /// Give the claimant this key, or renew it; a claim without lifetime gives it up, and has no
+    /// answer.
+    Claim(Record),
 }
 
 /// The answer to a [`Query`].
@@ -182,9 +193,17 @@ pub enum Finding {
         certificate: Vec<u8>,
         /// How to reach it.
         candidates: Vec<SocketAddr>,
+        /// Its own virtual IPv4 address.
+        v4: Ipv4Addr,
     },
+    /// The record of the key's holder.
+    Record(Record),
     /// Nobody that the answering node knows of.
     Nobody,
+    /// The claimant has the key.
+    Granted,
+    /// Too few promised the claimant the key, for now.
+    Undecided,
 }
 
 /// A message that does not decode, or breaks a bound.
@@ -257,7 +276,12 @@ impl Message for Control {
             }
             Control::Candidates { candidates, .. } => candidates.len() <= CANDIDATES_MAX,
             Control::Certificate(certificate) => certificate.len() <= CERTIFICATE_MAX,
-            Control::Store(publication) => publication.is_bounded(),
+            Control::Addresses(addresses) => addresses.len() <= ADDRESSES_MAX,
+            Control::Store { record, .. } | Control::Vote { record, .. } => record.is_bounded(),
+            Control::Voted { vote, .. } => match vote {
+                Vote::Held(record) => record.is_bounded(),
+                Vote::Yes | Vote::No => true,
+            },
             Control::Probe { .. }
             | Control::ProbeAck { .. }
             | Control::Echo { .. }
@@ -267,27 +291,12 @@ impl Message for Control {
     }
 }
 
-impl Message for Publication {
-    fn is_bounded(&self) -> bool {
-        offer_is_bounded(&self.certificate, &self.candidates) && self.key.is_bounded()
-    }
-}
-
-impl Message for Key {
-    fn is_bounded(&self) -> bool {
-        match self {
-            Key::Name(name) => name.len() <= NAME_MAX,
-            Key::Id(_) | Key::V4(_) | Key::V6(_) => true,
-        }
-    }
-}
-
 impl Message for Query {
     fn is_bounded(&self) -> bool {
         match &self.question {
             Question::Neighbourhood => true,
             Question::Resolve(key) => key.is_bounded(),
-            Question::Publish(publication) => publication.is_bounded(),
+            Question::Claim(record) => record.is_bounded(),
         }
     }
 }
@@ -303,17 +312,10 @@ impl Message for Answer {
             Finding::Holder {
                 certificate,
                 candidates,
+                ..
             } => offer_is_bounded(certificate, candidates),
-            Finding::Nobody => true,
-        }
-    }
-}
-
-impl From<IpAddr> for Key {
-    fn from(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(v4) => Key::V4(v4),
-            IpAddr::V6(v6) => Key::V6(v6),
+            Finding::Record(record) => record.is_bounded(),
+            Finding::Nobody | Finding::Granted | Finding::Undecided => true,
         }
     }
 }

@@ -7,8 +7,9 @@ use tokio::sync::oneshot;
 use wow_overlay::id::NodeId;
 use wow_overlay::membership::RevocationError;
 use wow_overlay::node::{PingId, QueryId, ResolveError, Target};
+use wow_overlay::wire::record::Key;
 
-use crate::api::{Path, Peer, Resolved, RevocationReport, Status};
+use crate::api::{Lease, Path, Peer, Record, Resolved, RevocationReport, Status};
 
 /// Waiting askers of one kind, at most; the next one is turned away.
 const WAITING_MAX: usize = 256;
@@ -29,6 +30,10 @@ pub enum Command {
     ),
     /// The node behind a target.
     Resolve(Target, oneshot::Sender<Result<Resolved, ResolveError>>),
+    /// The node's leases.
+    Leases(oneshot::Sender<Vec<Lease>>),
+    /// A record of the pool's table.
+    LookUp(Key, oneshot::Sender<Result<Record, ResolveError>>),
     /// An overlay echo; `None` is no answer.
     Echo(NodeId, oneshot::Sender<Option<Pong>>),
     /// The path in use to a node.
@@ -49,6 +54,7 @@ pub struct Pong {
 pub struct Waiting {
     joined: Vec<oneshot::Sender<Box<Status>>>,
     resolving: BTreeMap<QueryId, oneshot::Sender<Result<Resolved, ResolveError>>>,
+    looking_up: BTreeMap<QueryId, oneshot::Sender<Result<Record, ResolveError>>>,
     echoes: BTreeMap<PingId, oneshot::Sender<Option<Pong>>>,
 }
 
@@ -82,6 +88,25 @@ impl Waiting {
     pub fn resolved(&mut self, query: QueryId, result: Result<Resolved, ResolveError>) {
         if let Some(asker) = self.resolving.remove(&query) {
             // Who no longer waits needs no answer; the same below.
+            let _ = asker.send(result);
+        }
+    }
+
+    /// Waits for a record.
+    pub fn look_up(
+        &mut self,
+        query: QueryId,
+        asker: oneshot::Sender<Result<Record, ResolveError>>,
+    ) {
+        self.looking_up.retain(|_, asker| !asker.is_closed());
+        if self.looking_up.len() < WAITING_MAX {
+            self.looking_up.insert(query, asker);
+        }
+    }
+
+    /// A record was found, or not.
+    pub fn looked_up(&mut self, query: QueryId, result: Result<Record, ResolveError>) {
+        if let Some(asker) = self.looking_up.remove(&query) {
             let _ = asker.send(result);
         }
     }

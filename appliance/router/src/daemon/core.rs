@@ -1,14 +1,14 @@
 //! The node with its underlay, guest and control stack: everything between two waits of the loop.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wow_control::{Answer, Control, Question};
 use wow_guest::Guest;
 use wow_overlay::membership::{Revocation, RevocationError};
-use wow_overlay::node::{Config, Event, Node};
+use wow_overlay::node::{Config, Event, LeaseId, Node};
 use wow_overlay::time::{Instant, UnixTime};
 use wow_underlay::{Outgoing, Underlay};
 
@@ -34,6 +34,8 @@ pub struct Core {
     pub outbox: VecDeque<Outgoing>,
     control: Option<Control>,
     node: Node,
+    /// The address that the guest was last given.
+    guest_v4: Ipv4Addr,
     waiting: Waiting,
     lost: BTreeMap<&'static str, u64>,
     started: tokio::time::Instant,
@@ -71,6 +73,7 @@ impl Core {
             guest,
             outbox: VecDeque::new(),
             control,
+            guest_v4: node.addresses().v4,
             node,
             waiting: Waiting::default(),
             lost: BTreeMap::new(),
@@ -166,6 +169,13 @@ impl Core {
             Command::Joined(asker) => self.waiting.join(asker),
             Command::Revoke(text, asker) => {
                 let _ = asker.send(self.revoke(now, &text));
+            }
+            Command::Leases(asker) => {
+                let _ = asker.send(report::leases(&self.node, now));
+            }
+            Command::LookUp(key, asker) => {
+                let query = self.node.look_up(now, key);
+                self.waiting.look_up(query, asker);
             }
             Command::Resolve(target, asker) => {
                 let query = self.node.resolve(now, target);
@@ -395,8 +405,7 @@ impl Core {
                 tracing::info!(id = id.short(), ?reason, "peer down");
             }
             Event::Resolved { query, result } => {
-                let pool = self.settings.ticket.facts();
-                let result = result.map(|certificate| report::resolved(pool, &certificate));
+                let result = result.map(|found| report::resolved(&found));
                 self.waiting.resolved(query, result);
             }
             Event::Pong {
@@ -414,9 +423,41 @@ impl Core {
                 "the pool's authority has ended this node's membership; it needs a new ticket, and a \
                  new identity if the node itself was revoked"
             ),
-            Event::AddressConflict { with, address } => {
-                tracing::warn!(with = with.short(), %address, "another node holds our address too");
+            Event::Record { query, result } => {
+                self.waiting.looked_up(query, result.map(report::record));
             }
+            Event::Leased { lease, address } => self.on_leased(lease, address),
+            Event::LeaseLost { lease, address, to } => tracing::warn!(
+                lease = lease.0,
+                %address,
+                to = to.map(|to| to.short()),
+                "lost an address; leasing another"
+            ),
+            Event::NameTaken { name, with } => tracing::warn!(
+                name,
+                with = with.short(),
+                "another node has this name; give one of them another with --name"
+            ),
+            Event::AddressConflict { with, address } => tracing::warn!(
+                with = with.short(),
+                %address,
+                "another node has the address that this one was given; give one of them another with \
+                 --address"
+            ),
+        }
+    }
+
+    fn on_leased(&mut self, lease: LeaseId, address: Ipv4Addr) {
+        tracing::debug!(lease = lease.0, %address, "leased");
+        if lease != LeaseId::OWN || self.guest_v4 == address {
+            return;
+        }
+        match self.guest.set_address(address) {
+            Ok(()) => {
+                tracing::warn!(from = %self.guest_v4, to = %address, "this machine's virtual address changed");
+                self.guest_v4 = address;
+            }
+            Err(error) => tracing::error!(%error, %address, "cannot change the guest's address"),
         }
     }
 

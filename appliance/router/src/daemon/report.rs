@@ -1,24 +1,87 @@
 //! The node's state in the words of the control socket.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use wow_overlay::id::NodeId;
-use wow_overlay::membership::{Addresses, Certificate, PoolFacts};
-use wow_overlay::node::{LinkKind, Node, PathInfo, PeerInfo, Traffic};
+use wow_overlay::node::{
+    Found, LeaseInfo, LinkKind, Node, PathInfo, PeerInfo, RecordInfo, Traffic,
+};
 use wow_overlay::time::Instant;
+use wow_overlay::wire::record::Key;
 
 use crate::api;
 
-/// A certificate's node.
-pub fn resolved(pool: &PoolFacts, certificate: &Certificate) -> api::Resolved {
-    let addresses = Addresses::new(pool, certificate);
+/// What the name of a service is written with.
+const SERVICE: &str = "service:";
+
+/// A node that was looked for.
+pub fn resolved(found: &Found) -> api::Resolved {
+    let Found {
+        certificate,
+        addresses,
+    } = found;
     api::Resolved {
         id: certificate.node_id().to_string(),
         name: certificate.name().to_string(),
         v4: addresses.v4,
         v6: addresses.v6,
         roles: certificate.roles().to_string(),
+    }
+}
+
+/// The node's leases.
+pub fn leases(node: &Node, now: Instant) -> Vec<api::Lease> {
+    let lease = |lease: LeaseInfo| api::Lease {
+        id: lease.id.0,
+        address: lease.address,
+        remaining_ms: lease.remaining.map(whole_milliseconds),
+    };
+    node.leases(now).into_iter().map(lease).collect()
+}
+
+/// A record of the pool's table.
+pub fn record(info: RecordInfo) -> api::Record {
+    let RecordInfo { owner, claim } = info;
+    let stored_address = match claim.key {
+        Key::Name(_) => claim.value.first_chunk::<4>().copied(),
+        _ => None,
+    };
+    let value = match stored_address {
+        Some(v4) => Ipv4Addr::from(v4).to_string(),
+        None => String::from_utf8(claim.value).unwrap_or_else(|error| {
+            let bytes = error.as_bytes().iter();
+            bytes.map(|byte| format!("{byte:02x}")).collect()
+        }),
+    };
+    api::Record {
+        key: show_key(&claim.key),
+        owner: owner.node_id().to_string(),
+        name: owner.name().to_string(),
+        value,
+        lifetime_s: claim.lifetime_s,
+        sequence: claim.sequence,
+        candidates: claim.candidates,
+    }
+}
+
+fn show_key(key: &Key) -> String {
+    match key {
+        Key::Id(id) => id.to_string(),
+        Key::V4(v4) => v4.to_string(),
+        Key::V6(v6) => v6.to_string(),
+        Key::Name(name) => name.clone(),
+        Key::Service(name) => format!("{SERVICE}{name}"),
+    }
+}
+
+/// What a person calls a key: a name, a virtual IPv4 address, or `service:NAME`.
+pub fn key(text: &str) -> Key {
+    match (text.strip_prefix(SERVICE), text.parse()) {
+        (Some(name), _) => Key::Service(name.to_owned()),
+        (None, Ok(v4)) => Key::V4(v4),
+        (None, Err(_)) => Key::Name(text.to_ascii_lowercase()),
     }
 }
 

@@ -12,6 +12,7 @@ use wow_overlay::node::{ResolveError, Target};
 use super::ping;
 use crate::api::{Op, PING_COUNT_MAX, Resolved, Status, TIMEOUT_MS_MAX};
 use crate::daemon::command::Command;
+use crate::daemon::report;
 
 /// How long the loop and the pool may take for what is not a wait.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -48,6 +49,15 @@ impl Operator {
         match op {
             Op::Status => json(&self.status().await?),
             Op::Peers => json(&self.ask(Command::Peers).await?),
+            Op::Leases => json(&self.ask(Command::Leases).await?),
+            Op::LookUp { key } => {
+                let wanted = report::key(&key);
+                let found = self.ask(|asker| Command::LookUp(wanted, asker)).await?;
+                json(&found.map_err(|error| match error {
+                    ResolveError::Unknown => format!("{key}: no record in the pool's table"),
+                    error => format!("{key}: {error}; is this node joined?"),
+                })?)
+            }
             Op::Revoke { revocation } => {
                 let done = self.ask(|asker| Command::Revoke(revocation, asker)).await?;
                 json(&done.map_err(|error| error.to_string())?)

@@ -1,0 +1,331 @@
+//! The pool's distributed table: who holds which address, name or service.
+//!
+//! A key's record is kept by the node closest to the key's position in the ring and by that node's
+//! near neighbours. The closest node decides: who claims a free key gets it when most of these nodes
+//! have promised it ([`grant`]); it keeps it as long as it renews the claim ([`claims`]). Records are
+//! signed by their claimants, live for a span of time rather than until a date, and are handed on when
+//! the ring changes ([`store`] and here).
+
+mod claims;
+mod grant;
+mod store;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::id::NodeId;
+use crate::membership::addresses::{
+    check_v4, ring_position_of_name, ring_position_of_service, ring_position_of_v4,
+    ring_position_of_v6,
+};
+use crate::membership::{Addresses, Certificate, Roles};
+use crate::time::Instant;
+use crate::wire::message::{Control, Finding};
+use crate::wire::record::{Claim, Key, Record};
+
+use super::Node;
+
+pub(super) use claims::{Claims, Slot};
+pub use claims::{LEASES_MAX, LeaseId, LeaseInfo};
+pub(super) use grant::Grants;
+pub use store::RECORDS_MAX;
+pub(super) use store::Store;
+use store::{Kept, Refused, Standing};
+
+/// How long a record lives without being renewed.
+const LIFETIME: Duration = Duration::from_secs(180);
+
+/// A record whose certificate and signature hold, and whose claimant may claim its key.
+#[derive(Clone, Debug)]
+pub(super) struct Verified {
+    pub record: Record,
+    pub certificate: Certificate,
+    pub claim: Claim,
+}
+
+impl Verified {
+    pub(super) fn owner(&self) -> NodeId {
+        self.certificate.node_id()
+    }
+
+    /// Whether the key is an address that the claimant's certificate fixes.
+    fn is_fixed(&self) -> bool {
+        self.certificate.fixed_address().map(Key::V4).as_ref() == Some(&self.claim.key)
+    }
+
+    /// Whether it takes the key from a live record of somebody else.
+    fn precedes(&self, held: &Verified) -> bool {
+        self.is_fixed() && !held.is_fixed()
+    }
+}
+
+/// A record for whoever looks at the table.
+#[derive(Clone, Debug)]
+pub struct RecordInfo {
+    /// Who claims.
+    pub owner: Certificate,
+    /// What.
+    pub claim: Claim,
+}
+
+/// The table's part that this node keeps, and whom it has copies with.
+pub(super) struct Dht {
+    pub store: Store,
+    pub grants: Grants,
+    pub claims: Claims,
+    /// The near neighbours that have been handed what concerns them.
+    replicas: BTreeSet<NodeId>,
+}
+
+impl Dht {
+    pub(super) fn new(id: NodeId) -> Self {
+        Dht {
+            store: Store::new(id),
+            grants: Grants::default(),
+            claims: Claims::default(),
+            replicas: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let grants = self.grants.deadline().map(|due| (due, "count votes"));
+        let claims = self.claims.deadline().map(|due| (due, "renew a claim"));
+        [grants, claims].into_iter().flatten().min()
+    }
+}
+
+impl Node {
+    /// How many records of the table the node keeps for others and itself.
+    pub fn records_kept(&self) -> usize {
+        self.dht.store.len()
+    }
+
+    /// The position whose closest node answers for a key.
+    ///
+    /// `None` for an address that no node of the pool can have.
+    pub(super) fn position_of(&self, key: &Key) -> Option<NodeId> {
+        let pool = self.pool.pool_id();
+        match key {
+            Key::Id(id) => Some(*id),
+            Key::V4(v4) => ring_position_of_v4(self.pool.range, *v4),
+            Key::V6(v6) => ring_position_of_v6(pool, *v6),
+            Key::Name(name) => Some(ring_position_of_name(pool, name)),
+            Key::Service(name) => Some(ring_position_of_service(pool, name)),
+        }
+    }
+
+    /// Checks a record's proofs, and that its claimant may claim such a key at all.
+    pub(super) fn verify_record(&mut self, now: Instant, record: Record) -> Option<Verified> {
+        let verified = self.try_verify_record(now, record);
+        if verified.is_none() {
+            self.counters.drop_message += 1;
+        }
+        verified
+    }
+
+    fn try_verify_record(&self, now: Instant, record: Record) -> Option<Verified> {
+        let claim = Claim::decode(&record.claim).ok()?;
+        let wall = self.wall.at(now);
+        // Renewed again and again: the certificate's signatures are mostly known to be good.
+        let known = self.dht.store.get(&claim.key).map(|kept| &kept.verified);
+        let known = known.map(|verified| &verified.certificate);
+        let certificate = match known.filter(|known| known.bytes() == record.certificate) {
+            Some(known) => known.check(wall).ok().map(|()| known.clone())?,
+            None => Certificate::verify(&record.certificate, &self.pool, wall).ok()?,
+        };
+        let good = !self.revocations.strike(&certificate)
+            && self.may_claim(&certificate, &claim.key)
+            && certificate.has_signed_claim(&record.claim, &record.signature);
+        good.then_some(Verified {
+            record,
+            certificate,
+            claim,
+        })
+    }
+
+    fn may_claim(&self, certificate: &Certificate, key: &Key) -> bool {
+        match key {
+            Key::V4(v4) => check_v4(self.pool.range, *v4).is_ok(),
+            Key::Name(name) => certificate.name().as_str() == name,
+            // A service that is called like a role is that role's.
+            Key::Service(name) => name
+                .parse::<Roles>()
+                .map_or(true, |role| certificate.roles().contains(role)),
+            Key::Id(_) | Key::V6(_) => false,
+        }
+    }
+
+    /// Whether a verified certificate by itself gives its node the key.
+    pub(super) fn is_certified(&self, certificate: &Certificate, key: &Key) -> bool {
+        let addresses = Addresses::new(&self.pool, certificate);
+        match key {
+            Key::Id(id) => certificate.node_id() == *id,
+            Key::V6(v6) => addresses.v6 == *v6,
+            Key::Name(name) => certificate.name().as_str() == name,
+            Key::V4(_) | Key::Service(_) => false,
+        }
+    }
+
+    /// The peer that holds a key, as far as our links tell.
+    pub(super) fn peer_with(&self, key: &Key) -> Option<NodeId> {
+        if let Key::V4(v4) = key {
+            return self.peer_holding((*v4).into());
+        }
+        let mut established = self.peers.iter().filter(|(_, peer)| peer.is_established());
+        let found = established.find(|(_, peer)| self.is_certified(&peer.certificate, key));
+        found.map(|(id, _)| *id)
+    }
+
+    /// Whether the key is our own.
+    pub(super) fn is_ours(&self, key: &Key) -> bool {
+        match key {
+            Key::V4(v4) => self.dht.claims.holds(*v4),
+            Key::Name(_) => {
+                self.is_certified(&self.certificate, key) && !self.dht.claims.lacks_name()
+            }
+            key => self.is_certified(&self.certificate, key),
+        }
+    }
+
+    /// Answers for a key from all that we know.
+    pub(super) fn find_holder(&self, now: Instant, key: &Key) -> Finding {
+        if let Some(kept) = self.dht.store.granted(now, key) {
+            return Finding::Record(kept.verified.record.clone());
+        }
+        if self.is_ours(key) {
+            return Finding::Holder {
+                certificate: self.certificate.bytes().to_vec(),
+                candidates: self.own_candidates(),
+                v4: self.addresses().v4,
+            };
+        }
+        match self.peer_with(key).and_then(|id| self.peers.get(&id)) {
+            Some(peer) => Finding::Holder {
+                certificate: peer.certificate.bytes().to_vec(),
+                candidates: peer.contact().candidates,
+                v4: peer.addresses().v4,
+            },
+            None => Finding::Nobody,
+        }
+    }
+
+    /// Keeps a record in our part of the table.
+    fn keep(
+        &mut self,
+        now: Instant,
+        verified: Verified,
+        until: Instant,
+        standing: Standing,
+    ) -> Result<(), Refused> {
+        let Some(position) = self.position_of(&verified.claim.key) else {
+            return Err(Refused::Full);
+        };
+        let kept = Kept {
+            verified,
+            position,
+            until,
+            standing,
+        };
+        let result = self.dht.store.keep(now, kept);
+        if let Err(Refused::Full) = result {
+            self.counters.drop_full += 1;
+        }
+        result
+    }
+
+    /// Keeps a copy that a neighbour passes on, for `remaining_s` seconds at most.
+    pub(super) fn handle_store(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        record: Record,
+        remaining_s: u16,
+    ) {
+        let Some(verified) = self.verify_record(now, record) else {
+            return;
+        };
+        if verified.claim.lifetime_s == 0 {
+            self.dht.store.withdraw(&verified);
+            return;
+        }
+        let lifetime = verified.claim.lifetime();
+        let until = now + lifetime.min(Duration::from_secs(remaining_s.into()));
+        match self.keep(now, verified, until, Standing::Granted) {
+            Ok(()) | Err(Refused::Stale | Refused::Full) => {}
+            // Whoever is closer to the key decides.
+            Err(Refused::Held(kept)) => {
+                if from.distance(kept.position) < self.id.distance(kept.position) {
+                    self.dht.store.replace(now, *kept);
+                }
+            }
+        }
+    }
+
+    /// Nobody knows the holder of a key that somebody else claims: the key is free.
+    pub(super) fn on_absent(&mut self, now: Instant, key: &Key, holder: NodeId) {
+        let kept = self.dht.store.get(key).map(|kept| kept.verified.owner());
+        if kept == Some(holder) {
+            self.dht.store.remove(key);
+            self.dht.grants.vacate(now, key.clone());
+        }
+    }
+
+    /// Forgets the records of nodes that are members no longer.
+    pub(super) fn drop_revoked_records(&mut self) {
+        let revocations = &self.revocations;
+        let struck = |kept: &Kept| revocations.strike(&kept.verified.certificate);
+        self.dht.store.retain(|kept| !struck(kept));
+    }
+
+    pub(super) fn maintain_dht(&mut self, now: Instant) {
+        self.maintain_grants(now);
+        self.hand_over(now);
+        self.maintain_claims(now);
+    }
+
+    /// Gives new near neighbours the records that concern them.
+    fn hand_over(&mut self, now: Instant) {
+        let near: BTreeSet<_> = self.ring.near.iter().collect();
+        if near == self.dht.replicas {
+            return;
+        }
+        let fresh: Vec<_> = near.difference(&self.dht.replicas).copied().collect();
+        self.dht.replicas = near;
+        if fresh.is_empty() {
+            return;
+        }
+        self.renew_soon(now);
+        let established = self.established();
+        let mut copies = Vec::new();
+        for kept in self.dht.store.all_granted(now) {
+            let position = kept.position;
+            let own = self.id.distance(position);
+            let others = established.iter().map(|id| id.distance(position));
+            let decide = others.min().is_none_or(|other| own <= other);
+            for id in &fresh {
+                if decide || id.distance(position) < own {
+                    copies.push((*id, kept.verified.record.clone(), kept.remaining_s(now)));
+                }
+            }
+        }
+        for (id, record, remaining_s) in copies {
+            let message = Control::Store {
+                record,
+                remaining_s,
+            };
+            self.send_control(now, id, &message);
+        }
+    }
+
+    /// Sends copies of a record to the near neighbours.
+    fn replicate(&mut self, now: Instant, record: &Record, remaining_s: u16) {
+        let near: BTreeSet<_> = self.ring.near.iter().collect();
+        for id in near {
+            let message = Control::Store {
+                record: record.clone(),
+                remaining_s,
+            };
+            self.send_control(now, id, &message);
+        }
+    }
+}
