@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
@@ -51,6 +52,72 @@ pub fn rtc() -> Option<u64> {
         .trim()
         .parse()
         .ok()
+}
+
+/// Tells when the whole machine has stood still: paused, suspended, or migrated while running.
+///
+/// The system clocks stand still together with the machine; only the RTC goes on (or the time that
+/// the kernel counts as suspended).
+#[derive(Debug)]
+pub struct PauseWatch {
+    before: Clocks,
+}
+
+/// Seconds by which two clocks are ahead of the ones that stand still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Clocks {
+    /// The RTC, ahead of the wall clock.
+    rtc: Option<i64>,
+    /// The time since boot, ahead of the time running.
+    suspended: i64,
+}
+
+/// Both clocks have whole seconds, so that a difference of one means nothing.
+const PAUSE_SECONDS_MIN: i64 = 2;
+
+impl Clocks {
+    fn read() -> Self {
+        let seconds = |id| clock_gettime(id).tv_sec;
+        let rtc = rtc().and_then(|rtc| i64::try_from(rtc).ok());
+        Clocks {
+            rtc: rtc.map(|rtc| rtc - seconds(ClockId::Realtime)),
+            suspended: seconds(ClockId::Boottime) - seconds(ClockId::Monotonic),
+        }
+    }
+
+    /// How long the machine stood still since `before`, by either clock.
+    fn pause_since(self, before: Clocks) -> Option<i64> {
+        let rtc = self.rtc.zip(before.rtc).map(|(now, before)| now - before);
+        let longest = rtc.unwrap_or(0).max(self.suspended - before.suspended);
+        (longest >= PAUSE_SECONDS_MIN).then_some(longest)
+    }
+}
+
+impl PauseWatch {
+    /// Watches from now on.
+    #[allow(clippy::new_without_default)] // It reads clocks.
+    pub fn new() -> Self {
+        PauseWatch {
+            before: Clocks::read(),
+        }
+    }
+
+    /// How long the machine stood still since the last call. A machine whose own init we are has its
+    /// wall clock moved on by as much. To be called every second or so: clocks that drift apart
+    /// slowly are no pause.
+    pub fn poll(&mut self) -> Option<Duration> {
+        let clocks = Clocks::read();
+        let before = std::mem::replace(&mut self.before, clocks);
+        let seconds = clocks.pause_since(before)?;
+        if crate::is_machine_init() && clocks.rtc != before.rtc {
+            let missed = u64::try_from(seconds).unwrap_or(0);
+            match set(now() + missed, source()) {
+                Ok(()) => self.before = Clocks::read(),
+                Err(error) => tracing::warn!(%error, "cannot move the clock on after a pause"),
+            }
+        }
+        u64::try_from(seconds).ok().map(Duration::from_secs)
+    }
 }
 
 /// Moves the wall clock forward to `unix_seconds`, unless it comes from a believable source or is
@@ -121,6 +188,26 @@ pub(crate) fn step() -> Result<String, StepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_jump_of_seconds_is_a_pause() {
+        let at = |rtc, suspended| Clocks { rtc, suspended };
+        let before = at(Some(-3), 10);
+        assert_eq!(at(Some(-2), 10).pause_since(before), None);
+        assert_eq!(at(Some(-4), 11).pause_since(before), None);
+        assert_eq!(at(Some(57), 10).pause_since(before), Some(60));
+        assert_eq!(at(Some(-3), 70).pause_since(before), Some(60));
+        // The wall clock was set forward by somebody.
+        assert_eq!(at(Some(-600), 10).pause_since(before), None);
+        assert_eq!(at(None, 10).pause_since(before), None);
+        assert_eq!(at(Some(50), 10).pause_since(at(None, 10)), None);
+    }
+
+    #[test]
+    fn a_machine_that_runs_has_not_stood_still() {
+        let mut watch = PauseWatch::new();
+        assert_eq!(watch.poll(), None);
+    }
 
     #[test]
     fn a_believable_kernel_clock_is_kept() {

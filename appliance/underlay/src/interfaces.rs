@@ -26,6 +26,8 @@ const DRAIN_MAX: usize = 1024;
 pub struct InterfaceAddress {
     /// The interface's name.
     pub interface: String,
+    /// The kernel's number for it; 0 if it is gone meanwhile.
+    pub index: u32,
     /// The address.
     pub ip: IpAddr,
     /// Whether the interface is the loopback.
@@ -61,6 +63,8 @@ pub fn list() -> io::Result<Vec<InterfaceAddress>> {
         let name = unsafe { CStr::from_ptr(interface.ifa_name) };
         found.push(InterfaceAddress {
             interface: name.to_string_lossy().into_owned(),
+            // SAFETY: the name is NUL-terminated and lives until freeifaddrs.
+            index: unsafe { libc::if_nametoindex(name.as_ptr()) },
             ip,
             loopback: interface.ifa_flags & libc::IFF_LOOPBACK as libc::c_uint != 0,
         });
@@ -121,31 +125,43 @@ impl InterfaceWatch {
     }
 
     /// Waits until something changed since the last call; [`list`] then tells what is there now.
+    /// Returns the numbers of links that changed or announced themselves, as far as is known.
     ///
     /// Cancelling it loses no change.
     ///
     /// # Errors
     /// The netlink socket failed.
-    pub async fn changed(&mut self) -> io::Result<()> {
+    pub async fn changed(&mut self) -> io::Result<Vec<u32>> {
         self.socket.read_with(drain).await
     }
 }
 
-/// Reads pending notifications away, at least one. Their content does not matter.
-fn drain(socket: BorrowedFd<'_>) -> io::Result<()> {
+/// Reads pending notifications away, at least one.
+fn drain(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut buffer = [0u8; 4096];
-    let mut any = false;
+    let (mut any, mut links) = (false, Vec::new());
     for _ in 0..DRAIN_MAX {
         match recv(socket, &mut buffer[..], RecvFlags::TRUNC) {
-            Ok(_) => any = true,
+            Ok((read, _)) => {
+                any = true;
+                links.extend(link_of(&buffer[..read]).filter(|link| !links.contains(link)));
+            }
             // The kernel dropped notifications because we were slow: something did change.
             Err(rustix::io::Errno::NOBUFS) => any = true,
             Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) if any => return Ok(()),
+            Err(rustix::io::Errno::AGAIN) if any => break,
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    Ok(links)
+}
+
+/// The link that a notification (one to a datagram) is about, if it is about one: `struct nlmsghdr`,
+/// then `struct ifinfomsg`, whose third member is the link's number.
+fn link_of(message: &[u8]) -> Option<u32> {
+    let kind: [u8; 2] = message.get(4..6)?.try_into().ok()?;
+    let index: [u8; 4] = message.get(20..24)?.try_into().ok()?;
+    (u16::from_ne_bytes(kind) == libc::RTM_NEWLINK).then(|| u32::from_ne_bytes(index))
 }
 
 #[cfg(test)]
@@ -160,6 +176,18 @@ mod tests {
                 .any(|a| a.loopback && a.ip == IpAddr::V4(Ipv4Addr::LOCALHOST)),
             "{all:?}"
         );
+    }
+
+    #[test]
+    fn a_notification_names_its_link() {
+        let mut message = [0u8; 32];
+        message[20..24].copy_from_slice(&7u32.to_ne_bytes());
+        assert_eq!(link_of(&message), None);
+        message[4..6].copy_from_slice(&libc::RTM_NEWLINK.to_ne_bytes());
+        assert_eq!(link_of(&message), Some(7));
+        for length in 0..24 {
+            assert_eq!(link_of(&message[..length]), None);
+        }
     }
 
     #[tokio::test(start_paused = true)]

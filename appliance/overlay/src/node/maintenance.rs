@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::id::NodeId;
 use crate::time::Instant;
-use crate::wire::message::{CANDIDATES_MAX, Control};
+use crate::wire::message::Control;
 
 use super::Node;
 use super::api::DownReason;
@@ -22,28 +22,6 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const CONFIRMATION: Duration = Duration::from_secs(8);
 
 impl Node {
-    /// Replaces the node's own underlay addresses: call it when any interface changes.
-    pub fn set_host_candidates(&mut self, now: Instant, mut local: Vec<SocketAddr>) {
-        local.truncate(CANDIDATES_MAX);
-        if local == self.host_candidates {
-            return;
-        }
-        self.host_candidates = local;
-        // Whatever others saw us as came from the old addresses.
-        self.reflexive.clear();
-        let peers: Vec<_> = self.peers.keys().copied().collect();
-        for id in peers {
-            self.send_candidates(now, id, false);
-            if let Some(peer) = self.peers.get_mut(&id) {
-                let via = peer.via();
-                if let Some(liveness) = peer.liveness_mut(via) {
-                    liveness.suspect();
-                }
-                peer.start_race(now);
-            }
-        }
-    }
-
     /// Corrects the wall clock that certificates are judged by.
     pub fn set_wall_clock(&mut self, now: Instant, wall: crate::time::UnixTime) {
         self.wall = super::WallClock::new(now, wall);

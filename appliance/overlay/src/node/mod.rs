@@ -19,6 +19,7 @@ mod holders;
 mod liveness;
 mod lookup;
 mod maintenance;
+mod moving;
 mod neighbourhood;
 mod peer;
 mod renewal;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use wow_control::{Answer, Control, Question};
 use wow_guest::Guest;
+use wow_init::clock::PauseWatch;
 use wow_overlay::membership::{Revocation, RevocationError};
 use wow_overlay::node::{Config, Event, LeaseId, Node};
 use wow_overlay::time::{Instant, UnixTime};
@@ -22,6 +23,12 @@ const OUTBOX_MAX: usize = 4096;
 
 /// With so many waiting, the guest waits too.
 const OUTBOX_HIGH: usize = 512;
+
+/// How often it is looked whether the machine has stood still.
+const PAUSE_CHECK: Duration = Duration::from_secs(1);
+
+/// Paths are not questioned because of links more often than this.
+const QUESTION_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often the wall clock is compared and the certificate's end looked at.
 const TICK: Duration = Duration::from_secs(60);
@@ -42,6 +49,11 @@ pub struct Core {
     first_joined: Option<Instant>,
     boot_to_joined_ms: Option<u64>,
     tick_due: Instant,
+    pause: PauseWatch,
+    pause_due: Instant,
+    questioned: Option<Instant>,
+    /// The links with addresses that are offered to other nodes.
+    carriers: Vec<u32>,
     /// The last join is not yet told to those who wait for it.
     tell_joined: bool,
 }
@@ -81,6 +93,10 @@ impl Core {
             first_joined: None,
             boot_to_joined_ms: None,
             tick_due: Instant::ZERO + TICK,
+            pause: PauseWatch::new(),
+            pause_due: Instant::ZERO + PAUSE_CHECK,
+            questioned: None,
+            carriers: Vec::new(),
             tell_joined: false,
         };
         for revocation in kept {
@@ -102,8 +118,11 @@ impl Core {
         let control = self.control.as_ref().and_then(Control::next_deadline);
         let control = control.map(|(due, _)| Instant::ZERO + due);
         let node = self.node.next_deadline().map(|(due, _)| due);
-        let due = [node, control, Some(self.tick_due)].into_iter().flatten();
-        let due = due.min().expect("the tick is always due some time");
+        let own = self.tick_due.min(self.pause_due);
+        let due = [node, control]
+            .into_iter()
+            .flatten()
+            .fold(own, Instant::min);
         self.started + Duration::from_micros(due.as_micros())
     }
 
@@ -143,6 +162,15 @@ impl Core {
                 control.handle_deadline(now - Instant::ZERO);
             }
             self.drain_control();
+        }
+        if self.pause_due <= now {
+            self.pause_due = now + PAUSE_CHECK;
+            if let Some(span) = self.pause.poll() {
+                tracing::warn!(seconds = span.as_secs(), "this machine stood still");
+                self.node.set_wall_clock(now, wall_clock::now());
+                self.node.question_paths(now);
+                self.drain_node();
+            }
         }
         if self.tick_due <= now {
             self.tick_due = now + TICK;
@@ -220,10 +248,27 @@ impl Core {
             pool.range,
             pool.summary().v6_prefix,
         );
+        let offered = |ip| candidates.iter().any(|candidate| candidate.ip() == ip);
+        let carriers = own.iter().filter(|address| offered(address.ip));
+        self.carriers = carriers.map(|address| address.index).collect();
         tracing::debug!(?candidates, "own underlay addresses");
         let now = self.now();
         self.node.set_host_candidates(now, candidates);
         self.drain_node();
+    }
+
+    /// Links changed or announced themselves: one with an address of ours may lead elsewhere now, as
+    /// after the migration of a virtual machine.
+    pub fn links_changed(&mut self, links: &[u32]) {
+        let now = self.now();
+        let ours = links.iter().any(|link| self.carriers.contains(link));
+        let lately = |last: Instant| now - last < QUESTION_PAUSE;
+        if ours && !self.questioned.is_some_and(lately) {
+            tracing::debug!(?links, "a link announced itself: probing every path");
+            self.questioned = Some(now);
+            self.node.question_paths(now);
+            self.drain_node();
+        }
     }
 
     pub fn seeds_changed(&mut self, seeds: Vec<SocketAddr>) {

@@ -132,6 +132,7 @@ mod tests {
     fn candidates_leave_out_what_no_other_node_can_use() {
         let own = |ip: &str, loopback| InterfaceAddress {
             interface: "x".into(),
+            index: 1,
             ip: ip.parse().unwrap(),
             loopback,
         };

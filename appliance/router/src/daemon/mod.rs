@@ -82,7 +82,7 @@ enum Wake {
     Packets(Result<(), GuestGone>),
     Deadline,
     Command(Command),
-    Interfaces(std::io::Result<()>),
+    Interfaces(std::io::Result<Vec<u32>>),
     Seeds,
 }
 
@@ -152,7 +152,10 @@ impl Daemon {
                 (self.progress)();
             }
             Wake::Command(command) => self.core.handle_command(command),
-            Wake::Interfaces(Ok(())) => self.core.interfaces_changed(),
+            Wake::Interfaces(Ok(links)) => {
+                self.core.interfaces_changed();
+                self.core.links_changed(&links);
+            }
             Wake::Interfaces(Err(error)) => {
                 tracing::warn!(%error, "no longer told of changes of the machine's addresses");
                 self.interfaces = None;
@@ -195,7 +198,7 @@ impl Daemon {
     }
 }
 
-async fn changed(interfaces: &mut Option<InterfaceWatch>) -> std::io::Result<()> {
+async fn changed(interfaces: &mut Option<InterfaceWatch>) -> std::io::Result<Vec<u32>> {
     match interfaces {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
