@@ -40,6 +40,15 @@
 //! name = "seed"                     # for reports; by default "net.0"
 //! domain = "net"
 //! tap = "wan0"                      # created here; move it with `ip link set wan0 netns ...`
+//!
+//! [matrix]                          # latency between every two domains, besides their own
+//! seed = 1                          # of where the domains lie on the map
+//! round_trip_ms = [20, 200]         # of the nearest and the farthest possible two
+//!
+//! [[pair]]                          # what two domains have otherwise
+//! between = ["home", "net"]
+//! latency_ms = 30                   # one way, instead of the matrix's
+//! cut = false                       # whether nothing passes
 //! "#, "example").unwrap();
 //! assert_eq!(config.domains().len(), 2);
 //! ```
@@ -56,6 +65,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::nat::{Behaviour, PortAllocation, Timeouts};
 
+pub use between::{Matrix, Pair};
+
+mod between;
+mod change;
 mod raw;
 mod rules;
 #[cfg(test)]
@@ -65,6 +78,8 @@ mod tests;
 pub const MAX_DOMAINS: usize = 1024;
 /// Most ports in one emulator, each a file descriptor.
 pub const MAX_PORTS: usize = 1024;
+/// Most pairs of domains with settings of their own.
+pub const MAX_PAIRS: usize = 65_536;
 /// Most DNS servers a DHCP reply of ours carries.
 pub const MAX_DNS_SERVERS: usize = 3;
 /// Longest one-way latency plus jitter; beyond it packets in flight would outgrow their bound.
@@ -77,6 +92,8 @@ pub struct Config {
     seed: u64,
     domains: Vec<Domain>,
     ports: Vec<Port>,
+    matrix: Option<Matrix>,
+    pairs: Vec<Pair>,
 }
 
 /// One Ethernet segment with a gateway on the first host address of its subnet.
@@ -215,6 +232,10 @@ pub enum Place {
     Domain(usize, &'static str),
     /// A key of the n-th `[[port]]`.
     Port(usize, &'static str),
+    /// A key of the n-th `[[pair]]`.
+    Pair(usize, &'static str),
+    /// A key of `[matrix]`.
+    Matrix(&'static str),
 }
 
 impl Config {
@@ -234,7 +255,23 @@ impl Config {
             seed,
             domains,
             ports,
+            matrix: None,
+            pairs: Vec::new(),
         })
+    }
+
+    /// The same with latencies from a map.
+    pub fn with_matrix(mut self, matrix: Matrix) -> Result<Config, Fault> {
+        matrix.check()?;
+        self.matrix = Some(matrix);
+        Ok(self)
+    }
+
+    /// The same with these pairs' own settings, instead of those it had.
+    pub fn with_pairs(mut self, pairs: Vec<Pair>) -> Result<Config, Fault> {
+        between::check_pairs(&self.domains, &pairs)?;
+        self.pairs = pairs;
+        Ok(self)
     }
 
     /// Reads and checks a TOML file.
@@ -269,6 +306,16 @@ impl Config {
     /// The ports, in order.
     pub fn ports(&self) -> &[Port] {
         &self.ports
+    }
+
+    /// The map of the domains, if there is one.
+    pub fn matrix(&self) -> Option<Matrix> {
+        self.matrix
+    }
+
+    /// Pairs of domains with settings of their own.
+    pub fn pairs(&self) -> &[Pair] {
+        &self.pairs
     }
 
     /// Index of the domain with this name.

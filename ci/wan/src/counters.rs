@@ -27,6 +27,8 @@ pub enum DropReason {
     HairpinOff,
     /// TTL ran out.
     TtlExpired,
+    /// Between two domains that are cut off from each other.
+    Cut,
     /// No such network.
     NoRoute,
     /// The host did not answer ARP.
@@ -44,7 +46,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [(DropReason, &'static str); 17] = [
+    const ALL: [(DropReason, &'static str); 18] = [
         (DropReason::Malformed, "malformed"),
         (DropReason::Spoofed, "spoofed"),
         (DropReason::NotForwarded, "not_forwarded"),
@@ -55,6 +57,7 @@ impl DropReason {
         (DropReason::NatFull, "nat_full"),
         (DropReason::HairpinOff, "hairpin_off"),
         (DropReason::TtlExpired, "ttl_expired"),
+        (DropReason::Cut, "cut"),
         (DropReason::NoRoute, "no_route"),
         (DropReason::NoHost, "no_host"),
         (DropReason::HeldFull, "held_full"),

@@ -34,6 +34,9 @@ enum Verb {
         /// Write what happened as JSON to this file at the end.
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
+        /// Take commands on this Unix socket, for this user alone: JSON lines.
+        #[arg(long, value_name = "SOCKET")]
+        control: Option<PathBuf>,
         /// Also end when standard input is closed, as it is when the parent dies.
         #[arg(long)]
         until_stdin_closes: bool,
@@ -57,10 +60,12 @@ fn main() -> anyhow::Result<()> {
         Verb::Run {
             config,
             report,
+            control,
             until_stdin_closes,
         } => run(
             &Config::load(&config)?,
             report.as_deref(),
+            control.as_deref(),
             until_stdin_closes,
         ),
         Verb::Check { config } => {
@@ -70,7 +75,12 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-fn run(config: &Config, report: Option<&Path>, until_stdin_closes: bool) -> anyhow::Result<()> {
+fn run(
+    config: &Config,
+    report: Option<&Path>,
+    control: Option<&Path>,
+    until_stdin_closes: bool,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -78,7 +88,7 @@ fn run(config: &Config, report: Option<&Path>, until_stdin_closes: bool) -> anyh
     let outcome = runtime.block_on(async {
         // Before the ready line: a signal right after it must not kill us unreported.
         let stop = stop_requested(until_stdin_closes)?;
-        Ok::<_, anyhow::Error>(shell::run(config, || announce(config), stop).await?)
+        Ok::<_, anyhow::Error>(shell::run(config, control, || announce(config), stop).await?)
     })?;
     match report {
         Some(path) => write_report(path, &outcome),

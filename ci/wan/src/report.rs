@@ -135,13 +135,9 @@ impl Ready {
 
 impl Report {
     /// The report on a world that ran from zero to `now`.
-    pub fn new(
-        config: &Config,
-        world: &World,
-        attachments: &[AttachmentCounters],
-        now: Instant,
-    ) -> Report {
-        let ports = config
+    pub fn new(world: &World, attachments: &[AttachmentCounters], now: Instant) -> Report {
+        let ports = world
+            .config()
             .ports()
             .iter()
             .zip(world.port_reports())

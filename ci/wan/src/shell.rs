@@ -7,7 +7,7 @@ use std::{
     future::Future,
     io,
     os::fd::{AsRawFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     time::Duration,
 };
@@ -24,6 +24,7 @@ use crate::{
     world::{PortId, World},
 };
 
+mod control;
 mod framing;
 mod tap;
 mod unix;
@@ -40,6 +41,16 @@ pub enum ShellError {
         port: String,
         /// What the system said.
         reason: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The control socket cannot be opened.
+    #[error("cannot open the control socket {}: {source}; {remedy}", path.display())]
+    Control {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
         /// What to do.
         remedy: &'static str,
     },
@@ -85,9 +96,11 @@ struct Clock {
 
 /// Runs the emulator until `stop` is done. `ready` is called when all TAP devices exist and all
 /// Unix sockets are being connected to (a socket may appear, vanish and come back at any time).
+/// `control` is where operators connect, see [`crate::control`]; for this user alone.
 /// Needs a current-thread runtime with I/O and time.
 pub async fn run(
     config: &Config,
+    control: Option<&Path>,
     ready: impl FnOnce(),
     stop: impl Future<Output = ()>,
 ) -> Result<Report, ShellError> {
@@ -98,6 +111,7 @@ pub async fn run(
             Attachment::Unix(_) => None,
         });
     }
+    let control = control.map(control::Server::bind).transpose()?;
     let timer = Rc::new(make_timer()?);
     let link = |_| Link {
         sink: Sink::Detached,
@@ -114,6 +128,9 @@ pub async fn run(
     }));
     let tasks = LocalSet::new();
     tasks.spawn_local(drive_timer(hub.clone(), timer));
+    if let Some(control) = control {
+        tasks.spawn_local(control.serve(hub.clone()));
+    }
     for ((index, port), device) in config.ports().iter().enumerate().zip(devices) {
         let (hub, id, name) = (hub.clone(), PortId(index), port.name.clone());
         match (&port.attachment, device) {
@@ -130,13 +147,12 @@ pub async fn run(
     ready();
     tasks.run_until(stop).await;
     let hub = hub.borrow();
-    let attachments: Vec<_> = hub.links.iter().map(|link| link.counters).collect();
-    Ok(Report::new(
-        config,
-        &hub.world,
-        &attachments,
-        hub.clock.now(),
-    ))
+    Ok(report(&hub.world, &hub.links, hub.clock))
+}
+
+fn report(world: &World, links: &[Link], clock: Clock) -> Report {
+    let attachments: Vec<_> = links.iter().map(|link| link.counters).collect();
+    Report::new(world, &attachments, clock.now())
 }
 
 impl Hub {

@@ -21,6 +21,8 @@ use crate::{
     wire::{ETHERNET_HEADER, MAX_FRAME},
 };
 
+mod between;
+mod change;
 mod dhcp;
 mod gateway;
 mod line;
@@ -29,6 +31,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
+use between::Between;
 use gateway::Gateway;
 
 /// Most packets between domains at a time; about 100 MB of full-sized ones.
@@ -57,9 +60,12 @@ pub struct Transmit {
 
 /// All domains and the core between them.
 pub struct World {
+    /// As it stands now.
+    config: Config,
     gateways: Vec<Gateway>,
     ports: Vec<PortState>,
     routes: Routes,
+    between: Between,
     shared: Shared,
 }
 
@@ -91,6 +97,8 @@ struct Event {
 enum What {
     /// A packet reaches the core.
     AtCore { from: usize, frame: Vec<u8> },
+    /// A packet leaves the core for a domain's line.
+    AtLine { to: usize, frame: Vec<u8> },
     /// A packet reaches a domain's gateway.
     AtGateway { domain: usize, frame: Vec<u8> },
     /// An ARP request may have gone unanswered.
@@ -127,8 +135,15 @@ impl World {
             gateways,
             ports,
             routes: Routes::new(config),
+            between: Between::new(config),
             shared,
+            config: config.clone(),
         }
+    }
+
+    /// The configuration as it stands after all changes.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// A frame came in at a port. Hostile ones are counted and dropped.
@@ -153,20 +168,6 @@ impl World {
         }
     }
 
-    /// Plugs a port into another domain, at once. False if there is no such port or domain.
-    pub fn move_port(&mut self, port: PortId, domain: usize) -> bool {
-        if domain >= self.gateways.len() {
-            return false;
-        }
-        let Some(state) = self.ports.get_mut(port.0) else {
-            return false;
-        };
-        self.gateways[state.domain].unplug(port);
-        self.gateways[domain].plug(port);
-        state.domain = domain;
-        true
-    }
-
     /// The time of [`World::next_deadline`] has come, or passed.
     pub fn handle_deadline(&mut self, now: Instant) {
         for _ in 0..MAX_BATCH {
@@ -186,6 +187,7 @@ impl World {
         let event = self.shared.events.peek()?;
         let reason = match event.what {
             What::AtCore { .. } => "packet reaches the core",
+            What::AtLine { .. } => "packet leaves the core",
             What::AtGateway { .. } => "packet reaches a gateway",
             What::ArpRetry { .. } => "ARP retry",
             What::Sweep { .. } => "NAT sweep",
@@ -243,6 +245,10 @@ impl World {
                 self.shared.in_flight -= 1;
                 self.cross_core(event.at, from, frame);
             }
+            What::AtLine { to, frame } => {
+                self.shared.in_flight -= 1;
+                self.leave_core(event.at, to, frame);
+            }
             What::AtGateway { domain, frame } => {
                 self.shared.in_flight -= 1;
                 self.gateways[domain].handle_from_core(now, frame, &mut self.shared);
@@ -254,33 +260,41 @@ impl World {
         }
     }
 
-    /// The core itself is one instant; a packet goes on to its destination's line. `at` is when it
-    /// was due here, so that a late call adds no delay.
+    /// A packet is at the core: it takes its time to the destination's line. `at` is when it was due
+    /// here, so that a late call adds no delay.
     fn cross_core(&mut self, at: Instant, from: usize, frame: Vec<u8>) {
         let destination = gateway::destination(&frame);
         let Some(to) = destination.and_then(|ip| self.routes.find(ip)) else {
-            self.gateways[from]
-                .counters
-                .drops
-                .count(DropReason::NoRoute);
-            return self.shared.recycle(frame);
+            return self.drop_packet(from, DropReason::NoRoute, frame);
         };
+        match self.between.latency(from, to) {
+            None => self.drop_packet(from, DropReason::Cut, frame),
+            Some(Duration::ZERO) => self.leave_core(at, to, frame),
+            // Lines keep the order of what enters them, so it must not enter before its time.
+            Some(latency) => {
+                let event = What::AtLine { to, frame };
+                if let Err(frame) = self.shared.schedule_packet(at + latency, event) {
+                    self.drop_packet(to, DropReason::QueueFull, frame);
+                }
+            }
+        }
+    }
+
+    fn leave_core(&mut self, at: Instant, to: usize, frame: Vec<u8>) {
         match self.gateways[to].admit_down(at, frame.len()) {
             Ok(out) => {
                 let event = What::AtGateway { domain: to, frame };
                 if let Err(frame) = self.shared.schedule_packet(out, event) {
-                    self.gateways[to]
-                        .counters
-                        .drops
-                        .count(DropReason::QueueFull);
-                    self.shared.recycle(frame);
+                    self.drop_packet(to, DropReason::QueueFull, frame);
                 }
             }
-            Err(reason) => {
-                self.gateways[to].counters.drops.count(reason);
-                self.shared.recycle(frame);
-            }
+            Err(reason) => self.drop_packet(to, reason, frame),
         }
+    }
+
+    fn drop_packet(&mut self, domain: usize, reason: DropReason, frame: Vec<u8>) {
+        self.gateways[domain].counters.drops.count(reason);
+        self.shared.recycle(frame);
     }
 }
 
@@ -311,7 +325,9 @@ impl Shared {
     /// Schedules a packet's arrival; gives the frame back when too many are in flight.
     fn schedule_packet(&mut self, at: Instant, what: What) -> Result<(), Vec<u8>> {
         if self.in_flight >= MAX_IN_FLIGHT
-            && let What::AtCore { frame, .. } | What::AtGateway { frame, .. } = what
+            && let What::AtCore { frame, .. }
+            | What::AtLine { frame, .. }
+            | What::AtGateway { frame, .. } = what
         {
             return Err(frame);
         }

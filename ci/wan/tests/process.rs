@@ -57,6 +57,8 @@ impl Emulator {
             .arg(&path)
             .arg("--report")
             .arg(directory.path().join("report.json"))
+            .arg("--control")
+            .arg(directory.path().join("control"))
             .arg("--until-stdin-closes")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -161,6 +163,46 @@ fn a_machine_on_a_stream_socket_may_come_late_go_away_talk_nonsense_and_come_bac
     let report = emulator.report();
     assert_eq!(report["ports"][0]["connects"], 3);
     assert_eq!(report["domains"][1]["arp_replies"], 3);
+}
+
+/// Sends a line to the control socket and reads the answer.
+fn order(emulator: &Emulator, line: &str) -> serde_json::Value {
+    let mut client = UnixStream::connect(emulator.directory.path().join("control")).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.write_all(line.as_bytes()).unwrap();
+    client.write_all(b"\n").unwrap();
+    let mut reply = String::new();
+    BufReader::new(client).read_line(&mut reply).unwrap();
+    serde_json::from_str(&reply).unwrap()
+}
+
+#[test]
+fn the_control_socket_is_private_obeys_and_refuses_in_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = vec![Port::unix("net", directory.path().join("nic")).named("vm")];
+    let mut emulator = Emulator::start(&Config::new(1, domains([10, 5]), ports).unwrap());
+    let mode = std::fs::metadata(emulator.directory.path().join("control"))
+        .unwrap()
+        .permissions();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+        0o600
+    );
+    let done = order(
+        &emulator,
+        r#"{"id":7,"op":"move","port":"vm","domain":"a"}"#,
+    );
+    assert_eq!(done, serde_json::json!({"id": 7, "ok": {}}));
+    let set = r#"{"id":8,"op":"domain","name":"a","set":{"loss_percent":200}}"#;
+    let refused = order(&emulator, set);
+    assert_eq!(refused["id"], 8);
+    assert!(refused["error"].as_str().unwrap().contains("loss"));
+    let endless = order(&emulator, &"x".repeat(100_000));
+    assert!(endless["error"].as_str().unwrap().contains("at most"));
+    let report = order(&emulator, r#"{"id":9,"op":"report"}"#);
+    assert_eq!(report["ok"]["ports"][0]["domain"], "a");
+    drop(emulator.stdin.take());
+    assert_eq!(emulator.report()["ports"][0]["domain"], "a");
 }
 
 #[test]

@@ -7,7 +7,10 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
-use super::{Attachment, Config, ConfigError, Domain, Fault, Link, Mac, Nat, Place, Port, Uplink};
+use super::{
+    Attachment, Config, ConfigError, Domain, Fault, Link, Mac, Matrix, Nat, Pair, Place, Port,
+    Uplink,
+};
 use crate::nat::{Behaviour, Dependence, PortAllocation, Timeouts};
 
 /// An hour: longer than a test, short enough that a renewal is seen in a long one.
@@ -25,12 +28,16 @@ pub(super) struct RawConfig {
     domain: Vec<RawDomain>,
     #[serde(default)]
     port: Vec<RawPort>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matrix: Option<RawMatrix>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pair: Vec<RawPair>,
 }
 
 /// One `[[domain]]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawDomain {
+pub(super) struct RawDomain {
     name: String,
     subnet: Ipv4Net,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -96,6 +103,26 @@ struct RawPort {
     ip: Option<Ipv4Addr>,
 }
 
+/// `[matrix]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMatrix {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    round_trip_ms: [f64; 2],
+}
+
+/// One `[[pair]]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPair {
+    between: [String; 2],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<f64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    cut: bool,
+}
+
 /// Parses and checks; a fault is reported with its line.
 pub(super) fn parse(text: &str, origin: &str) -> Result<Config, ConfigError> {
     let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigError::Syntax {
@@ -131,12 +158,57 @@ impl TryFrom<RawConfig> for Config {
             .enumerate()
             .map(|(index, port)| port.check(index))
             .collect::<Result<_, _>>()?;
-        Config::new(raw.seed.unwrap_or(DEFAULT_SEED), domains, ports)
+        let seed = raw.seed.unwrap_or(DEFAULT_SEED);
+        let pairs = raw
+            .pair
+            .into_iter()
+            .enumerate()
+            .map(|(index, pair)| pair.check(index))
+            .collect::<Result<_, _>>()?;
+        let config = Config::new(seed, domains, ports)?.with_pairs(pairs)?;
+        match raw.matrix {
+            Some(matrix) => config.with_matrix(matrix.check(seed)?),
+            None => Ok(config),
+        }
+    }
+}
+
+impl RawMatrix {
+    fn check(self, seed: u64) -> Result<Matrix, Fault> {
+        let [shortest, longest] = self.round_trip_ms.map(|ms| {
+            Duration::try_from_secs_f64(ms * 1e-3).map_err(|_| Fault {
+                place: Place::Matrix("round_trip_ms"),
+                message: format!("the matrix has a round trip of {ms} ms; take a time >= 0"),
+            })
+        });
+        Ok(Matrix {
+            seed: self.seed.unwrap_or(seed),
+            round_trip: [shortest?, longest?],
+        })
+    }
+}
+
+impl RawPair {
+    fn check(self, index: usize) -> Result<Pair, Fault> {
+        let latency = |ms: f64| {
+            Duration::try_from_secs_f64(ms * 1e-3).map_err(|_| Fault {
+                place: Place::Pair(index, "latency_ms"),
+                message: format!(
+                    "the pair of \"{}\" and \"{}\" has latency_ms = {ms}; take a time >= 0",
+                    self.between[0], self.between[1]
+                ),
+            })
+        };
+        Ok(Pair {
+            latency: self.latency_ms.map(latency).transpose()?,
+            between: self.between,
+            cut: self.cut,
+        })
     }
 }
 
 impl RawDomain {
-    fn check(self, index: usize) -> Result<Domain, Fault> {
+    pub(super) fn check(self, index: usize) -> Result<Domain, Fault> {
         let fault = |key, message: String| Fault {
             place: Place::Domain(index, key),
             message: format!("domain \"{}\" {message}", self.name),
@@ -301,6 +373,21 @@ impl From<Config> for RawConfig {
             seed: Some(config.seed),
             domain: config.domains.into_iter().map(RawDomain::from).collect(),
             port: config.ports.into_iter().map(RawPort::from).collect(),
+            matrix: config.matrix.map(|matrix| RawMatrix {
+                seed: Some(matrix.seed),
+                round_trip_ms: matrix.round_trip.map(|time| time.as_secs_f64() * 1e3),
+            }),
+            pair: config.pairs.into_iter().map(RawPair::from).collect(),
+        }
+    }
+}
+
+impl From<Pair> for RawPair {
+    fn from(pair: Pair) -> RawPair {
+        RawPair {
+            between: pair.between,
+            latency_ms: pair.latency.map(|time| time.as_secs_f64() * 1e3),
+            cut: pair.cut,
         }
     }
 }
@@ -365,9 +452,15 @@ fn line_of(text: &str, place: &Place) -> Option<usize> {
         Place::Whole => return None,
         Place::Domain(index, key) => ("domain", *index, *key),
         Place::Port(index, key) => ("port", *index, *key),
+        Place::Pair(index, key) => ("pair", *index, *key),
+        Place::Matrix(key) => ("matrix", 0, *key),
     };
     let document = DeTable::parse(text).ok()?;
-    let entry = document.get_ref().get(list)?.get_ref().get(index)?;
+    let found = document.get_ref().get(list)?;
+    let entry = match place {
+        Place::Matrix(_) => found,
+        _ => found.get_ref().get(index)?,
+    };
     let offset = match entry.get_ref().get(key) {
         Some(value) => value.span().start,
         None => entry.span().start,

@@ -239,3 +239,34 @@ fn what_toml_cannot_express_is_refused_when_built() {
     let fault = Config::new(1, domains, vec![Port::unix("p", path)]).unwrap_err();
     assert_eq!(fault.place, Place::Port(0, "unix"));
 }
+
+#[test]
+fn a_map_and_pairs_are_understood_and_survive_printing() {
+    let text = format!(
+        "{GOOD}\n[matrix]\nseed = 4\nround_trip_ms = [20, 200]\n\n[[pair]]\nbetween = [\"net\", \
+         \"a\"]\nlatency_ms = 7.5\ncut = true\n"
+    );
+    let config = Config::parse(&text, "wan.toml").unwrap();
+    let matrix = config.matrix().unwrap();
+    assert_eq!(matrix.seed, 4);
+    assert_eq!(matrix.round_trip[1], Duration::from_millis(200));
+    let [pair] = config.pairs() else {
+        panic!("one pair")
+    };
+    assert_eq!(
+        (pair.latency, pair.cut),
+        (Some(Duration::from_micros(7500)), true)
+    );
+    assert_eq!(Config::parse(&config.to_toml(), "printed").unwrap(), config);
+    for (from, to, parts) in [
+        ("[20, 200]", "[200, 20]", ["wan.toml:35:", "shorter"]),
+        ("[20, 200]", "[20, -1]", ["wan.toml:35:", "-1"]),
+        ("7.5", "-7", ["wan.toml:39:", "latency_ms"]),
+        ("\"a\"]\n", "\"x\"]\n", ["wan.toml:38:", "\"x\""]),
+    ] {
+        assert!(text.contains(from));
+        let error = Config::parse(&text.replacen(from, to, 1), "wan.toml");
+        let error = error.unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+}

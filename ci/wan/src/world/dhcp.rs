@@ -80,6 +80,12 @@ impl Server {
         }
     }
 
+    /// What is told from now on.
+    pub(super) fn change(&mut self, domain: &Domain) {
+        self.dns.clone_from(&domain.dns);
+        self.lease = domain.lease;
+    }
+
     /// Addresses given out, with their holders.
     pub(super) fn leases(&self, now: Instant) -> impl Iterator<Item = (Mac, Ipv4Addr)> {
         self.by_client

@@ -17,7 +17,7 @@ use super::{
     switch::Switch,
 };
 use crate::{
-    config::{Config, Mac, Uplink},
+    config::{Config, Domain, Mac, Uplink},
     counters::{Counters, DropReason},
     nat::translate::Translator,
     time::Instant,
@@ -55,6 +55,8 @@ pub(super) struct Gateway {
     /// Theoretical arrival time of the ICMP errors' rate limit (GCRA).
     next_error: Instant,
     sweeping: bool,
+    /// Times the NAT began anew.
+    nat_restarts: u32,
 }
 
 /// The receiver's address of the IPv4 packet in a frame.
@@ -69,17 +71,7 @@ pub(super) fn destination(frame: &[u8]) -> Option<Ipv4Addr> {
 impl Gateway {
     pub(super) fn new(config: &Config, index: usize) -> Gateway {
         let domain = &config.domains()[index];
-        // Two independent streams a domain: a change of loss does not change the NAT's ports.
-        let stream = |which: u64| {
-            let mut rng = ChaCha12Rng::seed_from_u64(config.seed());
-            rng.set_stream(index as u64 * 2 + which);
-            rng
-        };
         let [high, low] = (index as u16).to_be_bytes();
-        let nat = match &domain.uplink {
-            Uplink::Public => None,
-            Uplink::Nat(nat) => Some(Translator::new(nat, stream(0))),
-        };
         let ports = config
             .ports()
             .iter()
@@ -89,7 +81,7 @@ impl Gateway {
             .collect();
         Gateway {
             name: domain.name.clone(),
-            nat,
+            nat: make_nat(config, index, 0),
             dhcp: Server::new(config, domain),
             counters: Counters::default(),
             index,
@@ -102,10 +94,31 @@ impl Gateway {
             neighbours: Neighbours::default(),
             up: Line::new(&domain.link),
             down: Line::new(&domain.link),
-            rng: stream(1),
+            rng: stream(config, index, 1, 0),
             next_error: Instant::ZERO,
             sweeping: false,
+            nat_restarts: 0,
         }
+    }
+
+    /// The domain has other settings now.
+    pub(super) fn change(&mut self, config: &Config, old: &Domain, new: &Domain) {
+        if old.uplink != new.uplink {
+            self.restart_nat(config);
+        }
+        if old.link != new.link {
+            self.up = Line::new(&new.link);
+            self.down = Line::new(&new.link);
+            self.block_udp = new.link.block_udp;
+        }
+        self.dhcp.change(new);
+    }
+
+    /// Begins the NAT anew; false if there is none.
+    pub(super) fn restart_nat(&mut self, config: &Config) -> bool {
+        self.nat_restarts = self.nat_restarts.wrapping_add(1);
+        self.nat = make_nat(config, self.index, self.nat_restarts);
+        self.nat.is_some()
     }
 
     /// A frame of valid length from one of the segment's ports.
@@ -378,6 +391,21 @@ impl Gateway {
     fn is_broadcast(&self, ip: Ipv4Addr) -> bool {
         ip.is_broadcast() || ip == self.subnet.broadcast()
     }
+}
+
+fn make_nat(config: &Config, index: usize, restarts: u32) -> Option<Translator> {
+    match &config.domains()[index].uplink {
+        Uplink::Public => None,
+        Uplink::Nat(nat) => Some(Translator::new(nat, stream(config, index, 0, restarts))),
+    }
+}
+
+/// Two independent streams a domain: a change of loss does not change the NAT's ports. A NAT that
+/// begins anew has another, so that it does not hand out the same ports again.
+fn stream(config: &Config, index: usize, which: u64, restarts: u32) -> ChaCha12Rng {
+    let mut rng = ChaCha12Rng::seed_from_u64(config.seed());
+    rng.set_stream(u64::from(restarts) << 32 | (index as u64 * 2 + which));
+    rng
 }
 
 fn is_dhcp_request(header: &Ipv4Header, ip: &[u8]) -> bool {

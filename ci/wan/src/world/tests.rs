@@ -3,6 +3,7 @@
 
 mod hosts;
 
+mod change;
 mod hostile;
 mod lan;
 mod nat;

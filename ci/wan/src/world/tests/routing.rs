@@ -190,8 +190,9 @@ fn a_port_moves_to_another_domain_at_once() {
     net.ping(0, PUBLIC, 1, 64);
     net.run(S);
     net.take_one(0);
-    assert!(net.world.move_port(net.hosts[0].port, 1));
-    assert!(!net.world.move_port(net.hosts[0].port, 9));
+    net.world.move_port("a.0", "net").unwrap();
+    assert!(net.world.move_port("a.0", "nowhere").is_err());
+    assert!(net.world.move_port("nobody", "net").is_err());
     net.ping(0, PUBLIC, 2, 64);
     net.run(S);
     assert!(net.take(0).is_empty(), "its old address means nothing here");
