@@ -39,12 +39,26 @@ pub fn command(root: &Path) -> Command {
 
 /// Builds the WAN emulator; its path.
 pub fn build_wan(root: &Path, target: &Path) -> Result<PathBuf> {
+    build(root, target, "wow-wan", "wow-wan", "dev")
+}
+
+/// Builds the program `name` of a package by a profile; its path.
+pub fn build(
+    root: &Path,
+    target: &Path,
+    package: &str,
+    name: &str,
+    profile: &str,
+) -> Result<PathBuf> {
     let status = command(root)
-        .args(["build", "--quiet", "--locked", "--package", "wow-wan"])
+        .args(["build", "--quiet", "--locked", "--package", package])
+        .args(["--profile", profile])
         .status()
         .context("cannot run cargo")?;
-    anyhow::ensure!(status.success(), "building wow-wan failed with {status}");
-    let path = target.join("debug/wow-wan");
+    anyhow::ensure!(status.success(), "building {package} failed with {status}");
+    // For historical reasons cargo calls the directory of `dev` otherwise.
+    let directory = if profile == "dev" { "debug" } else { profile };
+    let path = target.join(directory).join(name);
     anyhow::ensure!(path.is_file(), "cargo left no {}", path.display());
     Ok(path)
 }

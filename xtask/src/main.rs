@@ -7,6 +7,7 @@ mod cargo;
 mod console;
 mod demo;
 mod image;
+mod lab;
 mod router;
 mod sim;
 mod test;
@@ -36,6 +37,8 @@ enum Verb {
     Console(console::Arguments),
     /// Simulate a pool of any size on virtual time; `sim --help` lists the options.
     Sim(sim::Arguments),
+    /// Experiments with real routers in network namespaces: join, move. Needs root.
+    Lab(lab::Arguments),
     /// Check everything: style, lints, unit tests, simulator, images under QEMU, namespaces.
     Test(test::Arguments),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Console(arguments) => console::run(&arguments).map(|()| ExitCode::SUCCESS),
         Verb::Sim(arguments) => sim::run(&arguments),
+        Verb::Lab(arguments) => lab::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
     };
     exit_code(result)

@@ -5,11 +5,14 @@
 //! value; those of a run that was killed go when the next one starts.
 
 use std::fs::File;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use wow_builder::host::process::ProcessId;
 use wow_builder::host::{Guarded, Tether, guarded_command};
 
@@ -17,9 +20,10 @@ use crate::Tools;
 use crate::client::Client;
 use crate::command::{self, wait_until};
 use crate::experiment::Node;
+use crate::interrupt;
 use crate::pool;
 use crate::run_dir::RunDir;
-use crate::topology::{Attachment, Place, ROUTER_PORT, Topology};
+use crate::topology::{Attachment, Domain, ROUTER_PORT, Topology};
 use crate::wan::Wan;
 
 const PREFIX: &str = "wowlab-";
@@ -29,6 +33,9 @@ const WAN_SPACE: &str = "wan";
 
 /// `ip` answers at once; on a busy machine, soon.
 const IP_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a router may take to say goodbye.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The name of a router's only network card.
 const CARD: &str = "eth0";
@@ -53,13 +60,18 @@ impl Namespaces {
         Ok(Self { made: Vec::new() })
     }
 
-    /// Creates a namespace with its loopback up; its full name.
-    pub fn create(&mut self, name: &str) -> Result<String> {
-        let full = format!("{PREFIX}{}-{name}", std::process::id());
-        ip(&["netns", "add", &full])?;
-        self.made.push(full.clone());
-        ip(&["-n", &full, "link", "set", "lo", "up"])?;
-        Ok(full)
+    /// Creates namespaces; their full names. [`batch`] configures what is in them.
+    pub fn create<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<String>> {
+        let full = |name| format!("{PREFIX}{}-{name}", std::process::id());
+        let names: Vec<String> = names.into_iter().map(full).collect();
+        // Known before they exist, so that half of a failed batch goes too.
+        self.made.extend(names.iter().cloned());
+        let lines: Vec<String> = names
+            .iter()
+            .map(|name| format!("netns add {name}"))
+            .collect();
+        batch(None, &lines)?;
+        Ok(names)
     }
 }
 
@@ -69,6 +81,19 @@ impl Drop for Namespaces {
             sweep(name);
         }
     }
+}
+
+/// Runs lines of `ip`, inside a namespace if one is named: one program for all of them.
+fn batch(space: Option<&str>, lines: &[String]) -> Result<()> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(lines.join("\n").as_bytes())?;
+    let mut command = Command::new("ip");
+    if let Some(space) = space {
+        command.args(["-n", space]);
+    }
+    command.arg("-batch").arg(file.path());
+    command::run(command, IP_LIMIT)?.success("ip -batch")?;
+    Ok(())
 }
 
 /// A command that runs `program` inside a namespace and ends with us.
@@ -121,24 +146,40 @@ fn sweep(name: &str) {
     ip_unconditionally(&["netns", "delete", name]);
 }
 
-/// Running routers.
+/// A namespace for each place, with or without a router running in it.
 #[derive(Debug)]
 pub struct NamespaceTestbed {
     routers: Vec<Guarded>,
     nodes: Vec<Node>,
     wan: Wan,
+    /// Full names, in the order of the places.
+    spaces: Vec<String>,
+    topology: Topology,
+    ticket: PathBuf,
+    tools: Tools,
     // Only ever dropped: after the processes, before the sockets' directory.
-    _spaces: Namespaces,
+    _namespaces: Namespaces,
     dir: RunDir,
 }
 
 impl NamespaceTestbed {
     /// Creates a pool, the emulator, a namespace a place, and starts a router in each.
     pub fn start(tools: &Tools, topology: &Topology, logs: &Path) -> Result<Self> {
+        let mut bed = Self::prepare(tools, topology, logs)?;
+        for place in 0..topology.places.len() {
+            bed.start_router(place)?;
+        }
+        Ok(bed)
+    }
+
+    /// The same without any router yet.
+    pub fn prepare(tools: &Tools, topology: &Topology, logs: &Path) -> Result<Self> {
         let dir = RunDir::new(logs, Tether::Tied)?;
-        let ticket = pool::create(&tools.wow, dir.private_dir(), "lab", &topology.seed()?)?;
-        let mut spaces = Namespaces::new()?;
-        let wan_space = spaces.create(WAN_SPACE)?;
+        let ticket = pool::create(&tools.wow, dir.private_dir(), "lab", &topology.seeds()?)?;
+        let mut namespaces = Namespaces::new()?;
+        let names = topology.places.iter().map(|place| place.name.as_str());
+        let mut spaces = namespaces.create([WAN_SPACE].into_iter().chain(names))?;
+        let wan_space = spaces.remove(0);
         let taps: Vec<String> = (0..topology.places.len())
             .map(|n| format!("wowtap{n}"))
             .collect();
@@ -147,94 +188,106 @@ impl NamespaceTestbed {
             inside(&wan_space, &tools.wan),
             &dir.private("wan.toml"),
             &topology.to_toml(&attachments),
+            Some(dir.private("wan.sock")),
             &dir.log("wan.log"),
         )?;
         let mut bed = Self {
             routers: Vec::new(),
             nodes: Vec::new(),
             wan,
-            _spaces: spaces,
+            spaces,
+            topology: topology.clone(),
+            ticket,
+            tools: tools.clone(),
+            _namespaces: namespaces,
             dir,
         };
-        for (place, tap) in topology.places.iter().zip(&taps) {
-            let space = bed._spaces.create(&place.name)?;
-            bed.plug(&wan_space, tap, &space, topology, place)
-                .with_context(|| format!("cannot attach {}", place.name))?;
-            bed.start_router(tools, &space, place, &ticket)
-                .with_context(|| format!("cannot start router {}", place.name))?;
-        }
+        bed.plug_all(&wan_space, &taps)?;
         Ok(bed)
     }
 
-    /// Moves the emulator's TAP device into the router's namespace and configures it.
-    fn plug(
-        &mut self,
-        wan_space: &str,
-        tap: &str,
-        space: &str,
-        topology: &Topology,
-        place: &Place,
-    ) -> Result<()> {
-        let domain = topology.domain(place)?;
-        let gateway = domain.gateway().context("the domain has no gateway")?;
+    /// Moves the emulator's TAP devices into the places' namespaces and configures them.
+    fn plug_all(&mut self, wan_space: &str, taps: &[String]) -> Result<()> {
         wait_until("the WAN emulator makes its TAP devices", IP_LIMIT, || {
             self.wan.check_running()?;
-            Ok(ip(&["-n", wan_space, "link", "show", tap])
-                .is_ok()
-                .then_some(()))
+            let links = ip(&["-n", wan_space, "-o", "link", "show"])?;
+            let there = links.lines().filter(|line| line.contains("wowtap")).count();
+            Ok((there == taps.len()).then_some(()))
         })?;
-        let address = format!("{}/{}", place.address, domain.subnet.prefix_len());
-        ip(&["-n", wan_space, "link", "set", tap, "netns", space])?;
-        ip(&["-n", space, "link", "set", tap, "name", CARD])?;
-        ip(&["-n", space, "address", "add", &address, "dev", CARD])?;
-        ip(&["-n", space, "link", "set", CARD, "up"])?;
-        ip(&[
-            "-n",
-            space,
-            "route",
-            "add",
-            "default",
-            "via",
-            &gateway.to_string(),
-        ])?;
+        let moves: Vec<String> = taps
+            .iter()
+            .zip(&self.spaces)
+            .map(|(tap, space)| format!("link set {tap} netns {space} name {CARD}"))
+            .collect();
+        batch(Some(wan_space), &moves)?;
+        for (place, space) in self.topology.places.iter().zip(&self.spaces) {
+            interrupt::check()?;
+            let domain = self.topology.domain(place)?;
+            let mut lines = vec!["link set lo up".to_owned()];
+            lines.extend(configure(domain, place.address)?);
+            batch(Some(space), &lines).with_context(|| format!("cannot attach {}", place.name))?;
+        }
         Ok(())
     }
 
-    fn start_router(
+    /// Plugs a place's card into another domain and gives it an address there, as DHCP would. When
+    /// the link to the old domain had gone, and when the new one was up.
+    pub fn move_place(
         &mut self,
-        tools: &Tools,
-        space: &str,
-        place: &Place,
-        ticket: &Path,
-    ) -> Result<()> {
-        let socket = self.dir.private(&format!("{}.sock", place.name));
-        let log = self.dir.log(&format!("{}.log", place.name));
-        let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut command = inside(space, &tools.wow);
-        command.arg("run").arg("--ticket").arg(ticket);
-        command.args([
-            "--name",
-            &place.name,
-            "--listen",
-            &format!("0.0.0.0:{ROUTER_PORT}"),
-        ]);
-        command
-            .arg("--state")
-            .arg(self.dir.private(&format!("{}.state", place.name)));
-        command.arg("--socket").arg(&socket);
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let started = Instant::now();
-        self.routers.push(Guarded::spawn(command)?);
-        let client = Client::new(&tools.wow, &socket);
-        self.nodes.push(Node {
-            name: place.name.clone(),
-            client,
-            started,
-        });
+        place: usize,
+        domain: &str,
+        address: Ipv4Addr,
+    ) -> Result<(Instant, Instant)> {
+        let to = self.topology.domain_called(domain)?;
+        let mut lines = vec![format!("address flush dev {CARD}")];
+        lines.extend(configure(to, address)?);
+        let gone = Instant::now();
+        self.wan
+            .move_port(&self.topology.places[place].name, domain)?;
+        batch(Some(&self.spaces[place]), &lines)?;
+        let up = Instant::now();
+        let moved = &mut self.topology.places[place];
+        moved.domain = domain.to_owned();
+        moved.address = address;
+        Ok((gone, up))
+    }
+
+    /// Starts the router of a place; it stays.
+    pub fn start_router(&mut self, place: usize) -> Result<()> {
+        let name = self.topology.places[place].name.clone();
+        let (router, node) = self
+            .launcher(place)
+            .launch(&name)
+            .with_context(|| format!("cannot start router {name}"))?;
+        self.routers.push(router);
+        self.nodes.push(node);
         Ok(())
+    }
+
+    /// What starts routers in a place, also from other threads.
+    pub fn launcher(&self, place: usize) -> Launcher {
+        Launcher {
+            space: self.spaces[place].clone(),
+            ticket: self.ticket.clone(),
+            wow: self.tools.wow.clone(),
+            private: self.dir.private_dir().to_path_buf(),
+            logs: self.dir.logs().to_path_buf(),
+        }
+    }
+
+    /// The full name of a place's namespace.
+    pub fn space(&self, place: usize) -> &str {
+        &self.spaces[place]
+    }
+
+    /// Where everything is now.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The emulator.
+    pub fn wan(&self) -> &Wan {
+        &self.wan
     }
 
     /// The nodes, the seed first.
@@ -273,6 +326,80 @@ impl NamespaceTestbed {
         self.routers.remove(index).kill();
         Ok(())
     }
+}
+
+/// Starts routers in one place.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The namespace's full name.
+    pub space: String,
+    ticket: PathBuf,
+    wow: PathBuf,
+    private: PathBuf,
+    logs: PathBuf,
+}
+
+impl Launcher {
+    /// Starts a router called `name`, with an identity of its own.
+    pub fn launch(&self, name: &str) -> Result<(Guarded, Node)> {
+        let socket = self.private.join(format!("{name}.sock"));
+        let log = self.logs.join(format!("{name}.log"));
+        let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut command = inside(&self.space, &self.wow);
+        command.arg("run").arg("--ticket").arg(&self.ticket);
+        command.args([
+            "--name",
+            name,
+            "--listen",
+            &format!("0.0.0.0:{ROUTER_PORT}"),
+        ]);
+        command.arg("--state").arg(self.state(name));
+        command.arg("--socket").arg(&socket);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let started = Instant::now();
+        let router = Guarded::spawn(command)?;
+        let node = Node {
+            name: name.to_owned(),
+            client: Client::new(&self.wow, &socket),
+            started,
+        };
+        Ok((router, node))
+    }
+
+    /// Ends a router as its operator would, so that it says goodbye, and forgets its identity.
+    pub fn retire(&self, mut router: Guarded, name: &str) -> Result<()> {
+        if let Some(pid) = i32::try_from(router.pid()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        if router.wait_for(GOODBYE_LIMIT)?.is_none() {
+            router.kill();
+        }
+        match std::fs::remove_dir_all(self.state(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context("cannot remove a node's state")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn state(&self, name: &str) -> PathBuf {
+        self.private.join(format!("{name}.state"))
+    }
+}
+
+/// Lines of `ip` that give the card an address in `domain`.
+fn configure(domain: &Domain, address: Ipv4Addr) -> Result<Vec<String>> {
+    let gateway = domain.gateway().context("the domain has no gateway")?;
+    let prefix = domain.subnet.prefix_len();
+    Ok(vec![
+        format!("address add {address}/{prefix} dev {CARD}"),
+        format!("link set {CARD} up"),
+        format!("route replace default via {gateway}"),
+    ])
 }
 
 #[cfg(test)]

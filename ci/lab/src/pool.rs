@@ -11,11 +11,13 @@ use crate::command;
 /// Nothing here computes for long.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Creates a pool named `name` with one seed in `dir`, and a ticket for it. The ticket's path.
-pub fn create(wow: &Path, dir: &Path, name: &str, seed: &str) -> Result<PathBuf> {
+/// Creates a pool named `name` with these seeds in `dir`, and a ticket for it. The ticket's path.
+pub fn create(wow: &Path, dir: &Path, name: &str, seeds: &[String]) -> Result<PathBuf> {
     let mut new = Command::new(wow);
-    new.args(["pool", "new", name, "--seed", seed, "--dir"])
-        .arg(dir);
+    new.args(["pool", "new", name, "--dir"]).arg(dir);
+    for seed in seeds {
+        new.args(["--seed", seed]);
+    }
     command::run(new, LIMIT)?.success("wow pool new")?;
 
     let ticket = dir.join(format!("{name}.ticket"));

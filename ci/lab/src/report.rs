@@ -6,6 +6,7 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::client::{PeerPath, RoundTrips};
+use crate::{join, moves};
 
 /// One node that is in the pool.
 #[derive(Debug, Clone, Serialize)]
@@ -131,7 +132,71 @@ pub fn pairs_table(pairs: &[Pair]) -> String {
     table.to_string()
 }
 
-fn path_text(path: &PeerPath) -> String {
+/// The join experiment's figures, the paper's beside them.
+pub fn join_table(outcome: &join::Outcome) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["", "p50", "p90", "p99", "longest", "failed", "WOW 2006"]);
+    let rows = [
+        ("routable", outcome.routable, "90% in 10 s"),
+        ("direct link behind NATs", outcome.direct, "99% in 200 s"),
+        ("joined, by its own clock", outcome.joined, ""),
+    ];
+    for (what, summary, paper) in rows {
+        let [p50, p90, p99, max] = [summary.p50, summary.p90, summary.p99, summary.max];
+        table.add_row([
+            what.to_owned(),
+            seconds(p50),
+            seconds(p90),
+            seconds(p99),
+            seconds(max),
+            format!("{} of {}", summary.missing, summary.trials),
+            paper.to_owned(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// Every move (or cut) and the stalls that it caused.
+pub fn moves_table(outcome: &moves::Outcome) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header([
+        "",
+        "from",
+        "to",
+        "without link",
+        "stall there",
+        "stall back",
+        "path before",
+        "path after",
+    ]);
+    for event in &outcome.events {
+        table.add_row([
+            event.number.to_string(),
+            event.from.clone(),
+            format!("{} ({})", event.to, event.nat),
+            seconds(Some(event.without_link_ms)),
+            seconds(event.stall_there_ms),
+            seconds(event.stall_back_ms),
+            event.path_before.clone(),
+            event.path_after.clone(),
+        ]);
+    }
+    let stall = outcome.stall;
+    format!(
+        "{table}\nstall of {} with {}: p50 {}, p90 {}, longest {}; {} of {} did not go on",
+        outcome.node,
+        outcome.partner,
+        seconds(stall.p50),
+        seconds(stall.p90),
+        seconds(stall.max),
+        stall.missing,
+        stall.trials
+    )
+}
+
+pub(crate) fn path_text(path: &PeerPath) -> String {
     match (&path.remote, &path.via) {
         (Some(remote), _) => format!("{} {remote}", path.kind),
         (None, Some(via)) => format!("{} via {via}", path.kind),

@@ -22,6 +22,8 @@ pub struct Domain {
     pub nat: Option<(Ipv4Addr, &'static str)>,
     /// One-way latency between the domain and the core, in milliseconds.
     pub latency_ms: u32,
+    /// Loss between the domain and the core, each way, in percent.
+    pub loss_percent: f64,
 }
 
 /// One machine.
@@ -35,13 +37,26 @@ pub struct Place {
     pub address: Ipv4Addr,
 }
 
-/// The whole: the first place is the pool's seed.
+/// A map that gives every two domains their latency.
+#[derive(Debug, Clone, Copy)]
+pub struct Map {
+    /// Of the domains' places on it.
+    pub seed: u64,
+    /// Round trips between the nearest and the farthest two there can be.
+    pub round_trip_ms: [u32; 2],
+}
+
+/// The whole: the first places are the pool's seeds.
 #[derive(Debug, Clone)]
 pub struct Topology {
     /// The domains.
     pub domains: Vec<Domain>,
-    /// The machines, the seed first.
+    /// The machines, the seeds first.
     pub places: Vec<Place>,
+    /// How many are seeds.
+    pub seeds: usize,
+    /// Latencies between domains, besides their own.
+    pub map: Option<Map>,
 }
 
 /// How one machine is attached to the emulator.
@@ -61,6 +76,7 @@ impl Topology {
             subnet: net(203, 0, 113),
             nat: None,
             latency_ms: 5,
+            loss_percent: 0.0,
         };
         let seed = Place {
             name: "seed".into(),
@@ -70,6 +86,8 @@ impl Topology {
         let mut topology = Self {
             domains: vec![core],
             places: vec![seed],
+            seeds: 1,
+            map: None,
         };
         for index in 1..=domains {
             let name = char::from(b'a' + index - 1).to_string();
@@ -78,6 +96,7 @@ impl Topology {
                 subnet: net(192, 168, index * 10),
                 nat: Some((Ipv4Addr::new(198, 51, 100, index * 10), "port-restricted")),
                 latency_ms: 5 + 5 * u32::from(index),
+                loss_percent: 0.0,
             });
             topology.places.push(Place {
                 name: name.clone(),
@@ -88,31 +107,52 @@ impl Topology {
         topology
     }
 
-    /// The seed as the pool names it.
-    pub fn seed(&self) -> Result<String> {
-        let seed = self.places.first().context("a topology without machines")?;
-        Ok(format!("{}:{ROUTER_PORT}", seed.address))
+    /// The seeds as the pool names them.
+    pub fn seeds(&self) -> Result<Vec<String>> {
+        let seeds = self
+            .places
+            .get(..self.seeds)
+            .context("a topology with fewer machines than seeds")?;
+        Ok(seeds
+            .iter()
+            .map(|seed| format!("{}:{ROUTER_PORT}", seed.address))
+            .collect())
     }
 
     /// The domain of a place.
     pub fn domain(&self, place: &Place) -> Result<&Domain> {
+        self.domain_called(&place.domain)
+            .with_context(|| format!("{} has no domain", place.name))
+    }
+
+    /// The domain of this name.
+    pub fn domain_called(&self, name: &str) -> Result<&Domain> {
         self.domains
             .iter()
-            .find(|domain| domain.name == place.domain)
-            .with_context(|| format!("{} is in no domain called {}", place.name, place.domain))
+            .find(|domain| domain.name == name)
+            .with_context(|| format!("there is no domain called {name}"))
     }
 
     /// The emulator's configuration, given how each place is attached (in order).
     pub fn to_toml(&self, attachments: &[Attachment]) -> String {
         let mut text = String::new();
-        for domain in &self.domains {
+        if let Some(map) = &self.map {
+            let [shortest, longest] = map.round_trip_ms;
             // Writing to a String cannot fail.
             let _ = write!(
                 text,
-                "[[domain]]\nname = {}\nsubnet = {}\nlatency_ms = {}.0\n",
+                "[matrix]\nseed = {}\nround_trip_ms = [{shortest}.0, {longest}.0]\n\n",
+                map.seed
+            );
+        }
+        for domain in &self.domains {
+            let _ = write!(
+                text,
+                "[[domain]]\nname = {}\nsubnet = {}\nlatency_ms = {}.0\nloss_percent = {:?}\n",
                 quoted(&domain.name),
                 quoted(&domain.subnet.to_string()),
                 domain.latency_ms,
+                domain.loss_percent,
             );
             let _ = match &domain.nat {
                 Some((public, kind)) => write!(
@@ -183,7 +223,7 @@ mod tests {
     #[test]
     fn every_machine_lives_in_its_domain_and_is_not_its_gateway() {
         let topology = Topology::seed_and_nated(3);
-        assert_eq!(topology.seed().unwrap(), "203.0.113.10:4001");
+        assert_eq!(topology.seeds().unwrap(), ["203.0.113.10:4001"]);
         for place in &topology.places {
             let domain = topology.domain(place).unwrap();
             assert!(domain.subnet.contains(&place.address));

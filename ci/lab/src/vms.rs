@@ -61,7 +61,7 @@ impl VmTestbed {
             &setup.tools.wow,
             dir.private_dir(),
             "demo",
-            &setup.topology.seed()?,
+            &setup.topology.seeds()?,
         )?;
         let attachments: Vec<_> = setup
             .topology
@@ -79,6 +79,7 @@ impl VmTestbed {
             guarded_command(&setup.tools.wan, setup.tether),
             &dir.private("wan.toml"),
             &setup.topology.to_toml(&attachments),
+            None,
             &dir.log("wan.log"),
         )?;
         let mut bed = Self {

@@ -3,33 +3,53 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 use wow_builder::host::Guarded;
+
+use crate::control::Control;
+
+/// An order is carried out at once; on a busy machine, soon.
+const ORDER_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running emulator.
 #[derive(Debug)]
 pub struct Wan {
     process: Guarded,
+    control: Option<PathBuf>,
     log: PathBuf,
 }
 
 impl Wan {
     /// Writes the configuration and runs the emulator on it. `command` is the program, wrapped as it
-    /// has to be.
-    pub fn start(mut command: Command, config: &Path, text: &str, log: &Path) -> Result<Self> {
+    /// has to be. With `control`, a socket there takes orders.
+    pub fn start(
+        mut command: Command,
+        config: &Path,
+        text: &str,
+        control: Option<PathBuf>,
+        log: &Path,
+    ) -> Result<Self> {
         std::fs::write(config, text)
             .with_context(|| format!("cannot write {}", config.display()))?;
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         command
             .arg("run")
             .arg(config)
+            .args(
+                control
+                    .iter()
+                    .flat_map(|socket| ["--control".as_ref(), socket.as_os_str()]),
+            )
             .stdin(std::process::Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file);
         let process = Guarded::spawn(command).context("cannot run the WAN emulator")?;
         Ok(Self {
             process,
+            control,
             log: log.to_path_buf(),
         })
     }
@@ -49,6 +69,39 @@ impl Wan {
             );
         }
         Ok(())
+    }
+
+    /// Plugs the port of a place into another domain.
+    pub fn move_port(&self, place: &str, domain: &str) -> Result<()> {
+        self.order(json!({"op": "move", "port": place, "domain": domain}))
+            .map(drop)
+    }
+
+    /// Lets nothing pass between two domains.
+    pub fn cut(&self, a: &str, b: &str) -> Result<()> {
+        self.order(json!({"op": "cut", "between": [a, b]}))
+            .map(drop)
+    }
+
+    /// Lets it pass again.
+    pub fn heal(&self, a: &str, b: &str) -> Result<()> {
+        self.order(json!({"op": "heal", "between": [a, b]}))
+            .map(drop)
+    }
+
+    /// Its counters as they stand.
+    pub fn report(&self) -> Result<Value> {
+        self.order(json!({"op": "report"}))
+    }
+
+    fn order(&self, request: Value) -> Result<Value> {
+        let socket = self
+            .control
+            .as_deref()
+            .context("this WAN emulator takes no orders")?;
+        Control::connect(socket)?
+            .ask(request, ORDER_LIMIT)
+            .context("the WAN emulator refuses")
     }
 
     /// Its process id.

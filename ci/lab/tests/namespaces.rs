@@ -4,10 +4,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use wow_lab::moves::Trouble;
 use wow_lab::namespaces::NamespaceTestbed;
+use wow_lab::progress::Progress;
+use wow_lab::report::{join_table, moves_table};
 use wow_lab::report::{nodes_table, pairs_table};
 use wow_lab::topology::Topology;
-use wow_lab::{Tools, experiment, interrupt};
+use wow_lab::{Tools, experiment, interrupt, join, members, moves, planet};
 
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -18,12 +21,16 @@ fn path(variable: &str) -> PathBuf {
         .into()
 }
 
-fn check(name: &str, domains: u8) {
+fn tools() -> Tools {
     interrupt::install().unwrap();
-    let tools = Tools {
+    Tools {
         wow: path("WOW_TEST_WOW"),
         wan: path("WOW_TEST_WAN"),
-    };
+    }
+}
+
+fn check(name: &str, domains: u8) {
+    let tools = tools();
     let logs = path("WOW_TEST_LOGS").join(name);
     let topology = Topology::seed_and_nated(domains);
     let mut bed = NamespaceTestbed::start(&tools, &topology, &logs).unwrap();
@@ -55,11 +62,7 @@ fn three_domains_behind_nats_reach_each_other() {
 
 #[test]
 fn routers_go_on_without_their_seed() {
-    interrupt::install().unwrap();
-    let tools = Tools {
-        wow: path("WOW_TEST_WOW"),
-        wan: path("WOW_TEST_WAN"),
-    };
+    let tools = tools();
     let logs = path("WOW_TEST_LOGS").join("without-seed");
     let topology = Topology::seed_and_nated(3);
     let mut bed = NamespaceTestbed::start(&tools, &topology, &logs).unwrap();
@@ -78,4 +81,53 @@ fn routers_go_on_without_their_seed() {
         Ok(pairs.iter().all(|pair| pair.answered()).then_some(()))
     })
     .unwrap_or_else(|error| panic!("{error:#}; logs: {}", bed.logs().display()));
+}
+
+/// A small form of the paper's testbed: 12 public routers, one node in each of the six domains.
+fn small_planet(name: &str) -> (NamespaceTestbed, Vec<members::Member>) {
+    let topology = planet::topology(12, 6, 1).unwrap();
+    let logs = path("WOW_TEST_LOGS").join(name);
+    let mut bed = NamespaceTestbed::prepare(&tools(), &topology, &logs).unwrap();
+    let task = Progress::to_stderr().start("testbed");
+    let members = members::start(&mut bed, &task).unwrap();
+    (bed, members)
+}
+
+#[test]
+fn fresh_nodes_become_routable_and_meet_directly_where_theory_allows() {
+    let (mut bed, members) = small_planet("join");
+    let plan = join::Plan {
+        trials: 6,
+        parallel: 2,
+        seed: 1,
+    };
+    let lanes = join::lanes(&bed).unwrap();
+    let task = Progress::to_stderr().start("trials");
+    let outcome = join::run(&plan, &lanes, &members, &task).unwrap();
+    println!("{}", join_table(&outcome));
+    let missing = outcome.routable.missing + outcome.direct.missing;
+    assert_eq!(missing, 0, "logs: {}", bed.logs().display());
+    bed.check_running().unwrap();
+}
+
+#[test]
+fn tcp_goes_on_when_its_node_moves_and_when_the_direct_path_is_cut() {
+    let (mut bed, members) = small_planet("move");
+    let task = Progress::to_stderr().start("moves");
+    for trouble in [Trouble::Move, Trouble::Cut] {
+        let plan = moves::Plan {
+            count: 1,
+            trouble,
+            seed: 1,
+        };
+        let outcome = moves::run(&plan, &mut bed, &members, &task).unwrap();
+        println!("{}", moves_table(&outcome));
+        assert_eq!(
+            outcome.stall.missing,
+            0,
+            "{trouble:?}, logs: {}",
+            bed.logs().display()
+        );
+    }
+    bed.check_running().unwrap();
 }
