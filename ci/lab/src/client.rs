@@ -66,6 +66,13 @@ pub struct PeerPath {
     pub via: Option<String>,
 }
 
+impl PeerPath {
+    /// Whether nobody else passes the packets on.
+    pub fn is_direct(&self) -> bool {
+        self.remote.is_some()
+    }
+}
+
 /// `wow ping --json`, in part.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Ping {

@@ -16,6 +16,7 @@ use rand_chacha::ChaCha12Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::client::PeerPath;
 use crate::control::Control;
 use crate::distribution::{Distribution, Summary};
 use crate::inside::{self, Pinger};
@@ -269,11 +270,6 @@ struct Peer {
 }
 
 #[derive(Deserialize)]
-struct PeerPath {
-    kind: String,
-}
-
-#[derive(Deserialize)]
 struct OwnStatus {
     joined_after_ms: Option<f64>,
 }
@@ -291,7 +287,7 @@ fn watch(socket: &Path, fellow: &str, started: Instant) -> Result<(Option<Durati
             continue;
         };
         let peers: Vec<Peer> = control.ask(json!({"op": "peers"}), ANSWER_LIMIT)?;
-        let is_there = |peer: &Peer| peer.id == fellow && peer.path.kind == "direct";
+        let is_there = |peer: &Peer| peer.id == fellow && peer.path.is_direct();
         direct = peers.iter().any(is_there).then(|| started.elapsed());
     }
     let control = control.context("the router never opened its control socket")?;

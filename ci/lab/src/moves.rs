@@ -12,6 +12,7 @@ use rand_chacha::ChaCha12Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::client::PeerPath;
 use crate::control::Control;
 use crate::distribution::{Distribution, Summary};
 use crate::interrupt;
@@ -78,9 +79,9 @@ pub struct Event {
     /// The same toward the node.
     pub stall_back_ms: Option<f64>,
     /// The path between the two before it and at the end.
-    pub path_before: String,
+    pub path_before: Option<PeerPath>,
     /// See `path_before`.
-    pub path_after: String,
+    pub path_after: Option<PeerPath>,
 }
 
 /// All of them.
@@ -228,7 +229,7 @@ fn wait_direct(
     streams: &mut Streams,
 ) -> Result<()> {
     let deadline = Instant::now() + DIRECT_LIMIT;
-    while !path(bed, node, partner)?.starts_with("direct") {
+    while !path(bed, node, partner)?.is_some_and(|path| path.is_direct()) {
         anyhow::ensure!(
             Instant::now() < deadline,
             "{} and {} have no direct path within {} s",
@@ -244,11 +245,11 @@ fn wait_direct(
 #[derive(Deserialize)]
 struct Peer {
     id: String,
-    path: crate::client::PeerPath,
+    path: PeerPath,
 }
 
-/// The node's path to the partner, as it says.
-fn path(bed: &NamespaceTestbed, node: &Member, partner: &Member) -> Result<String> {
+/// The node's path to the partner, as it says; none without a session.
+fn path(bed: &NamespaceTestbed, node: &Member, partner: &Member) -> Result<Option<PeerPath>> {
     let router = bed
         .nodes()
         .iter()
@@ -257,10 +258,7 @@ fn path(bed: &NamespaceTestbed, node: &Member, partner: &Member) -> Result<Strin
     let peers: Vec<Peer> =
         Control::connect(router.client.socket())?.ask(json!({"op": "peers"}), ANSWER_LIMIT)?;
     let peer = peers.into_iter().find(|peer| peer.id == partner.id);
-    Ok(peer.map_or_else(
-        || "none".to_owned(),
-        |peer| crate::report::path_text(&peer.path),
-    ))
+    Ok(peer.map(|peer| peer.path))
 }
 
 fn sleep(time: Duration, streams: &mut Streams) -> Result<()> {

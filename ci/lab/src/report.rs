@@ -54,7 +54,7 @@ impl Pair {
 
     /// Whether the pair ended on a path of its own.
     pub fn is_direct(&self) -> bool {
-        self.path.as_ref().is_some_and(|path| path.kind == "direct")
+        self.path.as_ref().is_some_and(PeerPath::is_direct)
     }
 }
 
@@ -126,7 +126,7 @@ pub fn pairs_table(pairs: &[Pair]) -> String {
             rtt(|rtt| rtt.min),
             rtt(|rtt| rtt.avg),
             rtt(|rtt| rtt.max),
-            pair.path.as_ref().map_or_else(|| "-".into(), path_text),
+            shown(pair.path.as_ref()),
         ]);
     }
     table.to_string()
@@ -179,8 +179,8 @@ pub fn moves_table(outcome: &moves::Outcome) -> String {
             seconds(Some(event.without_link_ms)),
             seconds(event.stall_there_ms),
             seconds(event.stall_back_ms),
-            event.path_before.clone(),
-            event.path_after.clone(),
+            shown(event.path_before.as_ref()),
+            shown(event.path_after.as_ref()),
         ]);
     }
     let stall = outcome.stall;
@@ -196,7 +196,11 @@ pub fn moves_table(outcome: &moves::Outcome) -> String {
     )
 }
 
-pub(crate) fn path_text(path: &PeerPath) -> String {
+fn shown(path: Option<&PeerPath>) -> String {
+    path.map_or_else(|| "-".into(), path_text)
+}
+
+fn path_text(path: &PeerPath) -> String {
     match (&path.remote, &path.via) {
         (Some(remote), _) => format!("{} {remote}", path.kind),
         (None, Some(via)) => format!("{} via {via}", path.kind),

@@ -14,8 +14,10 @@ const RTT_INITIAL: Duration = Duration::from_millis(150);
 /// Bounds on the wait for an answer to a probe.
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_millis(1000);
-/// How long traffic may go out without any coming back before the path is questioned.
-const SILENCE_MIN: Duration = Duration::from_millis(300);
+/// How long traffic may go out without any coming back before the path is questioned, at least; and
+/// what a guest may wait with its answer on top of the round trip, as TCP does with acknowledgements.
+const SILENCE_MIN: Duration = Duration::from_millis(100);
+const ANSWER_DELAY: Duration = Duration::from_millis(50);
 
 /// Smoothed round-trip time and its variation, as in RFC 6298.
 #[derive(Clone, Copy, Debug)]
@@ -99,11 +101,19 @@ impl Liveness {
     /// Doubts the path: it is probed at once.
     pub(super) fn suspect(&mut self) {
         self.unanswered_since = Some(Instant::ZERO);
+        self.tries.clear();
     }
 
     /// Whether the path is in doubt: a probe is out, or due.
     pub(super) fn is_suspect(&self) -> bool {
         !self.tries.is_empty() || self.unanswered_since == Some(Instant::ZERO)
+    }
+
+    /// Whether the path had better not be relied on: something says that it is gone, or a probe stayed
+    /// unanswered, and nothing has come by it since.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let unanswered = self.tries.len() > 1 && self.last_heard < self.tries[0].sent;
+        unanswered || self.unanswered_since == Some(Instant::ZERO)
     }
 
     /// Takes a measured round trip into the estimate.
@@ -153,7 +163,10 @@ impl Liveness {
     }
 
     fn silence(&self) -> Duration {
-        (self.rtt().unwrap_or(RTT_INITIAL) * 3).max(SILENCE_MIN)
+        let usual = self
+            .rtt
+            .map_or(RTT_INITIAL * 2, |rtt| rtt.smoothed + rtt.variation * 4);
+        (usual + ANSWER_DELAY).max(SILENCE_MIN)
     }
 }
 
@@ -179,6 +192,23 @@ mod tests {
         let mut path = Liveness::new(at(0));
         path.on_sent(at(1000));
         assert_eq!(path.health(at(1900), KEEPALIVE), Health::Probe);
+    }
+
+    #[test]
+    fn an_unanswered_probe_brings_doubt_and_any_record_ends_it() {
+        let mut path = Liveness::new(at(0));
+        path.on_probe_sent(1, at(5000));
+        assert!(!path.is_doubtful(), "the answer is under way");
+        path.on_probe_sent(2, at(5300));
+        assert!(path.is_doubtful());
+        path.on_heard(at(5310));
+        assert!(!path.is_doubtful());
+        path.suspect();
+        assert!(path.is_doubtful(), "somebody knows better");
+        assert_eq!(path.health(at(5311), KEEPALIVE), Health::Probe);
+        path.on_probe_sent(3, at(5320));
+        assert!(path.on_ack(3, at(5400)));
+        assert!(!path.is_doubtful());
     }
 
     #[test]

@@ -166,6 +166,16 @@ impl Node {
         }
     }
 
+    /// Looks for a direct path again where traffic has none; both sides, at once.
+    fn race_again(&mut self, now: Instant, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.wants_race(now)) else {
+            return;
+        };
+        peer.put_off_race(now);
+        peer.start_race(now);
+        self.send_candidates(now, id, true);
+    }
+
     fn keep_house(&mut self, now: Instant) {
         let wall = self.wall.at(now);
         let peers: Vec<_> = self.peers.keys().copied().collect();
@@ -192,6 +202,7 @@ impl Node {
             } else if due {
                 self.rekey(now, id);
             }
+            self.race_again(now, id);
         }
         self.dht.store.expire(now);
         self.tell_needs(now);

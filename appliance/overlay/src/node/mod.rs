@@ -111,6 +111,8 @@ pub struct Node {
     waiting: Waiting,
     host_candidates: Vec<SocketAddr>,
     reflexive: VecDeque<SocketAddr>,
+    /// The node has moved, and peers are to be told where others see it once that is known.
+    tell_reflexive: bool,
     transmits: VecDeque<Transmit>,
     guest_packets: VecDeque<Vec<u8>>,
     events: VecDeque<Event>,
@@ -146,6 +148,7 @@ impl Node {
             waiting: Waiting::default(),
             host_candidates: Vec::new(),
             reflexive: VecDeque::new(),
+            tell_reflexive: false,
             transmits: VecDeque::new(),
             guest_packets: VecDeque::new(),
             events: VecDeque::new(),

@@ -23,6 +23,7 @@ impl Node {
     /// Probes every path and every candidate of every peer now: call it when the machine may have
     /// stood still or its link may lead somewhere else, though no address changed.
     pub fn question_paths(&mut self, now: Instant) {
+        self.tell_reflexive = true;
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for id in peers {
             self.send_candidates(now, id, false);

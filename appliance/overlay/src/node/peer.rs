@@ -33,6 +33,9 @@ const RACE_ROUNDS: [Duration; 7] = [
     Duration::from_millis(1800),
     Duration::from_millis(3500),
 ];
+/// First and longest pause between races for a peer whose traffic has no direct path.
+const RACE_AGAIN_FIRST: Duration = Duration::from_secs(5);
+const RACE_AGAIN_LONGEST: Duration = Duration::from_secs(80);
 /// A path is changed for one whose round trip is below this share of the present one's.
 const SWITCH_BELOW: f64 = 0.8;
 
@@ -114,6 +117,8 @@ pub(super) struct Peer {
     pub candidates: Vec<SocketAddr>,
     race: Option<Race>,
     race_probes: VecDeque<RaceProbe>,
+    /// When to race again for want of a direct path, and the pause before it.
+    race_again: Option<(Instant, Duration)>,
     /// The peer keeps the link for its own ends.
     pub remote_wants: bool,
     /// What the peer was last told about our own need of the link.
@@ -139,6 +144,7 @@ impl Peer {
             candidates: Vec::new(),
             race: None,
             race_probes: VecDeque::new(),
+            race_again: None,
             remote_wants: true,
             told_wanted: None,
             since: now,
@@ -192,6 +198,12 @@ impl Peer {
         self.is_established() && self.active.is_some()
     }
 
+    /// Whether the direct path in use had better not be relied on.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.active()
+            .is_some_and(|path| path.liveness.is_doubtful())
+    }
+
     /// The health of the way in use.
     pub(super) fn liveness(&self) -> &Liveness {
         match self.active() {
@@ -229,8 +241,9 @@ impl Peer {
         };
         // The record was fresh and authentic, so the peer is there: follow it at once when there
         // is no better path, as after a move.
-        if self.active.is_none() {
+        if self.active.is_none() || self.is_doubtful() {
             self.adopt(remote, now);
+            self.active = Some(remote);
         }
         Some(remote)
     }
@@ -265,6 +278,7 @@ impl Peer {
             let liveness = self.adopt(to, now);
             liveness.on_heard(now);
             liveness.sample(now - sent);
+            self.race_again = None;
             self.choose();
             return true;
         }
@@ -279,10 +293,15 @@ impl Peer {
     /// Moves to the path with the shortest round trip, if it is clearly better.
     fn choose(&mut self) {
         let measured = |path: &DirectPath| path.liveness.rtt().map(|rtt| (rtt, path.remote));
-        let Some((best, remote)) = self.paths.iter().filter_map(measured).min() else {
+        let reliable = self
+            .paths
+            .iter()
+            .filter(|path| !path.liveness.is_doubtful());
+        let Some((best, remote)) = reliable.filter_map(measured).min() else {
             return;
         };
-        let present = self.active().and_then(|path| path.liveness.rtt());
+        let reliable = self.active().filter(|path| !path.liveness.is_doubtful());
+        let present = reliable.and_then(|path| path.liveness.rtt());
         if present.is_none_or(|present| best < present.mul_f64(SWITCH_BELOW)) {
             self.active = Some(remote);
         }
@@ -300,6 +319,24 @@ impl Peer {
         }
     }
 
+    /// The peer says that it is elsewhere now. Its old paths are doubted; where the word itself came
+    /// from is followed at once.
+    pub(super) fn moved(&mut self, via: Via, now: Instant) {
+        for path in &mut self.paths {
+            path.liveness.suspect();
+        }
+        if let Via::Direct(remote) = via {
+            self.adopt(remote, now).on_heard(now);
+            self.active = Some(remote);
+        }
+    }
+
+    /// Whether addresses that the peer offers have nothing in common with those it had.
+    pub(super) fn are_elsewhere(&self, candidates: &[SocketAddr]) -> bool {
+        let known = |candidate: &SocketAddr| self.candidates.contains(candidate);
+        !self.candidates.is_empty() && !candidates.is_empty() && !candidates.iter().any(known)
+    }
+
     /// Takes in the addresses that the peer offers.
     pub(super) fn offer(&mut self, candidates: &[SocketAddr]) {
         for candidate in candidates {
@@ -308,6 +345,24 @@ impl Peer {
             }
         }
         self.candidates.truncate(2 * CANDIDATES_MAX);
+    }
+
+    /// Whether it is time to look for a direct path again: there is none, packets go the long way
+    /// round, and the last race ended in vain some time ago.
+    pub(super) fn wants_race(&self, now: Instant) -> bool {
+        let used = |at: Instant| now - at < RACE_AGAIN_FIRST;
+        self.active.is_none()
+            && self.race.is_none()
+            && self.last_guest.is_some_and(used)
+            && self.race_again.is_none_or(|(due, _)| due <= now)
+    }
+
+    /// Notes a race of [`Peer::wants_race`]; the next one comes later.
+    pub(super) fn put_off_race(&mut self, now: Instant) {
+        let pause = self.race_again.map_or(RACE_AGAIN_FIRST, |(_, pause)| {
+            (pause * 2).min(RACE_AGAIN_LONGEST)
+        });
+        self.race_again = Some((now + pause, pause));
     }
 
     /// Begins (or begins again) to probe all candidates.
@@ -342,7 +397,7 @@ impl Peer {
         }
         let untried = |candidate: &&SocketAddr| {
             let known = self.paths.iter().find(|path| path.remote == **candidate);
-            known.is_none_or(|path| path.liveness.rtt().is_none())
+            known.is_none_or(|path| path.liveness.rtt().is_none() || path.liveness.is_doubtful())
         };
         self.candidates.iter().filter(untried).copied().collect()
     }

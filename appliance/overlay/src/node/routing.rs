@@ -83,13 +83,28 @@ impl Node {
         header
     }
 
-    /// Where a frame goes: never `back`, and never to its source.
+    /// Where a frame goes: never `back`, and never to its source. Hops whose path is in doubt are for
+    /// frames that have no other.
     fn next_hop(&self, header: &RoutedHeader, back: Option<NodeId>) -> Hop {
+        let reliable = |peer: &Peer| !peer.is_doubtful();
+        match self.next_hop_among(header, back, &reliable) {
+            Hop::Here | Hop::Nowhere => self.next_hop_among(header, back, &|_| true),
+            hop => hop,
+        }
+    }
+
+    fn next_hop_among(
+        &self,
+        header: &RoutedHeader,
+        back: Option<NodeId>,
+        allowed: &dyn Fn(&Peer) -> bool,
+    ) -> Hop {
         if header.destination == self.id && header.delivery == Delivery::Exact {
             return Hop::Here;
         }
         let usable = |id: NodeId| {
-            let there = self.peers.get(&id).is_some_and(Peer::is_established);
+            let peer = self.peers.get(&id);
+            let there = peer.is_some_and(|peer| peer.is_established() && allowed(peer));
             there && id != header.source && Some(id) != back
         };
         let way = |peer: NodeId| match self.is_hop(&peer) {

@@ -167,6 +167,7 @@ impl Node {
                     && ours
                 {
                     self.learn_reflexive(observed);
+                    self.tell_new_place(now);
                 }
             }
             Control::Neighbours {
@@ -189,6 +190,9 @@ impl Node {
             }
             Control::Candidates { candidates, reply } => {
                 if let Some(peer) = self.peers.get_mut(&from) {
+                    if peer.are_elsewhere(&candidates) {
+                        peer.moved(source.via(), now);
+                    }
                     peer.offer(&candidates);
                     peer.start_race(now);
                 }
@@ -251,6 +255,28 @@ impl Node {
         self.reflexive.truncate(REFLEXIVE_MAX.min(CANDIDATES_MAX));
     }
 
+    /// After a move: once others see us somewhere, those that do not hear us yet are told where, over
+    /// the overlay. Behind filters, only what they send themselves opens the way.
+    fn tell_new_place(&mut self, now: Instant) {
+        if self.reflexive.is_empty() || !std::mem::take(&mut self.tell_reflexive) {
+            return;
+        }
+        let candidates = self.own_candidates();
+        let message = Control::Candidates {
+            candidates,
+            reply: false,
+        };
+        let unheard = self.peers.iter().filter(|(_, peer)| {
+            peer.is_established() && (peer.active().is_none() || peer.is_doubtful())
+        });
+        for id in unheard.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.send_control_by(now, id, Via::Overlay, &message);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.start_race(now);
+            }
+        }
+    }
+
     /// Sends a message to a peer by its best path.
     pub(super) fn send_control(&mut self, now: Instant, to: NodeId, message: &Control) {
         if let Some(via) = self.peers.get(&to).map(peer::Peer::via) {
@@ -304,10 +330,16 @@ impl Node {
             return;
         };
         let via = peer.via();
+        // While nobody knows whether the path still works, both ways are used: a packet that comes
+        // twice does less harm than one that does not come.
+        let doubtful = peer.is_doubtful();
         if let Some(liveness) = peer.liveness_mut(via) {
             liveness.on_sent(now);
         }
         self.send_frame(now, to, via, parts);
+        if doubtful {
+            self.send_frame(now, to, Via::Overlay, parts);
+        }
     }
 
     /// Probes one address of a peer, in case the peer answers there.
