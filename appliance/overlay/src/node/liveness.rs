@@ -14,10 +14,12 @@ const RTT_INITIAL: Duration = Duration::from_millis(150);
 /// Bounds on the wait for an answer to a probe.
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_millis(1000);
-/// How long traffic may go out without any coming back before the path is questioned, at least; and
-/// what a guest may wait with its answer on top of the round trip, as TCP does with acknowledgements.
-const SILENCE_MIN: Duration = Duration::from_millis(100);
-const ANSWER_DELAY: Duration = Duration::from_millis(50);
+/// How long traffic may go out without any coming back before the path is questioned, at least. A
+/// probe is cheaper than the packets that a dead path swallows before TCP repeats the first of them,
+/// which it does 200 ms after a round trip.
+const SILENCE_MIN: Duration = Duration::from_millis(40);
+/// What an answer may be late by beyond the variation of the round trip.
+const SLACK: Duration = Duration::from_millis(10);
 
 /// Smoothed round-trip time and its variation, as in RFC 6298.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +118,17 @@ impl Liveness {
         unanswered || self.unanswered_since == Some(Instant::ZERO)
     }
 
+    /// Whether the answer to a probe is later than it usually is: time for another way beside this one.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        let Some(first) = self.tries.first() else {
+            return false;
+        };
+        let usual = self.rtt.map_or(RTT_INITIAL * 2, |rtt| {
+            rtt.smoothed + rtt.variation * 2 + SLACK
+        });
+        self.last_heard < first.sent && now - first.sent > usual
+    }
+
     /// Takes a measured round trip into the estimate.
     pub(super) fn sample(&mut self, measured: Duration) {
         self.rtt = Some(match self.rtt {
@@ -163,10 +176,7 @@ impl Liveness {
     }
 
     fn silence(&self) -> Duration {
-        let usual = self
-            .rtt
-            .map_or(RTT_INITIAL * 2, |rtt| rtt.smoothed + rtt.variation * 4);
-        (usual + ANSWER_DELAY).max(SILENCE_MIN)
+        (self.rtt().unwrap_or(RTT_INITIAL) / 2).max(SILENCE_MIN)
     }
 }
 
@@ -199,10 +209,11 @@ mod tests {
         let mut path = Liveness::new(at(0));
         path.on_probe_sent(1, at(5000));
         assert!(!path.is_doubtful(), "the answer is under way");
+        assert!(!path.is_overdue(at(5299)) && path.is_overdue(at(5301)));
         path.on_probe_sent(2, at(5300));
         assert!(path.is_doubtful());
         path.on_heard(at(5310));
-        assert!(!path.is_doubtful());
+        assert!(!path.is_doubtful() && !path.is_overdue(at(6000)));
         path.suspect();
         assert!(path.is_doubtful(), "somebody knows better");
         assert_eq!(path.health(at(5311), KEEPALIVE), Health::Probe);

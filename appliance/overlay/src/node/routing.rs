@@ -163,13 +163,21 @@ impl Node {
     fn pass_on(&mut self, now: Instant, next: NodeId, header: &RoutedHeader, body: &[u8]) {
         let mut head = Vec::with_capacity(1 + ROUTED_HEADER_MAX);
         header.encode(&mut head);
-        let Some(peer) = self.peers.get(&next) else {
+        let Some(peer) = self.peers.get_mut(&next) else {
             return;
         };
-        match peer.via() {
-            Via::Overlay => self.counters.drop_no_route += 1,
-            direct => self.send_frame(now, next, direct, &[&head, body]),
+        let via = peer.via();
+        if via == Via::Overlay {
+            self.counters.drop_no_route += 1;
+            return;
         }
+        // Others' traffic questions a path as our own does: they cannot see that it is dead.
+        if header.body == Body::Datagram
+            && let Some(liveness) = peer.liveness_mut(via)
+        {
+            liveness.on_sent(now);
+        }
+        self.send_frame(now, next, via, &[&head, body]);
     }
 
     fn deliver(&mut self, now: Instant, header: RoutedHeader, body: &mut [u8], nesting: u8) {

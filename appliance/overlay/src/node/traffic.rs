@@ -332,7 +332,9 @@ impl Node {
         let via = peer.via();
         // While nobody knows whether the path still works, both ways are used: a packet that comes
         // twice does less harm than one that does not come.
-        let doubtful = peer.is_doubtful();
+        let doubtful = peer
+            .active()
+            .is_some_and(|path| path.liveness.is_doubtful() || path.liveness.is_overdue(now));
         if let Some(liveness) = peer.liveness_mut(via) {
             liveness.on_sent(now);
         }
