@@ -6,6 +6,7 @@ mod boot;
 mod cargo;
 mod console;
 mod demo;
+mod fuzz;
 mod image;
 mod lab;
 mod router;
@@ -39,6 +40,8 @@ enum Verb {
     Sim(sim::Arguments),
     /// Experiments with real routers in network namespaces: join, move. Needs root.
     Lab(lab::Arguments),
+    /// Look for inputs that break a decoder, guided by coverage; without a target, by turns for all.
+    Fuzz(fuzz::Arguments),
     /// Check everything: style, lints, unit tests, simulator, images under QEMU, namespaces.
     Test(test::Arguments),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Console(arguments) => console::run(&arguments).map(|()| ExitCode::SUCCESS),
         Verb::Sim(arguments) => sim::run(&arguments),
         Verb::Lab(arguments) => lab::run(&arguments),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
     };
     exit_code(result)

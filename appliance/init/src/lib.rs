@@ -47,6 +47,12 @@ pub mod clock;
 pub mod config;
 pub mod console;
 pub mod entropy;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    //! Entrances for fuzzers to parsers that are private to this crate.
+    pub use crate::config::fuzzing::{command_line, fw_cfg, image_file};
+    pub use crate::network::dhcp::fuzzing::dhcp;
+}
 pub mod hostname;
 pub mod mounts;
 pub mod network;

@@ -192,6 +192,26 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    //! Entrances for fuzzers.
+
+    use super::*;
+
+    /// Reads a name server's answer.
+    pub fn answer(bytes: &[u8]) {
+        if let Ok(answer) = Message::from_vec(bytes) {
+            assert!(addresses(&answer).len() <= ADDRESSES_MAX);
+        }
+    }
+
+    /// Reads a hosts file and a resolv.conf.
+    pub fn configuration(text: &str) {
+        assert!(name_servers(text).len() <= SERVERS_MAX);
+        assert!(addresses_in_hosts(text, "seed").len() <= ADDRESSES_MAX);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

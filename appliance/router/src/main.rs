@@ -1,59 +1,8 @@
-//! `wow`: the daemon, its command line, and process 1 of the appliance. Everything that waits,
-//! waits in the one event loop of [`daemon`].
+//! The program `wow`; see the library.
 #![forbid(unsafe_code)]
-
-mod api;
-mod appliance;
-mod cli;
-mod client;
-mod config;
-mod daemon;
-mod dns;
-mod failure;
-mod files;
-mod ipc;
-mod logging;
-mod output;
-mod pool;
-mod random;
-mod run;
-mod state;
-mod wall_clock;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::Parser;
-
-use cli::{Cli, Verb};
-
 fn main() -> ExitCode {
-    if wow_init::is_process_one() {
-        // The kernel hands its own words over as arguments; they are none of ours.
-        appliance::boot()
-    }
-    let cli = Cli::parse();
-    match dispatch(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure::report(&error),
-    }
-}
-
-fn dispatch(cli: Cli) -> Result<()> {
-    logging::Logging::install(cli.log.as_deref())?;
-    let node = client::Socket::new(cli.socket.as_deref());
-    match cli.verb {
-        Verb::Run(args) => run::run(config::Config::from_args(*args, cli.socket)?),
-        Verb::Init => appliance::refuse(),
-        Verb::Pool(verb) => pool::run(verb, &node),
-        Verb::Ticket(verb) => pool::run_ticket(verb),
-        Verb::Status(args) => client::status(&node, &args),
-        Verb::Peers(args) => client::peers(&node, &args),
-        Verb::Ping(args) => client::ping(&node, &args),
-        Verb::Wait(args) => client::wait(&node, &args),
-        Verb::Leases(args) => client::leases(&node, &args),
-        Verb::Dht(verb) => client::dht(&node, verb),
-        Verb::Revoke(args) => client::revoke(&node, &args),
-        Verb::Resolve(args) => client::resolve(&node, &args),
-    }
+    wow_router::main()
 }

@@ -14,6 +14,8 @@ pub enum Purpose {
     Boot,
     /// Running a testbed of network namespaces.
     Lab,
+    /// Building the fuzzer.
+    Fuzz,
 }
 
 /// One Debian package and how to tell that what we want of it is there.
@@ -111,6 +113,8 @@ const LAB: &[Package] = &[
     program("util-linux", "setpriv", "ends a process with its parent"),
 ];
 
+const FUZZ: &[Package] = &[program("g++", "g++", "compiles libFuzzer")];
+
 impl Purpose {
     /// The packages of this purpose, in the order they are named to people.
     pub fn packages(self) -> &'static [Package] {
@@ -118,6 +122,7 @@ impl Purpose {
             Self::Image => IMAGE,
             Self::Boot => BOOT,
             Self::Lab => LAB,
+            Self::Fuzz => FUZZ,
         }
     }
 }

@@ -28,6 +28,17 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("wow-builder", &[]),
     ("wow-sim", &["wow-overlay"]),
     ("wow-wan", &[]),
+    (
+        "wow-fuzz",
+        &[
+            "wow-overlay",
+            "wow-control",
+            "wow-init",
+            "wow-router",
+            "wow-wan",
+            "wow-builder",
+        ],
+    ),
     ("wow-lab", &["wow-builder", "wow-wan"]),
     ("xtask", &["wow-builder", "wow-lab"]),
 ];

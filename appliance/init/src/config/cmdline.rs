@@ -50,7 +50,7 @@ impl Source for KernelCommandLine {
     }
 }
 
-fn parse(line: &str) -> Reading {
+pub(super) fn parse(line: &str) -> Reading {
     let mut reading = Reading::default();
     for (name, value) in parameters(line) {
         let Some(key) = name.strip_prefix(PREFIX) else {

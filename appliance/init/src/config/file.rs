@@ -62,7 +62,7 @@ impl Source for ImageFile {
     }
 }
 
-fn parse(name: &str, text: &str) -> Reading {
+pub(super) fn parse(name: &str, text: &str) -> Reading {
     let mut reading = Reading::default();
     let at = |offset: usize, key: &str| {
         let before = text.get(..offset).unwrap_or(text);

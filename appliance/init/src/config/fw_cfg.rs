@@ -84,7 +84,7 @@ impl FwCfg {
 
 impl Reading {
     /// Takes in the content of the file that is named after a key.
-    fn take(&mut self, name: &str, content: io::Result<Vec<u8>>) {
+    pub(super) fn take(&mut self, name: &str, content: io::Result<Vec<u8>>) {
         let origin = Origin::new("QEMU fw_cfg", format!("opt/wow/{}", printable(name)));
         let setting = match text(content) {
             Ok(value) => Setting::new(name, &value, origin),

@@ -19,7 +19,7 @@ const NAME_BYTES: usize = 56;
 const ENTRIES_MAX: u32 = 256;
 
 /// The device, or its twin in tests.
-trait Device {
+pub(super) trait Device {
     /// Turns to an item; reading begins at its first byte.
     fn select(&mut self, key: u16);
     /// Reads the next bytes of the item.
@@ -45,7 +45,7 @@ pub(super) fn read_files(prefix: &str, bound: usize) -> Option<Vec<(String, Vec<
     read_files_of(&mut ports, prefix, bound)
 }
 
-fn read_files_of(
+pub(super) fn read_files_of(
     device: &mut impl Device,
     prefix: &str,
     bound: usize,

@@ -6,6 +6,8 @@
 
 mod cmdline;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod fw_cfg;
 mod fw_cfg_ports;
 mod key;

@@ -366,5 +366,7 @@ impl phy::Device for Wire {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

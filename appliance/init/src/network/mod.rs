@@ -1,7 +1,7 @@
 //! The underlay's network: links up, an address by DHCP or fixed, and whatever changes later. One task
 //! owns it all; the router reads its [`Status`].
 
-mod dhcp;
+pub(crate) mod dhcp;
 mod kernel;
 mod lease;
 mod manager;

@@ -14,6 +14,8 @@ mod codec;
 mod delegation;
 #[cfg(test)]
 mod fixtures;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod label;
 
 pub mod addresses;

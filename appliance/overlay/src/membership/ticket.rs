@@ -22,7 +22,7 @@ pub use super::{delegation::TicketId, label::TicketLabel};
 use crate::time::UnixTime;
 
 /// What the text of a ticket begins with, before its version.
-const KIND: &str = "wow-ticket-";
+pub(super) const KIND: &str = "wow-ticket-";
 
 /// A ticket that the CA which it names has really issued. Holds a secret: `Debug` leaves it out,
 /// [`encode`](Self::encode) does not.

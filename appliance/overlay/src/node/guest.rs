@@ -13,6 +13,7 @@ use crate::wire::record::Key;
 
 use super::handshake::Goal;
 use super::holders::Admission;
+use super::report::Table;
 use super::{Node, OUTBOX_MAX};
 
 /// Largest IP packet taken from the guest, in bytes: what IPv6 requires of any link. With the
@@ -37,6 +38,22 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    pub(super) fn tables(&self) -> [Table; 2] {
+        let packets = self.queues.values().map(|queue| queue.packets.len());
+        [
+            Table {
+                name: "addresses waited for",
+                entries: self.queues.len(),
+                limit: WAITING_ADDRESSES_MAX,
+            },
+            Table {
+                name: "packets for one address",
+                entries: packets.max().unwrap_or(0),
+                limit: WAITING_PACKETS_MAX,
+            },
+        ]
+    }
+
     /// The holder of an address was found.
     pub(super) fn resolved(&mut self, key: &Key, holder: NodeId) {
         let address = match key {

@@ -18,6 +18,7 @@ use crate::wire::outer::{Cookie, Final, Init, MAC_BYTES, Outer, Response};
 
 use super::api::Event;
 use super::peer::{LiveSession, Peer, SESSIONS_MAX, Via};
+use super::report::Table;
 use super::traffic::Source;
 use super::{Node, PEERS_MAX};
 
@@ -100,6 +101,19 @@ impl Handshakes {
 
     pub(super) fn release(&mut self, index: u32) {
         self.owners.remove(&index);
+    }
+
+    pub(super) fn tables(&self) -> [Table; 3] {
+        let table = |name, entries, limit| Table {
+            name,
+            entries,
+            limit,
+        };
+        [
+            table("handshakes begun", self.attempts.len(), ATTEMPTS_MAX),
+            table("handshakes granted", self.pending.len(), PENDING_MAX),
+            table("handshakes answered", self.answered.len(), ANSWERED_MAX),
+        ]
     }
 
     /// Whether a handshake with `id` is under way.

@@ -16,6 +16,7 @@ use crate::wire::record::{Key, Record};
 use super::Node;
 use super::api::{Event, Found, PingId, QueryId, ResolveError, Target};
 use super::dht::{RecordInfo, Slot, Verified};
+use super::report::Table;
 
 /// Questions open at once.
 const OPEN_MAX: usize = 512;
@@ -76,6 +77,21 @@ impl Lookups {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let open = self.open.values().map(|open| open.due);
         open.chain(self.echoes.values().map(|echo| echo.due)).min()
+    }
+
+    pub(super) fn tables(&self) -> [Table; 2] {
+        [
+            Table {
+                name: "questions",
+                entries: self.open.len(),
+                limit: OPEN_MAX,
+            },
+            Table {
+                name: "echoes",
+                entries: self.echoes.len(),
+                limit: OPEN_MAX,
+            },
+        ]
     }
 
     /// Ends an echo. Returns when it was asked, if it was and of this peer.

@@ -51,7 +51,7 @@ pub use counters::Counters;
 pub use dht::{LEASES_MAX, LeaseId, LeaseInfo, RECORDS_MAX, RecordInfo};
 pub use guest::GUEST_MTU;
 pub use peer::Traffic;
-pub use report::{LinkKind, PathInfo, PeerInfo};
+pub use report::{LinkKind, PathInfo, PeerInfo, Table};
 pub use revocations::REVOCATIONS_MAX;
 pub use ring::Neighbours;
 

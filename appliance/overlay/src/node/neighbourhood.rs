@@ -14,6 +14,7 @@ use crate::wire::message::{Contact, Control, SIDE_MAX};
 
 use super::api::{DownReason, Event};
 use super::handshake::Goal;
+use super::report::Table;
 use super::ring::{self, NEAR_PER_SIDE, Neighbours};
 use super::{Node, PEERS_MAX};
 
@@ -113,6 +114,19 @@ impl Neighbourhood {
                 seed.due = now + SEED_VISIT;
             }
         }
+    }
+
+    pub(super) fn tables(&self) -> [Table; 3] {
+        let table = |name, entries, limit| Table {
+            name,
+            entries,
+            limit,
+        };
+        [
+            table("contacts", self.known.len(), KNOWN_MAX),
+            table("suspects", self.suspects.len(), PEERS_MAX),
+            table("far links", self.far.len(), ring::FAR_MAX),
+        ]
     }
 
     /// Whether a node lately could not be reached.

@@ -8,10 +8,11 @@ use crate::id::NodeId;
 use crate::membership::{Addresses, Certificate};
 use crate::session::Session;
 use crate::time::Instant;
-use crate::wire::message::{CANDIDATES_MAX, Contact};
+use crate::wire::message::{CANDIDATES_MAX, Contact, RELAYS_MAX};
 
 use super::holders::Holdings;
 use super::liveness::Liveness;
+use super::report::Table;
 
 /// Sessions with one peer that may be open at once: the current one, its successor, and the one
 /// before, for records still in flight.
@@ -157,6 +158,25 @@ impl Peer {
     /// The virtual addresses of the peer's guest.
     pub(super) fn addresses(&self) -> Addresses {
         self.holdings.own()
+    }
+
+    pub(super) fn tables(&self) -> Vec<Table> {
+        let table = |name, entries, limit| Table {
+            name,
+            entries,
+            limit,
+        };
+        vec![
+            table("sessions of a peer", self.sessions.len(), SESSIONS_MAX),
+            table("paths to a peer", self.paths.len(), PATHS_MAX),
+            table(
+                "candidates of a peer",
+                self.candidates.len(),
+                2 * CANDIDATES_MAX,
+            ),
+            table("probes to a peer", self.race_probes.len(), RACE_PROBES_MAX),
+            table("relays to a peer", self.relays.len(), RELAYS_MAX),
+        ]
     }
 
     /// Whether the peer has proven itself in some session that is still open.

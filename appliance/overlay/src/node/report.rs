@@ -67,7 +67,49 @@ pub struct PeerInfo {
     pub received: Traffic,
 }
 
+/// How full one of the node's tables is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Table {
+    /// Which one.
+    pub name: &'static str,
+    /// Entries in it; of a table that each peer has, those of the fullest one.
+    pub entries: usize,
+    /// Entries it may have.
+    pub limit: usize,
+}
+
 impl Node {
+    /// Every table that others can fill, with its limit.
+    pub fn tables(&self) -> Vec<Table> {
+        let table = |name, entries, limit| Table {
+            name,
+            entries,
+            limit,
+        };
+        let mut tables = vec![
+            table("peers", self.peers.len(), super::PEERS_MAX),
+            table("transmits", self.transmits.len(), super::OUTBOX_MAX),
+            table("guest packets", self.guest_packets.len(), super::OUTBOX_MAX),
+            table("events", self.events.len(), super::OUTBOX_MAX),
+        ];
+        tables.extend(self.handshakes.tables());
+        tables.extend(self.lookups.tables());
+        tables.extend(self.ring.tables());
+        tables.extend(self.waiting.tables());
+        let fullest = |size: fn(&super::Peer) -> Vec<Table>| {
+            let mut fullest: Vec<Table> = Vec::new();
+            for table in self.peers.values().flat_map(size) {
+                match fullest.iter_mut().find(|known| known.name == table.name) {
+                    Some(known) => known.entries = known.entries.max(table.entries),
+                    None => fullest.push(table),
+                }
+            }
+            fullest
+        };
+        tables.extend(fullest(super::Peer::tables));
+        tables
+    }
+
     /// Every peer that we have a session with, in the order of their positions.
     pub fn peers(&self) -> Vec<PeerInfo> {
         let established = self.peers.iter().filter(|(_, peer)| peer.is_established());

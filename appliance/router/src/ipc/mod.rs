@@ -1,6 +1,8 @@
 //! The control socket: newline-delimited JSON over a Unix socket or a virtual machine's serial port.
 
 pub mod client;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod lines;
 mod operator;
 mod ping;

@@ -73,7 +73,7 @@ pub async fn serve(
         .unwrap_or(Ok(()))
 }
 
-fn request(line: Line) -> Result<Option<Request>, String> {
+pub(super) fn request(line: Line) -> Result<Option<Request>, String> {
     let Line::Text(text) = line else {
         return Err(format!(
             "the request is longer than {REQUEST_BYTES_MAX} bytes"

@@ -1,0 +1,4 @@
+//! Entrances for fuzzers to parsers that are private to this crate.
+
+pub use crate::dns::fuzzing::{answer, configuration};
+pub use crate::ipc::fuzzing::requests;

@@ -1,0 +1,112 @@
+//! What process 1 and the daemon read: the machine's configuration, name and address servers, and
+//! the control socket.
+
+use super::{TEXT_BYTES_MAX, text, texts};
+use crate::Target;
+use crate::script::Writer;
+
+pub(super) const KERNEL_COMMAND_LINE: Target = Target {
+    name: "kernel-command-line",
+    input_bytes_max: TEXT_BYTES_MAX,
+    run: |input| wow_init::fuzzing::command_line(&String::from_utf8_lossy(input)),
+    seeds: || {
+        texts(&[
+            "console=ttyS0 wow.name=a wow.net=\"static:192.0.2.5/24,192.0.2.1\" \"wow.seeds=h:1\"",
+            "wow.ticket=wow-ticket-1.AAAA panic=10 -- wow.name",
+        ])
+    },
+};
+
+pub(super) const FW_CFG: Target = Target {
+    name: "fw-cfg",
+    input_bytes_max: 2048,
+    run: wow_init::fuzzing::fw_cfg,
+    seeds: || {
+        let entry = |name: &[u8]| {
+            let mut entry = [0; 64];
+            entry[..8].copy_from_slice(&[0, 0, 0, 4, 0, 0x20, 0, 0]);
+            entry[8..8 + name.len()].copy_from_slice(name);
+            entry
+        };
+        let [first, second] = [entry(b"opt/wow/name"), entry(b"etc/other")];
+        vec![[b"QEMU\0\0\0\x02", &first[..], &second[..], b"node"].concat()]
+    },
+};
+
+pub(super) const IMAGE_FILE: Target = Target {
+    name: "image-file",
+    input_bytes_max: TEXT_BYTES_MAX,
+    run: |input| {
+        if let Some(text) = text(input) {
+            wow_init::fuzzing::image_file(text);
+            // A value of the key `net` goes on to its own parser.
+            let _ = text.parse::<wow_init::network::Plan>();
+        }
+    },
+    seeds: || {
+        texts(&[
+            "name = \"a\"\nseeds = [\"h:1\", \"i:2\"] # both\n",
+            "static:192.0.2.5/24,192.0.2.1,192.0.2.2",
+        ])
+    },
+};
+
+pub(super) const DHCP: Target = Target {
+    name: "dhcp",
+    input_bytes_max: 2048,
+    run: wow_init::fuzzing::dhcp,
+    seeds: || {
+        let terms = |kind: u8| {
+            let mut body = vec![192, 168, 7, 20];
+            body.extend([53, 1, kind, 54, 4, 192, 168, 7, 1, 1, 4, 255, 255, 255, 0]);
+            body.extend([
+                3, 4, 192, 168, 7, 1, 6, 4, 192, 168, 7, 1, 51, 4, 0, 0, 2, 88,
+            ]);
+            body
+        };
+        let step = |w: Writer, operation, body: &[u8]| {
+            let length = u8::try_from(body.len()).unwrap_or(u8::MAX);
+            w.byte(operation).byte(length).raw(body)
+        };
+        let offered = step(Writer::default(), 1, &terms(2));
+        let acknowledged = step(offered, 1, &terms(5)).byte(2).byte(255);
+        let refused = step(acknowledged, 1, &terms(6)).byte(2).byte(40);
+        vec![refused.0]
+    },
+};
+
+pub(super) const REQUESTS: Target = Target {
+    name: "requests",
+    input_bytes_max: 6000,
+    run: wow_router::fuzzing::requests,
+    seeds: || {
+        texts(&[
+            "\n{\"id\":7,\"op\":\"status\"}\n{\"id\":8,\"op\":\"peers\"}\nno request\n",
+            "{\"id\":7,\"op\":\"ping\",\"target\":\"n1\",\"count\":2,\"overlay\":true}\n",
+            "{\"id\":7,\"op\":\"wait\",\"joined\":true,\"timeout_ms\":9}\n",
+            "{\"id\":7,\"op\":\"resolve\",\"target\":\"10.128.0.9\"}\n",
+        ])
+    },
+};
+
+pub(super) const DNS: Target = Target {
+    name: "dns",
+    input_bytes_max: 1500,
+    run: |input| {
+        wow_router::fuzzing::answer(input);
+        if let Some(text) = text(input) {
+            wow_router::fuzzing::configuration(text);
+        }
+    },
+    seeds: || {
+        let mut answer = vec![0, 1, 0x81, 0x80, 0, 1, 0, 2, 0, 0, 0, 0];
+        answer.extend(b"\x04seed\x07example\0\0\x01\0\x01");
+        answer.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x05");
+        answer.extend(b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x02\xc0\x11");
+        let texts = texts(&[
+            "nameserver 192.0.2.1\n# x\n",
+            "192.0.2.9 a.example Seed # b\n",
+        ]);
+        [vec![answer], texts].concat()
+    },
+};

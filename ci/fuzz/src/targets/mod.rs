@@ -1,0 +1,57 @@
+//! The targets, by the part that they are of.
+
+mod appliance;
+mod emulator;
+mod http;
+mod images;
+mod member;
+mod membership;
+mod node;
+mod replay;
+mod wire;
+
+use crate::Target;
+
+/// Every target, in the order in which they are run.
+pub(crate) const ALL: &[Target] = &[
+    wire::OUTER,
+    wire::FRAME,
+    wire::CONTROL,
+    wire::QUERY,
+    wire::ANSWER,
+    wire::CLAIM,
+    wire::HELLO,
+    membership::TICKET,
+    membership::TICKET_PAYLOAD,
+    membership::POOL_FILE,
+    membership::POOL_PAYLOAD,
+    membership::CERTIFICATE,
+    membership::REVOCATION,
+    membership::IDENTITY,
+    membership::WORDS,
+    replay::REPLAY_WINDOW,
+    node::NODE_TARGET,
+    appliance::KERNEL_COMMAND_LINE,
+    appliance::FW_CFG,
+    appliance::IMAGE_FILE,
+    appliance::DHCP,
+    appliance::REQUESTS,
+    appliance::DNS,
+    http::CONTROL_ADDRESS,
+    emulator::WAN,
+    emulator::WAN_CONFIG,
+    images::DEFINITION,
+    images::FRAGMENT,
+];
+
+/// Most text inputs are files of a few lines.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// The input as text, where it is some.
+fn text(input: &[u8]) -> Option<&str> {
+    std::str::from_utf8(input).ok()
+}
+
+fn texts(seeds: &[&str]) -> Vec<Vec<u8>> {
+    seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect()
+}
