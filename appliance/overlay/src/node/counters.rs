@@ -36,6 +36,8 @@ counters! {
     forwarded,
     /// Handshakes completed.
     handshakes,
+    /// Handshake messages on which curve multiplications were spent.
+    handshake_work,
     /// Sessions replaced by fresh ones.
     rekeys,
     /// Paths found dead.
@@ -64,6 +66,8 @@ counters! {
     drop_guest_invalid,
     /// Dropped: a guest packet to an address nobody has.
     drop_guest_unresolved,
+    /// Dropped: a peer asked for more than its share.
+    drop_budget,
     /// Dropped: a table or queue was full.
     drop_full,
 }

@@ -1,7 +1,7 @@
 //! Handshakes: begun towards seeds and contacts, answered, and turned into sessions.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -24,8 +24,18 @@ use super::{Node, PEERS_MAX};
 
 /// Handshakes of our own under way at once.
 const ATTEMPTS_MAX: usize = 64;
+/// Of these such with nodes that somebody told of.
+const ATTEMPTS_HEARSAY_MAX: usize = 48;
+/// Calls without an answer after which a node does not hide others that are farther: it may be dead,
+/// or invented.
+const DOUBTFUL_AFTER: usize = 3;
 /// XX handshakes that wait for their last message.
 const PENDING_MAX: usize = 128;
+/// Of these such from addresses at which nobody has shown to receive. Beyond it a cookie is asked
+/// for, so that forged addresses leave room for true ones.
+const PENDING_UNPROVEN_MAX: usize = 64;
+/// Of these such from one address, behind which a whole site may be; the oldest gives way.
+const PENDING_PER_ORIGIN_MAX: usize = 16;
 /// How long such a one waits.
 const PENDING_LIFETIME: Duration = Duration::from_secs(5);
 /// Answered handshakes remembered, to answer a copy alike.
@@ -76,6 +86,16 @@ struct Attempt {
 struct Pending {
     responder: Responder,
     begun: Instant,
+    origin: Origin,
+    /// Its first message came with a cookie.
+    proven: bool,
+}
+
+/// Who a handshake is from, as far as anybody can tell before it is finished.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Address(IpAddr),
+    Node(NodeId),
 }
 
 struct Answered {
@@ -92,6 +112,15 @@ pub(super) struct Handshakes {
     attempts: BTreeMap<u32, Attempt>,
     pending: BTreeMap<u32, Pending>,
     answered: VecDeque<Answered>,
+}
+
+impl From<Source> for Origin {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Direct(remote) => Origin::Address(remote.ip()),
+            Source::Overlay { from, .. } => Origin::Node(from),
+        }
+    }
 }
 
 impl Handshakes {
@@ -114,6 +143,51 @@ impl Handshakes {
             table("handshakes granted", self.pending.len(), PENDING_MAX),
             table("handshakes answered", self.answered.len(), ANSWERED_MAX),
         ]
+    }
+
+    /// Whether those that wait and have proven nothing take all the room that they may.
+    fn is_crowded(&self) -> bool {
+        let unproven = self.pending.values().filter(|pending| !pending.proven);
+        unproven.count() >= PENDING_UNPROVEN_MAX
+    }
+
+    /// Takes a handshake that waits for its last message; an older one gives way.
+    fn wait(&mut self, index: u32, pending: Pending) {
+        let alike = |other: &Pending| other.origin == pending.origin;
+        let from_there = self.pending.values().filter(|other| alike(other)).count();
+        let oldest = |waiting: &BTreeMap<u32, Pending>, all: bool| {
+            let entries = waiting.iter().filter(|(_, other)| all || alike(other));
+            entries
+                .min_by_key(|(_, other)| other.begun)
+                .map(|(index, _)| *index)
+        };
+        let goes = if from_there >= PENDING_PER_ORIGIN_MAX {
+            oldest(&self.pending, false)
+        } else if self.pending.len() >= PENDING_MAX {
+            oldest(&self.pending, true)
+        } else {
+            None
+        };
+        if let Some(goes) = goes {
+            self.pending.remove(&goes);
+            self.release(goes);
+        }
+        self.owners.insert(index, Owner::Pending);
+        self.pending.insert(index, pending);
+    }
+
+    /// Whether a handshake on somebody's word may begin, and leave room for those with a need.
+    pub(super) fn has_room_for_hearsay(&self) -> bool {
+        self.attempts.len() < ATTEMPTS_HEARSAY_MAX
+    }
+
+    /// Nodes that have been called several times and have not answered.
+    pub(super) fn doubtful(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let late = self.attempts.values().filter(|a| a.sent >= DOUBTFUL_AFTER);
+        late.filter_map(|attempt| match &attempt.goal {
+            Goal::Contact { contact, .. } => Some(contact.id),
+            Goal::Seed(_) => None,
+        })
     }
 
     /// Whether a handshake with `id` is under way.
@@ -246,6 +320,7 @@ impl Node {
             .filter(|(_, attempt)| attempt.due <= now)
             .map(|(index, attempt)| (*index, attempt.sent))
             .collect();
+        let doubted = due.iter().any(|(_, sent)| sent + 1 == DOUBTFUL_AFTER);
         for (index, sent) in due {
             if sent < RETRIES.len() {
                 self.send_attempt(now, index);
@@ -256,10 +331,16 @@ impl Node {
                 self.on_unreachable(now, attempt.goal);
             }
         }
+        if doubted {
+            self.stabilise(now);
+        }
     }
 
     /// Takes a handshake message; `datagram` is known to parse as one.
     pub(super) fn handle_handshake(&mut self, now: Instant, source: Source, datagram: &[u8]) {
+        // Who passes a demanding gate has proven its address.
+        let crowded = self.handshakes.is_crowded();
+        self.gate.demand_proof(crowded);
         let outer = match self.gate.check(now, &source_bytes(source), datagram) {
             Verdict::Pass(outer) => outer,
             Verdict::Cookie(reply) => {
@@ -276,7 +357,7 @@ impl Node {
             }
         };
         let done = match outer {
-            Outer::Init(init) => self.accept(now, source, &init),
+            Outer::Init(init) => self.accept(now, source, &init, crowded),
             Outer::Response(response) => self.finish(now, source, &response),
             Outer::Final(last) => self.accept_final(now, source, &last),
             Outer::Cookie(cookie) => self.take_cookie(now, &cookie),
@@ -308,7 +389,13 @@ impl Node {
         Some(())
     }
 
-    fn accept(&mut self, now: Instant, source: Source, init: &Init<'_>) -> Option<()> {
+    fn accept(
+        &mut self,
+        now: Instant,
+        source: Source,
+        init: &Init<'_>,
+        crowded: bool,
+    ) -> Option<()> {
         let answered = &self.handshakes.answered;
         if let Some(copy) = answered.iter().find(|answered| answered.mac == init.mac1()) {
             let response = copy.response.clone();
@@ -317,6 +404,7 @@ impl Node {
         }
         let index = self.fresh_index();
         let payload = self.hello(source.address());
+        self.counters.handshake_work += 1;
         let accepted =
             Responder::accept(&mut self.rng, now, &self.endpoint, init, index, &payload).ok()?;
         let response = match accepted {
@@ -333,16 +421,13 @@ impl Node {
                 response,
                 responder,
             } => {
-                if self.handshakes.pending.len() >= PENDING_MAX {
-                    self.counters.drop_full += 1;
-                    return None;
-                }
-                self.handshakes.owners.insert(index, Owner::Pending);
                 let pending = Pending {
                     responder,
                     begun: now,
+                    origin: source.into(),
+                    proven: crowded,
                 };
-                self.handshakes.pending.insert(index, pending);
+                self.handshakes.wait(index, pending);
                 response
             }
         };
@@ -364,6 +449,7 @@ impl Node {
             return Some(());
         }
         let pending = self.handshakes.pending.get_mut(&index)?;
+        self.counters.handshake_work += 1;
         let finished = pending.responder.on_final(now, last).ok()?;
         self.handshakes.pending.remove(&index);
         self.handshakes.release(index);
@@ -383,6 +469,7 @@ impl Node {
             return Some(());
         }
         let attempt = self.handshakes.attempts.get_mut(&index)?;
+        self.counters.handshake_work += 1;
         let finished = match attempt.initiator.on_response(now, response) {
             Ok(finished) => finished,
             Err(HandshakeError::OwnKey) => return self.met_ourselves(now, index),
@@ -533,7 +620,9 @@ impl Node {
         peer.offer(&hello.candidates);
         match source {
             Source::Direct(remote) => peer.offer(&[remote]),
-            Source::Overlay { agent, .. } => peer.agent = agent,
+            // A first message may be an old one, sent again by somebody else: a record tells.
+            Source::Overlay { agent, .. } if !peer.is_established() => peer.agent = agent,
+            Source::Overlay { .. } => {}
         }
         if peer.active().is_none() {
             peer.start_race(now);

@@ -24,6 +24,9 @@ const OPEN_MAX: usize = 512;
 const TRIES_MAX: u32 = 4;
 /// How long the first asking waits for its answer; each further one twice as long.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Nodes that have to say that nobody holds a key, where there is more than one way to ask: the way
+/// may lead by a liar.
+const DENIALS_WANTED: u32 = 3;
 /// How long an echo is waited for.
 const ECHO_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -58,6 +61,9 @@ struct Open {
     tries: u32,
     due: Instant,
     answered: bool,
+    denials: u32,
+    /// Nodes by which it was asked; at most one each time.
+    asked_by: Vec<NodeId>,
 }
 
 struct Echo {
@@ -295,6 +301,8 @@ impl Node {
             tries: 0,
             due: now,
             answered: false,
+            denials: 0,
+            asked_by: Vec::new(),
         };
         if self.lookups.open.len() >= OPEN_MAX {
             self.counters.drop_full += 1;
@@ -305,7 +313,12 @@ impl Node {
     }
 
     fn ask_again(&mut self, now: Instant, token: u64) {
-        let random = self.random_hop();
+        let asked = self
+            .lookups
+            .open
+            .get(&token)
+            .map(|open| open.asked_by.clone());
+        let random = self.random_hop(&asked.unwrap_or_default());
         let Some(open) = self.lookups.open.get_mut(&token) else {
             return;
         };
@@ -313,11 +326,12 @@ impl Node {
             // Our own place is looked for from elsewhere; from here it is always ourselves.
             (Question::Neighbourhood, 0) => open.agent.or(random),
             (Question::Neighbourhood, _) => random,
-            // The straight way first, then by others.
-            (_, 0 | 1) => None,
+            // The straight way first, then by others: somebody on it may be dead, or a liar.
+            (_, 0) => None,
             (_, _) => random,
         };
         open.agent = by;
+        open.asked_by.extend(by);
         open.due = now + PATIENCE * 2u32.pow(open.tries.min(8));
         open.tries += 1;
         let query = Query {
@@ -347,15 +361,21 @@ impl Node {
             destination: target,
             source: self.id,
             agent: by,
-            source_agent: self.own_agent(target),
+            // The answer comes back by the way that was chosen, not by the one that may have failed.
+            source_agent: by.or_else(|| self.own_agent(target)),
         };
         self.originate(now, header, &body);
         self.recycle(body);
     }
 
-    fn random_hop(&mut self) -> Option<NodeId> {
+    /// A way to begin with, other than these if there is another one.
+    fn random_hop(&mut self, except: &[NodeId]) -> Option<NodeId> {
         let hops = self.peers.iter().filter(|(_, peer)| peer.is_hop());
-        hops.map(|(id, _)| *id).choose(&mut self.rng)
+        let hops = hops.map(|(id, _)| *id);
+        let others = hops.clone().filter(|id| !except.contains(id));
+        others
+            .choose(&mut self.rng)
+            .or_else(|| hops.choose(&mut self.rng))
     }
 
     pub(super) fn maintain_lookups(&mut self, now: Instant) {
@@ -483,6 +503,12 @@ impl Node {
             // The agent told what it knows; the closest node's own answer may follow.
             open.answered = true;
             return self.on_neighbourhood_of(now, answer.finding, header.source);
+        }
+        if answer.finding == Finding::Nobody {
+            open.denials += 1;
+            if open.denials < DENIALS_WANTED && open.tries < TRIES_MAX {
+                return self.ask_again(now, answer.token);
+            }
         }
         let Some(open) = self.lookups.open.remove(&answer.token) else {
             return;

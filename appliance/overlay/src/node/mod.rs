@@ -11,6 +11,7 @@
 //! same bytes.
 
 mod api;
+mod budget;
 mod counters;
 mod dht;
 mod guest;

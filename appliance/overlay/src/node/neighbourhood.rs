@@ -20,6 +20,8 @@ use super::{Node, PEERS_MAX};
 
 /// Contacts heard of that are remembered; the farthest are forgotten first.
 const KNOWN_MAX: usize = 96;
+/// Of these such that one node told of: whoever invents contacts does not push out what others say.
+const KNOWN_PER_AGENT_MAX: usize = 24;
 /// Seeds that are tried.
 const SEEDS_MAX: usize = 32;
 /// How long a node that could not be reached is not tried again on hearsay.
@@ -129,6 +131,21 @@ impl Neighbourhood {
         ]
     }
 
+    #[cfg(test)]
+    pub(super) fn known_key(&self, id: NodeId) -> Option<[u8; 32]> {
+        self.known.get(&id).map(|known| known.contact.static_key)
+    }
+
+    /// Forgets the farthest of some contacts until at most so many are left.
+    fn forget_farthest(&mut self, centre: NodeId, keep: usize, which: impl Fn(&Known) -> bool) {
+        let chosen = self.known.iter().filter(|(_, known)| which(known));
+        let mut ids: Vec<_> = chosen.map(|(id, _)| *id).collect();
+        ids.sort_by_key(|id| centre.distance(*id));
+        for id in ids.iter().skip(keep) {
+            self.known.remove(id);
+        }
+    }
+
     /// Whether a node lately could not be reached.
     pub(super) fn is_suspect(&self, id: NodeId) -> bool {
         self.suspects.contains_key(&id)
@@ -182,15 +199,17 @@ impl Node {
             if contact.id == self.id || self.ring.is_suspect(contact.id) {
                 continue;
             }
-            self.ring.known.insert(contact.id, Known { contact, agent });
-        }
-        while self.ring.known.len() > KNOWN_MAX {
-            let centre = self.id;
-            let ids = self.ring.known.keys().copied();
-            if let Some(farthest) = ids.max_by_key(|id| centre.distance(*id)) {
-                self.ring.known.remove(&farthest);
+            // Nobody changes what another one said, until it turned out to be wrong.
+            let theirs = self.ring.known.get(&contact.id);
+            if theirs
+                .is_none_or(|known| known.agent == agent || !self.peers.contains_key(&known.agent))
+            {
+                self.ring.known.insert(contact.id, Known { contact, agent });
             }
         }
+        self.ring
+            .forget_farthest(self.id, KNOWN_PER_AGENT_MAX, |known| known.agent == agent);
+        self.ring.forget_farthest(self.id, KNOWN_MAX, |_| true);
         self.stabilise(now);
     }
 
@@ -207,9 +226,18 @@ impl Node {
         }
         let mut heard_of = linked.clone();
         heard_of.extend(self.ring.known.keys());
+        for id in self.handshakes.doubtful() {
+            if !linked.contains(&id) {
+                heard_of.remove(&id);
+            }
+        }
         let wanted = ring::nearest(self.id, &heard_of, NEAR_PER_SIDE);
         let missing: BTreeSet<_> = wanted.iter().filter(|id| !linked.contains(id)).collect();
         for id in &missing {
+            if !self.handshakes.has_room_for_hearsay() {
+                self.counters.drop_full += 1;
+                break;
+            }
             if let Some(known) = self.ring.known.get(id) {
                 let goal = Goal::Contact {
                     contact: known.contact.clone(),

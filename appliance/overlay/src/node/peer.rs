@@ -10,6 +10,7 @@ use crate::session::Session;
 use crate::time::Instant;
 use crate::wire::message::{CANDIDATES_MAX, Contact, RELAYS_MAX};
 
+use super::budget::Budgets;
 use super::holders::Holdings;
 use super::liveness::Liveness;
 use super::report::Table;
@@ -124,6 +125,7 @@ pub(super) struct Peer {
     pub remote_wants: bool,
     /// What the peer was last told about our own need of the link.
     pub told_wanted: Option<bool>,
+    pub budgets: Budgets,
     pub since: Instant,
     pub last_guest: Option<Instant>,
     pub sent: Traffic,
@@ -148,6 +150,7 @@ impl Peer {
             race_again: None,
             remote_wants: true,
             told_wanted: None,
+            budgets: Budgets::default(),
             since: now,
             last_guest: None,
             sent: Traffic::default(),

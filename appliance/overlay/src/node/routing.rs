@@ -34,8 +34,8 @@ enum Hop {
 impl Node {
     /// Sends a routed frame of our own.
     pub(super) fn originate(&mut self, now: Instant, header: RoutedHeader, body: &[u8]) {
-        let header = self.clear_reached_agent(header);
-        match self.next_hop(&header, None) {
+        let mut header = self.clear_reached_agent(header);
+        match self.next_hop(&mut header, None) {
             Hop::Peer(next) => self.pass_on(now, next, &header, body),
             Hop::Relay { relay, peer } => self.pass_by(now, relay, peer, header, body),
             Hop::Here => self.deliver(now, header, &mut body.to_vec(), 0),
@@ -57,13 +57,19 @@ impl Node {
             self.counters.drop_hops += 1;
             return;
         }
+        let asks = header.body == Body::Query;
+        let peer = self.peers.get_mut(&from);
+        if asks && !peer.is_some_and(|peer| peer.budgets.take_request(now)) {
+            self.counters.drop_budget += 1;
+            return;
+        }
         let is_agent = header.agent == Some(self.id);
-        let header = self.clear_reached_agent(header);
+        let mut header = self.clear_reached_agent(header);
         // Whoever sent it to us as its agent may be the relay to go on by.
         let back = Some(from).filter(|_| !is_agent);
-        let hop = self.next_hop(&header, back);
+        let hop = self.next_hop(&mut header, back);
         if let Hop::Peer(_) | Hop::Relay { .. } = hop {
-            if is_agent && header.body == Body::Query {
+            if is_agent && asks {
                 self.answer_as_agent(now, &header, body);
             }
             self.counters.forwarded += 1;
@@ -84,28 +90,34 @@ impl Node {
     }
 
     /// Where a frame goes: never `back`, and never to its source. Hops whose path is in doubt are for
-    /// frames that have no other.
-    fn next_hop(&self, header: &RoutedHeader, back: Option<NodeId>) -> Hop {
+    /// frames that have no other. An agent that cannot be come any closer to is given up, and
+    /// forgotten: of two goals each may be closer by the other's way, and the frame would go round.
+    fn next_hop(&self, header: &mut RoutedHeader, back: Option<NodeId>) -> Hop {
         let reliable = |peer: &Peer| !peer.is_doubtful();
-        match self.next_hop_among(header, back, &reliable) {
+        let mut tried = *header;
+        match self.next_hop_among(&mut tried, back, &reliable) {
             Hop::Here | Hop::Nowhere => self.next_hop_among(header, back, &|_| true),
-            hop => hop,
+            hop => {
+                *header = tried;
+                hop
+            }
         }
     }
 
     fn next_hop_among(
         &self,
-        header: &RoutedHeader,
+        header: &mut RoutedHeader,
         back: Option<NodeId>,
         allowed: &dyn Fn(&Peer) -> bool,
     ) -> Hop {
         if header.destination == self.id && header.delivery == Delivery::Exact {
             return Hop::Here;
         }
+        let source = header.source;
         let usable = |id: NodeId| {
             let peer = self.peers.get(&id);
             let there = peer.is_some_and(|peer| peer.is_established() && allowed(peer));
-            there && id != header.source && Some(id) != back
+            there && id != source && Some(id) != back
         };
         let way = |peer: NodeId| match self.is_hop(&peer) {
             true => Some(Hop::Peer(peer)),
@@ -126,11 +138,11 @@ impl Node {
                 return hop;
             }
         }
-        // An agent that cannot be come any closer to is given up for the destination.
-        for goal in [header.agent, Some(header.destination)]
-            .into_iter()
-            .flatten()
-        {
+        let agent = header.agent;
+        for goal in [agent, Some(header.destination)].into_iter().flatten() {
+            if Some(goal) != agent {
+                header.agent = None;
+            }
             let own = self.id.distance(goal);
             let nearer = |id: &NodeId| usable(*id) && id.distance(goal) < own;
             let ways = self.peers.keys().copied().filter(nearer);

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 
+mod attacks;
+mod enemy;
+
 use super::*;
 use crate::membership::{CertificateRequest, PoolAuthority, PoolName, Roles, Ticket};
 use crate::wire::outer::Outer;
@@ -39,6 +42,12 @@ struct Net {
     cut: Vec<(usize, usize)>,
     /// The last messages of handshakes are lost.
     finals_are_lost: bool,
+    /// A member that does as it likes.
+    enemy: Option<enemy::Enemy>,
+    /// Everything sent, while somebody listens: from, to, what.
+    overheard: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
+    /// Draws what happens to datagrams on a network that delays, repeats and damages them.
+    chaos: Option<Rng>,
 }
 
 impl Net {
@@ -64,6 +73,9 @@ impl Net {
             sequence: 0,
             cut: Vec::new(),
             finals_are_lost: false,
+            enemy: None,
+            overheard: None,
+            chaos: None,
         }
     }
 
@@ -138,6 +150,7 @@ impl Net {
     }
 
     fn drain(&mut self) {
+        let mut sent = Vec::new();
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
             while let Some(Transmit { to, datagram }) = member.node.poll_transmit() {
@@ -156,9 +169,7 @@ impl Net {
                 if self.finals_are_lost && matches!(Outer::parse(&datagram), Ok(Outer::Final(_))) {
                     continue;
                 }
-                self.sequence += 1;
-                let key = (self.now + LATENCY, self.sequence);
-                self.flying.insert(key, (member.address, to, datagram));
+                sent.push((member.address, to, datagram));
             }
             while let Some(packet) = member.node.poll_guest_packet() {
                 member.received.push(packet);
@@ -166,6 +177,36 @@ impl Net {
             while let Some(event) = member.node.poll_event() {
                 member.events.push(event);
             }
+        }
+        for (from, to, datagram) in sent {
+            self.fly(from, to, datagram);
+        }
+    }
+
+    fn fly(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+        if let Some(overheard) = &mut self.overheard {
+            overheard.push((from, to, datagram.clone()));
+        }
+        let mut arrivals = vec![(LATENCY, datagram)];
+        if let Some(rng) = &mut self.chaos {
+            let mut delay = || LATENCY.mul_f64(0.5 + 3.0 * rng.random::<f64>());
+            let (first, second, third) = (delay(), delay(), delay());
+            let (_, datagram) = arrivals.remove(0);
+            if rng.random_bool(0.3) {
+                arrivals.push((second, datagram.clone()));
+            }
+            if rng.random_bool(0.3) {
+                let mut damaged = datagram.clone();
+                let at = rng.random_range(0..damaged.len());
+                damaged[at] ^= 1 << rng.random_range(0..8);
+                arrivals.push((third, damaged));
+            }
+            arrivals.push((first, datagram));
+        }
+        for (delay, datagram) in arrivals {
+            self.sequence += 1;
+            let key = (self.now + delay, self.sequence);
+            self.flying.insert(key, (from, to, datagram));
         }
     }
 
@@ -194,6 +235,13 @@ impl Net {
                     break;
                 }
                 let (from, to, mut datagram) = entry.remove();
+                let enemy = self.enemy.as_mut().filter(|enemy| enemy.address == to);
+                if let Some(enemy) = enemy {
+                    for (to, datagram) in enemy.hear(now, from, &mut datagram) {
+                        self.fly(enemy::ADDRESS, to, datagram);
+                    }
+                    continue;
+                }
                 let mut members = self.members.iter_mut();
                 if let Some(member) = members.find(|m| m.alive && m.address == to) {
                     member.node.handle_datagram(now, from, &mut datagram);

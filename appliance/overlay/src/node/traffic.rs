@@ -147,6 +147,10 @@ impl Node {
     }
 
     fn handle_control(&mut self, now: Instant, from: NodeId, source: Source, message: Control) {
+        if !self.may_ask(now, from, &message) {
+            self.counters.drop_budget += 1;
+            return;
+        }
         match message {
             Control::Probe { token } => {
                 let observed = source.address();
@@ -229,6 +233,20 @@ impl Node {
                     self.drop_peer(now, from, DownReason::Unneeded);
                 }
             }
+        }
+    }
+
+    /// Whether a message is within its sender's budgets. Answers to what we asked cost nothing.
+    fn may_ask(&mut self, now: Instant, from: NodeId, message: &Control) -> bool {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return false;
+        };
+        match message {
+            Control::ProbeAck { .. } | Control::EchoReply { .. } | Control::Bye { .. } => true,
+            Control::Neighbours { .. } => {
+                peer.budgets.take_contacts(now) && peer.budgets.take_request(now)
+            }
+            _ => peer.budgets.take_request(now),
         }
     }
 
@@ -348,6 +366,10 @@ impl Node {
     pub(super) fn probe_candidate(&mut self, now: Instant, id: NodeId, remote: SocketAddr) {
         let token = self.token();
         if let Some(peer) = self.peers.get_mut(&id) {
+            if !peer.budgets.take_probe(now) {
+                self.counters.drop_budget += 1;
+                return;
+            }
             peer.on_race_probe_sent(token, remote, now);
         }
         let probe = Control::Probe { token };

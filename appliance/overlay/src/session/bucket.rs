@@ -7,11 +7,11 @@ use crate::time::Instant;
 ///
 /// The word is the time at which the bucket will be full again, in microseconds.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Bucket(u64);
+pub(crate) struct Bucket(u64);
 
 impl Bucket {
     /// Takes a token if there is one.
-    pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let now = now.as_micros();
         let interval = (1_000_000 / u64::from(rate.per_second.max(1))).max(1);
         let depth = interval.saturating_mul(u64::from(rate.burst.max(1)) - 1);

@@ -108,6 +108,7 @@ pub struct Gate {
     /// Keys cookies (per epoch) and the hash of sources.
     secret: hmac::Key,
     limits: GateLimits,
+    demanding: bool,
     unproven: Bucket,
     unproven_sources: Box<[Bucket]>,
     proven: Bucket,
@@ -125,12 +126,19 @@ impl Gate {
             pool: PoolKeys::derive(pool_key),
             secret: hmac::Key::new(hmac::HMAC_SHA256, &*secret),
             limits,
+            demanding: false,
             unproven: Bucket::default(),
             unproven_sources: sources(),
             proven: Bucket::default(),
             proven_sources: sources(),
             cookies: Bucket::default(),
         }
+    }
+
+    /// Whether from now on only sources with a cookie pass: their budget apart, unproven ones may
+    /// also use up what a handshake takes further in.
+    pub fn demand_proof(&mut self, demanding: bool) {
+        self.demanding = demanding;
     }
 
     /// Judges `datagram` from `source`: the bytes of its address and port, or for a routed one of
@@ -167,7 +175,8 @@ impl Gate {
             }
             return Verdict::Pass(Outer::Init(init));
         }
-        if self.unproven_sources[slot].take(self.limits.unproven_source, now)
+        if !self.demanding
+            && self.unproven_sources[slot].take(self.limits.unproven_source, now)
             && self.unproven.take(self.limits.unproven, now)
         {
             return Verdict::Pass(Outer::Init(init));

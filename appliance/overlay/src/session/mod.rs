@@ -22,6 +22,7 @@ mod x25519;
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use bucket::Bucket;
 pub use cipher::{CipherPreference, CipherSuite};
 pub use gate::{COOKIE_EPOCH, DropReason, Gate, GateLimits, Rate, Verdict};
 pub use handshake::{

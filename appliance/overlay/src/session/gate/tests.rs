@@ -188,6 +188,21 @@ fn an_invented_proof_counts_as_none() {
 }
 
 #[test]
+fn a_demanding_gate_lets_only_proven_sources_pass() {
+    let mut gate = gate(GateLimits::default());
+    gate.demand_proof(true);
+    let mut init = initiator(POOL, 1);
+    let (passed, cookies, _) = tally(&mut gate, init.datagram(), 0..100);
+    assert_eq!((passed, cookies), (0, 100));
+    prove(&mut gate, &mut init, 7);
+    let (passed, ..) = tally(&mut gate, init.datagram(), std::iter::once(7));
+    assert_eq!(passed, 1);
+    gate.demand_proof(false);
+    let (passed, ..) = tally(&mut gate, initiator(POOL, 2).datagram(), 0..100);
+    assert_eq!(passed, 100);
+}
+
+#[test]
 fn replies_need_the_mac_and_records_do_not() {
     let mut gate = gate(GateLimits::default());
     let keys = PoolKeys::derive(&POOL);
