@@ -21,6 +21,9 @@ pub const TIMEOUT_MS_MAX: u64 = 24 * 3600 * 1000;
 /// Most echo requests in one `ping`.
 pub const PING_COUNT_MAX: u32 = 1000;
 
+/// Most nodes in one `links`.
+pub const LINKS_NODES_MAX: usize = 16;
+
 /// A request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
@@ -81,6 +84,26 @@ pub enum Op {
         /// A name, a virtual address or an id.
         target: String,
     },
+    /// The way that frames take to a node over the overlay: [`TraceReport`].
+    Trace {
+        /// A name, a virtual address or an id.
+        target: String,
+    },
+    /// The links of some nodes: a list of [`NodeLinks`], in the order asked for.
+    Links {
+        /// At most [`LINKS_NODES_MAX`] of them.
+        nodes: Vec<Place>,
+    },
+}
+
+/// A node to ask for its links.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Its id.
+    pub id: String,
+    /// The id of a node that has a link to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
 }
 
 fn default_count() -> u32 {
@@ -303,6 +326,69 @@ pub struct PingReport {
     pub path: Path,
     /// Every request's outcome, in order.
     pub replies: Vec<PingReply>,
+}
+
+/// The way to a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TraceReport {
+    /// As asked for.
+    pub target: String,
+    /// The node's id.
+    pub id: String,
+    /// The node's name.
+    pub name: String,
+    /// Its virtual IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Whether the last hop is the node.
+    pub reached: bool,
+    /// The nodes on the way, in order.
+    pub hops: Vec<TraceHop>,
+}
+
+/// One node on the way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TraceHop {
+    /// Counted from 1.
+    pub hop: usize,
+    /// Who is there; nothing if nobody answered.
+    pub node: Option<HopNode>,
+}
+
+/// A node on the way, in its own words.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HopNode {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// An underlay address that it is reached at.
+    pub address: Option<SocketAddr>,
+    /// From the question to its answer.
+    pub rtt_ms: f64,
+}
+
+/// One node's links.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeLinks {
+    /// The node's id.
+    pub id: String,
+    /// Its name; none if it did not answer.
+    pub name: Option<String>,
+    /// Its links, the most important first; at most 32.
+    pub links: Vec<Link>,
+}
+
+/// One link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// The other node's id.
+    pub id: String,
+    /// `near`, `far`, `on-demand` or `idle`.
+    pub kind: String,
+    /// Whether a direct path is in use.
+    pub direct: bool,
+    /// The path's round-trip time.
+    pub rtt_ms: Option<f64>,
 }
 
 /// Round-trip times.

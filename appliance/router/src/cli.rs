@@ -66,6 +66,16 @@ pub enum Verb {
     Dht(DhtVerb),
     /// Spread a revocation that `wow pool revoke --out` has written
     Revoke(RevokeArgs),
+    /// Follow the way that frames take to a node over the overlay
+    Trace(TraceArgs),
+    /// Ask every node for its links, and draw the ring
+    Map(MapArgs),
+    /// Print a shell's completions for this program
+    #[cfg(feature = "completions")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// `wow pool`.
@@ -251,6 +261,28 @@ pub struct RevokeArgs {
 pub struct ResolveArgs {
     /// A node's name, virtual address or id
     pub node: String,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `wow trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// A node's name, virtual address or id
+    pub node: String,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `wow map`.
+#[derive(Debug, Args)]
+pub struct MapArgs {
+    /// Draw the ring into this file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Ask no more nodes than this
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max: u32,
     #[command(flatten)]
     pub client: ClientArgs,
 }

@@ -1,4 +1,4 @@
-//! The verbs toward a running node: status, peers, ping, wait, resolve, leases, dht, revoke.
+//! The verbs toward a running node: status, peers, ping, wait, resolve, trace, leases, dht, revoke.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,13 +7,14 @@ use anyhow::{Context, Result};
 
 use crate::api::{
     Lease, Op, Path, Peer, PingReport, Record, Resolved, RevocationReport, RttSummary, Status,
+    TraceReport,
 };
-use crate::cli::{ClientArgs, DhtVerb, PingArgs, ResolveArgs, RevokeArgs, WaitArgs};
+use crate::cli::{ClientArgs, DhtVerb, PingArgs, ResolveArgs, RevokeArgs, TraceArgs, WaitArgs};
 use crate::failure::Negative;
 use crate::{files, ipc, output, wall_clock};
 
 /// For answers that need no waiting, the pool's lookups included.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Added to what the node was asked to wait.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -27,7 +28,8 @@ impl Socket {
         Socket(path.map_or_else(ipc::default_socket, Into::into))
     }
 
-    fn ask<T: serde::de::DeserializeOwned>(&self, op: Op, limit: Duration) -> Result<T> {
+    /// Asks, and waits for the answer for at most `limit`.
+    pub fn ask<T: serde::de::DeserializeOwned>(&self, op: Op, limit: Duration) -> Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -283,6 +285,40 @@ pub fn resolve(node: &Socket, args: &ResolveArgs) -> Result<()> {
     ])
 }
 
+/// `wow trace`. Fails when the way does not end at the node.
+pub fn trace(node: &Socket, args: &TraceArgs) -> Result<()> {
+    let op = Op::Trace {
+        target: args.node.clone(),
+    };
+    let found: TraceReport = node.ask(op, ipc::TRACE_MAX + PATIENCE)?;
+    if args.client.json {
+        output::json(&found)?;
+    } else {
+        let rows = found.hops.iter().map(|hop| match &hop.node {
+            Some(node) => vec![
+                hop.hop.to_string(),
+                node.name.clone(),
+                short(&node.id).to_owned(),
+                node.address
+                    .map_or("-".into(), |address| address.to_string()),
+                format!("{:.2} ms", node.rtt_ms),
+            ],
+            None => vec![hop.hop.to_string(), "no answer".into()],
+        });
+        output::say(&format!(
+            "to {} ({}, {})\n",
+            found.name,
+            found.v4,
+            short(&found.id)
+        ))?;
+        output::rows(&["HOP", "NAME", "ID", "ADDRESS", "TIME"], rows.collect())?;
+    }
+    if !found.reached {
+        return Err(Negative.into());
+    }
+    Ok(())
+}
+
 fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1)
 }
@@ -295,7 +331,8 @@ fn path(path: &Path) -> String {
     }
 }
 
-fn short(id: &str) -> &str {
+/// Enough of an id to tell nodes apart by eye.
+pub fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)
 }
 

@@ -17,6 +17,7 @@ mod files;
 pub mod fuzzing;
 mod ipc;
 mod logging;
+mod map;
 mod output;
 mod pool;
 mod random;
@@ -44,6 +45,18 @@ pub fn main() -> ExitCode {
     }
 }
 
+#[cfg(feature = "completions")]
+fn completions(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(
+        shell,
+        &mut <Cli as clap::CommandFactory>::command(),
+        "wow",
+        &mut script,
+    );
+    output::say(&String::from_utf8_lossy(&script))
+}
+
 fn dispatch(cli: Cli) -> Result<()> {
     logging::Logging::install(cli.log.as_deref())?;
     let node = client::Socket::new(cli.socket.as_deref());
@@ -60,5 +73,9 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Dht(verb) => client::dht(&node, verb),
         Verb::Revoke(args) => client::revoke(&node, &args),
         Verb::Resolve(args) => client::resolve(&node, &args),
+        Verb::Trace(args) => client::trace(&node, &args),
+        Verb::Map(args) => map::run(&node, &args),
+        #[cfg(feature = "completions")]
+        Verb::Completions { shell } => completions(shell),
     }
 }

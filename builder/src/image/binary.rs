@@ -24,7 +24,14 @@ pub fn build(
 ) -> Result<PathBuf, BuildError> {
     let mut command = cargo(directories)?;
     command.args(["build", "--release", "--locked", "--target", TARGET]);
-    command.args(["--package", package, "--bin", binary]);
+    // What only people at a terminal need is a default feature.
+    command.args([
+        "--package",
+        package,
+        "--bin",
+        binary,
+        "--no-default-features",
+    ]);
     log.compile(
         &format!("building {binary}"),
         command.current_dir(&directories.root),

@@ -165,6 +165,8 @@ impl Running {
             | Event::LeaseLost { .. }
             | Event::NameTaken { .. }
             | Event::Revoked
+            | Event::Traced { .. }
+            | Event::Links { .. }
             | Event::AddressConflict { .. } => None,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::id::NodeId;
 use crate::membership::{Addresses, Certificate, Revocation};
+use crate::wire::message::Link;
 
 use super::dht::{LeaseId, RecordInfo};
 use super::report::PathInfo;
@@ -25,6 +26,32 @@ pub struct QueryId(pub(super) u64);
 /// Names an outstanding [`Node::ping`](super::Node::ping).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PingId(pub(super) u64);
+
+/// Names an outstanding [`Node::trace`](super::Node::trace).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TraceId(pub(super) u64);
+
+/// A node on the way to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// The node.
+    pub id: NodeId,
+    /// Its name, in its own words.
+    pub name: String,
+    /// An address that it is reached at, in its own words.
+    pub address: Option<SocketAddr>,
+    /// From the question to its answer.
+    pub rtt: Duration,
+}
+
+/// The way that frames took to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The nodes in order; `None` where nobody answered.
+    pub hops: Vec<Option<Hop>>,
+    /// Whether the last one is the target.
+    pub reached: bool,
+}
 
 /// What to resolve to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +178,20 @@ pub enum Event {
     PingTimeout {
         /// The question.
         ping: PingId,
+    },
+    /// The answer to [`Node::trace`](super::Node::trace).
+    Traced {
+        /// The question.
+        trace: TraceId,
+        /// The way.
+        route: Route,
+    },
+    /// The answer to [`Node::ask_links`](super::Node::ask_links).
+    Links {
+        /// The question.
+        query: QueryId,
+        /// The node's name and its links; `None` without an answer.
+        result: Option<(String, Vec<Link>)>,
     },
     /// The pool's authority has ended somebody's membership; to be kept over restarts.
     Revocation(Revocation),

@@ -469,6 +469,11 @@ impl Node {
             }
             Question::Resolve(key) => self.find_holder(now, &key),
             Question::Claim(record) => return self.handle_claim(now, header, query.token, record),
+            Question::Hop { .. } => self.find_hop(),
+            Question::Links => match self.find_links(now) {
+                Some(links) => links,
+                None => return,
+            },
         };
         let answer = Answer {
             token: query.token,
@@ -492,6 +497,9 @@ impl Node {
             self.counters.drop_message += 1;
             return;
         };
+        if let Finding::Hop { .. } | Finding::Links { .. } = answer.finding {
+            return self.on_surveyed(now, header.source, answer);
+        }
         let Some(open) = self.lookups.open.get_mut(&answer.token) else {
             // A second answer, after a second asking.
             return;
@@ -548,6 +556,8 @@ impl Node {
                 let (question, purpose) = (open.question, open.purpose);
                 self.give_up(now, question, purpose, answer.token, ResolveError::Unknown);
             }
+            // Taken above.
+            Finding::Hop { .. } | Finding::Links { .. } => {}
         }
     }
 

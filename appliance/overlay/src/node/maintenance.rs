@@ -42,6 +42,7 @@ impl Node {
         let others = [
             (self.handshakes.deadline(), "repeat a handshake"),
             (self.lookups.deadline(), "repeat a lookup"),
+            (self.survey.deadline(), "repeat a survey's question"),
             (Some(self.housekeeping_due), "housekeeping"),
         ];
         if let Some(due) = self.dht.deadline() {
@@ -74,6 +75,7 @@ impl Node {
         }
         self.maintain_handshakes(now);
         self.maintain_lookups(now);
+        self.maintain_survey(now);
         self.maintain_ring(now);
         if self.housekeeping_due <= now {
             self.housekeeping_due = now + HOUSEKEEPING;

@@ -28,6 +28,7 @@ mod report;
 mod revocations;
 pub mod ring;
 mod routing;
+mod survey;
 mod traffic;
 
 #[cfg(test)]
@@ -47,7 +48,9 @@ use crate::session::{CipherPreference, Endpoint, Gate, GateLimits, StaticKey};
 use crate::time::{Instant, UnixTime};
 use crate::wire::message::Contact;
 
-pub use api::{DownReason, Event, Found, PingId, QueryId, ResolveError, Target, Transmit};
+pub use api::{
+    DownReason, Event, Found, Hop, PingId, QueryId, ResolveError, Route, Target, TraceId, Transmit,
+};
 pub use counters::Counters;
 pub use dht::{LEASES_MAX, LeaseId, LeaseInfo, RECORDS_MAX, RecordInfo};
 pub use guest::GUEST_MTU;
@@ -55,6 +58,7 @@ pub use peer::Traffic;
 pub use report::{LinkKind, PathInfo, PeerInfo, Table};
 pub use revocations::REVOCATIONS_MAX;
 pub use ring::Neighbours;
+pub use survey::TRACE_HOPS_MAX;
 
 use dht::Dht;
 use guest::Waiting;
@@ -63,6 +67,7 @@ use lookup::Lookups;
 use neighbourhood::Neighbourhood;
 use peer::Peer;
 use revocations::Revocations;
+use survey::Survey;
 use wall_clock::WallClock;
 
 /// Peers a node has sessions with, at most.
@@ -109,6 +114,7 @@ pub struct Node {
     lookups: Lookups,
     dht: Dht,
     revocations: Revocations,
+    survey: Survey,
     waiting: Waiting,
     host_candidates: Vec<SocketAddr>,
     reflexive: VecDeque<SocketAddr>,
@@ -146,6 +152,7 @@ impl Node {
             lookups: Lookups::default(),
             dht: Dht::new(id),
             revocations: Revocations::default(),
+            survey: Survey::default(),
             waiting: Waiting::default(),
             host_candidates: Vec::new(),
             reflexive: VecDeque::new(),

@@ -12,6 +12,8 @@ use crate::time::Instant;
 use super::Node;
 use super::peer::Traffic;
 
+pub use crate::wire::message::LinkKind;
+
 /// The path in use to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -26,20 +28,6 @@ pub enum PathInfo {
         /// The node that is visited first, if one is.
         via: Option<NodeId>,
     },
-}
-
-/// What a link is there for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LinkKind {
-    /// One of our nearest neighbours in the ring, or we are one of its.
-    Near,
-    /// A link across the ring that shortens routes.
-    Far,
-    /// Traffic between the two guests.
-    OnDemand,
-    /// None of these: about to be dropped, or kept by the other side.
-    Idle,
 }
 
 /// One peer, for tables and programs.
@@ -94,6 +82,7 @@ impl Node {
         ];
         tables.extend(self.handshakes.tables());
         tables.extend(self.lookups.tables());
+        tables.push(self.survey.table());
         tables.extend(self.ring.tables());
         tables.extend(self.waiting.tables());
         let fullest = |size: fn(&super::Peer) -> Vec<Table>| {

@@ -53,14 +53,17 @@ impl Node {
         nesting: u8,
     ) {
         header.hops = header.hops.saturating_add(1);
-        if header.hops > HOPS_MAX || header.source == self.id {
-            self.counters.drop_hops += 1;
-            return;
-        }
         let asks = header.body == Body::Query;
         let peer = self.peers.get_mut(&from);
         if asks && !peer.is_some_and(|peer| peer.budgets.take_request(now)) {
             self.counters.drop_budget += 1;
+            return;
+        }
+        let circles = header.source == self.id;
+        if header.hops > HOPS_MAX || circles {
+            if circles || !asks || !self.answer_where_hops_end(now, &header, body) {
+                self.counters.drop_hops += 1;
+            }
             return;
         }
         let is_agent = header.agent == Some(self.id);

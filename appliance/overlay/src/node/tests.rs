@@ -519,6 +519,98 @@ fn a_ping_to_a_stranger_is_answered() {
 }
 
 #[test]
+fn a_trace_names_every_node_on_the_way() {
+    let mut net = Net::with_members(21, 40);
+    net.join_all();
+    net.pass(Duration::from_secs(30));
+    let name = |net: &Net, id| {
+        let member = net.members.iter().find(|m| m.node.id() == id);
+        member.unwrap().node.certificate().name().to_string()
+    };
+    let mut longest = 0;
+    for to in 0..39 {
+        let (now, target) = (net.now, net.members[to].node.id());
+        let asked = net.members[39].node.trace(now, target);
+        let mut route = None;
+        net.run_until("the way is known", |net| {
+            let mut events = net.members[39].events.iter();
+            route = events.find_map(|event| match event {
+                Event::Traced { trace, route } if *trace == asked => Some(route.clone()),
+                _ => None,
+            });
+            route.is_some()
+        });
+        let route = route.unwrap();
+        let hops: Vec<_> = route.hops.iter().map(|hop| hop.as_ref().unwrap()).collect();
+        assert!(
+            route.reached && hops.last().unwrap().id == target,
+            "{route:?}"
+        );
+        for (behind, hop) in hops.iter().enumerate() {
+            assert_eq!(hop.name, name(&net, hop.id));
+            // Answers find their own way back, which may be shorter.
+            assert!(hop.rtt >= LATENCY * (behind as u32 + 2), "{route:?}");
+        }
+        longest = longest.max(hops.len());
+    }
+    assert!(longest > 1, "forty nodes are not all linked");
+}
+
+#[test]
+fn a_trace_that_nobody_answers_ends() {
+    let mut net = Net::with_members(22, 5);
+    net.join_all();
+    let now = net.now;
+    let asked = net.members[0].node.trace(now, NodeId([0x55; 20]));
+    net.run_until("it ends", |net| {
+        net.members[0].events.iter().any(|event| {
+            matches!(event, Event::Traced { trace, route } if *trace == asked && !route.reached)
+        })
+    });
+}
+
+#[test]
+fn links_are_told_to_whoever_asks_but_not_without_end() {
+    let mut net = Net::with_members(23, 12);
+    net.join_all();
+    net.pass(Duration::from_secs(20));
+    let ask = |net: &mut Net, from: usize, to: usize| {
+        let (now, target) = (net.now, net.members[to].node.id());
+        let asked = net.members[from].node.ask_links(now, target, None);
+        let mut told = None;
+        net.run_until("an answer", |net| {
+            let mut events = net.members[from].events.iter();
+            told = events.find_map(|event| match event {
+                Event::Links { query, result } if *query == asked => Some(result.clone()),
+                _ => None,
+            });
+            told.is_some()
+        });
+        told.unwrap()
+    };
+    for to in 0..12 {
+        let (name, links) = ask(&mut net, 0, to).expect("everybody answers");
+        assert_eq!(name, format!("node-{to}"));
+        let node = &net.members[to].node;
+        let near = |id: &NodeId| node.near_neighbours().contains(*id);
+        for link in &links {
+            assert_eq!(link.kind == LinkKind::Near, near(&link.id));
+        }
+        assert_eq!(links.len(), node.peers().len());
+    }
+    let target = net.members[5].node.id();
+    let asked_before = net.members[5].node.counters().drop_budget;
+    for _ in 0..4 {
+        for from in (0..12).filter(|from| *from != 5) {
+            let now = net.now;
+            net.members[from].node.ask_links(now, target, None);
+        }
+    }
+    net.pass(Duration::from_millis(500));
+    assert!(net.members[5].node.counters().drop_budget > asked_before);
+}
+
+#[test]
 fn a_session_that_the_peer_may_not_have_is_not_used() {
     let mut net = Net::with_members(13, 2);
     net.join_all();

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Key, Record};
+use super::record::{Key, NAME_MAX, Record};
 use crate::id::NodeId;
 use crate::membership::revocation::REVOCATION_BYTES_MAX;
 
@@ -20,6 +20,10 @@ pub const RELAYS_MAX: usize = 3;
 pub const ADDRESSES_MAX: usize = 32;
 /// Revocations in one message.
 pub const REVOCATIONS_PER_MESSAGE_MAX: usize = 8;
+/// Links in one list.
+pub const LINKS_MAX: usize = 32;
+/// Words of 32 bytes that make a [`Question::Hop`] at least as long as its answer.
+pub const HOP_PADDING: usize = 3;
 /// Longest certificate in a message, in bytes.
 pub const CERTIFICATE_MAX: usize = 640;
 
@@ -164,6 +168,13 @@ pub enum Question {
     /// Give the claimant this key, or renew it; a claim without lifetime gives it up, and has no
     /// answer.
     Claim(Record),
+    /// Who is where this question's hops run out?
+    Hop {
+        /// Zeros, so that the answer is no longer than the question.
+        padding: [[u8; 32]; HOP_PADDING],
+    },
+    /// Which links has the destination?
+    Links,
 }
 
 /// The answer to a [`Query`].
@@ -204,6 +215,47 @@ pub enum Finding {
     Granted,
     /// Too few promised the claimant the key, for now.
     Undecided,
+    /// Where the question's hops ran out.
+    Hop {
+        /// The answering node's name.
+        name: String,
+        /// An address that it is reached at, in its own words.
+        address: Option<SocketAddr>,
+    },
+    /// The answering node's links.
+    Links {
+        /// Its name.
+        name: String,
+        /// The links, the most important first.
+        links: Vec<Link>,
+    },
+}
+
+/// What a link is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkKind {
+    /// One of our nearest neighbours in the ring, or we are one of its.
+    Near,
+    /// A link across the ring that shortens routes.
+    Far,
+    /// Traffic between the two guests.
+    OnDemand,
+    /// None of these: about to be dropped, or kept by the other side.
+    Idle,
+}
+
+/// One link of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The node at its other end.
+    pub id: NodeId,
+    /// What it is there for.
+    pub kind: LinkKind,
+    /// Whether a direct path is in use.
+    pub direct: bool,
+    /// The path's smoothed round-trip time in microseconds, once measured.
+    pub rtt_micros: Option<u32>,
 }
 
 /// A message that does not decode, or breaks a bound.
@@ -294,7 +346,7 @@ impl Message for Control {
 impl Message for Query {
     fn is_bounded(&self) -> bool {
         match &self.question {
-            Question::Neighbourhood => true,
+            Question::Neighbourhood | Question::Hop { .. } | Question::Links => true,
             Question::Resolve(key) => key.is_bounded(),
             Question::Claim(record) => record.is_bounded(),
         }
@@ -316,6 +368,8 @@ impl Message for Answer {
             } => offer_is_bounded(certificate, candidates),
             Finding::Record(record) => record.is_bounded(),
             Finding::Nobody | Finding::Granted | Finding::Undecided => true,
+            Finding::Hop { name, .. } => name.len() <= NAME_MAX,
+            Finding::Links { name, links } => name.len() <= NAME_MAX && links.len() <= LINKS_MAX,
         }
     }
 }
@@ -357,6 +411,39 @@ mod tests {
         let mut bytes = Vec::new();
         neighbours(SIDE_MAX, RELAYS_MAX).encode(&mut bytes);
         assert!(bytes.len() < 1200, "{} bytes", bytes.len());
+    }
+
+    #[test]
+    fn the_answer_to_a_hop_is_no_longer_than_its_question_and_a_list_of_links_fits() {
+        let length = |message: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            message(&mut bytes);
+            bytes.len()
+        };
+        let token = u64::MAX;
+        let padding = [[0; 32]; HOP_PADDING];
+        let question = Query {
+            token,
+            question: Question::Hop { padding },
+        };
+        let name = "n".repeat(NAME_MAX);
+        let address = Some("[2001:db8::1]:65535".parse().unwrap());
+        let finding = Finding::Hop {
+            name: name.clone(),
+            address,
+        };
+        let answer = Answer { token, finding };
+        assert!(length(&|out| answer.encode(out)) <= length(&|out| question.encode(out)));
+        let link = Link {
+            id: NodeId([7; 20]),
+            kind: LinkKind::Idle,
+            direct: true,
+            rtt_micros: Some(u32::MAX),
+        };
+        let links = vec![link; LINKS_MAX];
+        let finding = Finding::Links { name, links };
+        let answer = Answer { token, finding };
+        assert!(length(&|out| answer.encode(out)) < 1100);
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use wow_overlay::id::NodeId;
 use wow_overlay::membership::RevocationError;
-use wow_overlay::node::{PingId, QueryId, ResolveError, Target};
+use wow_overlay::node::{PingId, QueryId, ResolveError, Route, Target, TraceId};
 use wow_overlay::wire::record::Key;
 
-use crate::api::{Lease, Path, Peer, Record, Resolved, RevocationReport, Status};
+use crate::api::{Lease, NodeLinks, Path, Peer, Record, Resolved, RevocationReport, Status};
 
 /// Waiting askers of one kind, at most; the next one is turned away.
 const WAITING_MAX: usize = 256;
@@ -38,6 +38,10 @@ pub enum Command {
     Echo(NodeId, oneshot::Sender<Option<Pong>>),
     /// The path in use to a node.
     Path(NodeId, oneshot::Sender<Path>),
+    /// The way that frames take to a node.
+    Trace(NodeId, oneshot::Sender<Route>),
+    /// The links of a node, reached by way of another.
+    Links(NodeId, Option<NodeId>, oneshot::Sender<NodeLinks>),
 }
 
 /// An answered overlay echo.
@@ -56,6 +60,8 @@ pub struct Waiting {
     resolving: BTreeMap<QueryId, oneshot::Sender<Result<Resolved, ResolveError>>>,
     looking_up: BTreeMap<QueryId, oneshot::Sender<Result<Record, ResolveError>>>,
     echoes: BTreeMap<PingId, oneshot::Sender<Option<Pong>>>,
+    traces: BTreeMap<TraceId, oneshot::Sender<Route>>,
+    links: BTreeMap<QueryId, (NodeId, oneshot::Sender<NodeLinks>)>,
 }
 
 impl Waiting {
@@ -123,6 +129,36 @@ impl Waiting {
     pub fn echoed(&mut self, ping: PingId, pong: Option<Pong>) {
         if let Some(asker) = self.echoes.remove(&ping) {
             let _ = asker.send(pong);
+        }
+    }
+
+    /// Waits for a way to be followed.
+    pub fn trace(&mut self, trace: TraceId, asker: oneshot::Sender<Route>) {
+        self.traces.retain(|_, asker| !asker.is_closed());
+        if self.traces.len() < WAITING_MAX {
+            self.traces.insert(trace, asker);
+        }
+    }
+
+    /// A way was followed to its end.
+    pub fn traced(&mut self, trace: TraceId, route: Route) {
+        if let Some(asker) = self.traces.remove(&trace) {
+            let _ = asker.send(route);
+        }
+    }
+
+    /// Waits for a node's links.
+    pub fn ask_links(&mut self, query: QueryId, of: NodeId, asker: oneshot::Sender<NodeLinks>) {
+        self.links.retain(|_, (_, asker)| !asker.is_closed());
+        if self.links.len() < WAITING_MAX {
+            self.links.insert(query, (of, asker));
+        }
+    }
+
+    /// A node told its links, or did not.
+    pub fn told_links(&mut self, query: QueryId, links: impl FnOnce(NodeId) -> NodeLinks) {
+        if let Some((of, asker)) = self.links.remove(&query) {
+            let _ = asker.send(links(of));
         }
     }
 }

@@ -216,6 +216,14 @@ impl Core {
             Command::Path(id, asker) => {
                 let _ = asker.send(report::path_to(&self.node, id));
             }
+            Command::Trace(id, asker) => {
+                let trace = self.node.trace(now, id);
+                self.waiting.trace(trace, asker);
+            }
+            Command::Links(id, via, asker) => {
+                let query = self.node.ask_links(now, id, via);
+                self.waiting.ask_links(query, id, asker);
+            }
         }
         self.drain_node();
     }
@@ -457,6 +465,11 @@ impl Core {
                 ping, rtt, hops, ..
             } => self.waiting.echoed(ping, Some(Pong { rtt, hops })),
             Event::PingTimeout { ping } => self.waiting.echoed(ping, None),
+            Event::Traced { trace, route } => self.waiting.traced(trace, route),
+            Event::Links { query, result } => {
+                self.waiting
+                    .told_links(query, |of| report::links(of, result));
+            }
             Event::Revocation(revocation) => {
                 tracing::warn!(revoked = %revocation.revoked(), "membership ended by the pool's authority");
                 if let Err(error) = self.settings.state.keep_revocation(&revocation) {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use wow_overlay::id::NodeId;
 use wow_overlay::node::{
-    Found, LeaseInfo, LinkKind, Node, PathInfo, PeerInfo, RecordInfo, Traffic,
+    Found, Hop, LeaseInfo, LinkKind, Node, PathInfo, PeerInfo, RecordInfo, Route, Traffic,
 };
 use wow_overlay::time::Instant;
+use wow_overlay::wire::message::Link;
 use wow_overlay::wire::record::Key;
 
 use crate::api;
@@ -113,18 +114,58 @@ fn peer(info: PeerInfo, now: Instant) -> api::Peer {
         v4: info.addresses.v4,
         v6: info.addresses.v6,
         roles: info.roles.to_string(),
-        kind: match info.kind {
-            LinkKind::Near => "near",
-            LinkKind::Far => "far",
-            LinkKind::OnDemand => "on-demand",
-            LinkKind::Idle => "idle",
-        }
-        .into(),
+        kind: kind(info.kind).into(),
         path: path(info.path),
         rtt_ms: info.rtt.map(milliseconds),
         age_ms: whole_milliseconds(now - info.since),
         sent: traffic(info.sent),
         received: traffic(info.received),
+    }
+}
+
+fn kind(kind: LinkKind) -> &'static str {
+    match kind {
+        LinkKind::Near => "near",
+        LinkKind::Far => "far",
+        LinkKind::OnDemand => "on-demand",
+        LinkKind::Idle => "idle",
+    }
+}
+
+/// What a node told of its links, if it did.
+pub fn links(of: NodeId, told: Option<(String, Vec<Link>)>) -> api::NodeLinks {
+    let (name, links) = told.map_or((None, Vec::new()), |(name, links)| (Some(name), links));
+    let link = |link: &Link| api::Link {
+        id: link.id.to_string(),
+        kind: kind(link.kind).into(),
+        direct: link.direct,
+        rtt_ms: link.rtt_micros.map(|micros| f64::from(micros) / 1e3),
+    };
+    api::NodeLinks {
+        id: of.to_string(),
+        name,
+        links: links.iter().map(link).collect(),
+    }
+}
+
+/// The way to a node.
+pub fn trace(target: &str, node: api::Resolved, route: Route) -> api::TraceReport {
+    let hop = |(behind, hop): (usize, Option<Hop>)| api::TraceHop {
+        hop: behind + 1,
+        node: hop.map(|hop| api::HopNode {
+            id: hop.id.to_string(),
+            name: hop.name,
+            address: hop.address,
+            rtt_ms: milliseconds(hop.rtt),
+        }),
+    };
+    api::TraceReport {
+        target: target.to_owned(),
+        id: node.id,
+        name: node.name,
+        v4: node.v4,
+        reached: route.reached,
+        hops: route.hops.into_iter().enumerate().map(hop).collect(),
     }
 }
 

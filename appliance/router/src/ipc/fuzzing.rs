@@ -15,7 +15,8 @@ pub fn requests(mut stream: &[u8]) {
             assert!(text.len() <= REQUEST_BYTES_MAX && !text.contains(&b'\n'));
         }
         if let Ok(Some(request)) = session::request(line)
-            && let Op::Ping { target, .. } | Op::Resolve { target } = request.op
+            && let Op::Ping { target, .. } | Op::Resolve { target } | Op::Trace { target } =
+                request.op
         {
             operator::target(&target);
         }

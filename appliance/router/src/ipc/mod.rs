@@ -12,7 +12,7 @@ mod virtio;
 
 use std::path::PathBuf;
 
-pub use operator::Operator;
+pub use operator::{Operator, TRACE_MAX};
 pub use server::Server;
 pub use virtio::serve_port;
 

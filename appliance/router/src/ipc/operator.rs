@@ -10,12 +10,21 @@ use wow_overlay::id::NodeId;
 use wow_overlay::node::{ResolveError, Target};
 
 use super::ping;
-use crate::api::{Op, PING_COUNT_MAX, Resolved, Status, TIMEOUT_MS_MAX};
+use crate::api::{
+    LINKS_NODES_MAX, NodeLinks, Op, PING_COUNT_MAX, Place, Resolved, Status, TIMEOUT_MS_MAX,
+    TraceReport,
+};
 use crate::daemon::command::Command;
 use crate::daemon::report;
 
 /// How long the loop and the pool may take for what is not a wait.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// How long following a way may take: every node on it may be silent for some seconds.
+pub const TRACE_MAX: Duration = Duration::from_secs(75);
+
+const BUSY: &str = "the node is busy or stopping; try again";
+const LATE: &str = "no answer in time";
 
 /// A handle on the daemon's loop, and what it needs no loop for.
 #[derive(Clone)]
@@ -63,6 +72,8 @@ impl Operator {
                 json(&done.map_err(|error| error.to_string())?)
             }
             Op::Resolve { target: text } => json(&self.resolve(&text).await?),
+            Op::Trace { target: text } => json(&self.trace(&text).await?),
+            Op::Links { nodes } => json(&self.links(nodes).await?),
             Op::Wait { joined: false, .. } => Err("only \"joined\": true can be waited for".into()),
             Op::Wait {
                 joined: true,
@@ -113,6 +124,39 @@ impl Operator {
         })
     }
 
+    async fn trace(&self, text: &str) -> Result<TraceReport, String> {
+        let node = self.resolve(text).await?;
+        let id = parse_id(&node.id)?;
+        let route = self.ask_within(TRACE_MAX, |asker| Command::Trace(id, asker));
+        let route = route.await.unwrap_or_else(|| Err(LATE.into()))?;
+        Ok(report::trace(text, node, route))
+    }
+
+    async fn links(&self, nodes: Vec<Place>) -> Result<Vec<NodeLinks>, String> {
+        if nodes.len() > LINKS_NODES_MAX {
+            return Err(format!("at most {LINKS_NODES_MAX} nodes at once"));
+        }
+        let mut asked = Vec::new();
+        for node in nodes {
+            let id = parse_id(&node.id)?;
+            let via = node.via.as_deref().map(parse_id).transpose()?;
+            let (asker, answer) = oneshot::channel();
+            let command = Command::Links(id, via, asker);
+            let sent = self.commands.send(command).await;
+            sent.map_err(|_| "the node is stopping".to_owned())?;
+            asked.push(answer);
+        }
+        let all = async {
+            let mut told = Vec::new();
+            for answer in asked {
+                told.push(answer.await.map_err(|_| BUSY.to_owned())?);
+            }
+            Ok(told)
+        };
+        let told = tokio::time::timeout(ANSWER_MAX, all).await;
+        told.unwrap_or_else(|_| Err(LATE.into()))
+    }
+
     /// Asks the loop, which answers at once or when the pool has answered it.
     pub(super) async fn ask<T>(
         &self,
@@ -120,7 +164,7 @@ impl Operator {
     ) -> Result<T, String> {
         self.ask_within(ANSWER_MAX, command)
             .await
-            .unwrap_or_else(|| Err("no answer in time".into()))
+            .unwrap_or_else(|| Err(LATE.into()))
     }
 
     async fn ask_within<T>(
@@ -133,12 +177,15 @@ impl Operator {
             if self.commands.send(command(asker)).await.is_err() {
                 return Err("the node is stopping".to_owned());
             }
-            answer
-                .await
-                .map_err(|_| "the node is busy or stopping; try again".to_owned())
+            answer.await.map_err(|_| BUSY.to_owned())
         };
         tokio::time::timeout(limit, asked).await.ok()
     }
+}
+
+fn parse_id(text: &str) -> Result<NodeId, String> {
+    text.parse()
+        .map_err(|_| format!("{text} is no id of a node"))
 }
 
 fn bounded_ms(what: &str, value: u64) -> Result<Duration, String> {

@@ -85,6 +85,7 @@ pub(super) const REQUESTS: Target = Target {
             "{\"id\":7,\"op\":\"ping\",\"target\":\"n1\",\"count\":2,\"overlay\":true}\n",
             "{\"id\":7,\"op\":\"wait\",\"joined\":true,\"timeout_ms\":9}\n",
             "{\"id\":7,\"op\":\"resolve\",\"target\":\"10.128.0.9\"}\n",
+            "{\"id\":7,\"op\":\"links\",\"nodes\":[{\"id\":\"00\",\"via\":\"11\"}]}\n",
         ])
     },
 };

@@ -7,7 +7,8 @@ use wow_overlay::id::NodeId;
 use wow_overlay::session::Initiator;
 use wow_overlay::wire::frame::{Body, Delivery, Frame, RoutedHeader};
 use wow_overlay::wire::message::{
-    Answer, Contact, Control, Finding, Hello, Message, Query, Question, Vote,
+    Answer, Contact, Control, Finding, HOP_PADDING, Hello, Link, LinkKind, Message, Query,
+    Question, Vote,
 };
 use wow_overlay::wire::outer::{COOKIE_BYTES, HANDSHAKE_MAX_BYTES, Outer, record_receiver};
 use wow_overlay::wire::record::{Claim, Key, Record};
@@ -251,6 +252,10 @@ pub(super) fn queries() -> Vec<Query> {
         Question::Resolve(Key::V4(Ipv4Addr::new(10, 128, 0, 9))),
         Question::Resolve(Key::Name("node-1".into())),
         Question::Claim(record()),
+        Question::Hop {
+            padding: [[0; 32]; HOP_PADDING],
+        },
+        Question::Links,
     ];
     let query = |question| Query { token: 7, question };
     questions.into_iter().map(query).collect()
@@ -273,6 +278,19 @@ pub(super) fn answers(token: u64) -> Vec<Answer> {
         Finding::Granted,
         Finding::Undecided,
         Finding::Nobody,
+        Finding::Hop {
+            name: "node-1".into(),
+            address: candidates().pop(),
+        },
+        Finding::Links {
+            name: "node-1".into(),
+            links: vec![Link {
+                id: NodeId([1; 20]),
+                kind: LinkKind::Far,
+                direct: true,
+                rtt_micros: Some(1234),
+            }],
+        },
     ];
     findings
         .into_iter()
