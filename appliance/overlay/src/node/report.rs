@@ -79,6 +79,7 @@ impl Node {
             table("transmits", self.transmits.len(), super::OUTBOX_MAX),
             table("guest packets", self.guest_packets.len(), super::OUTBOX_MAX),
             table("events", self.events.len(), super::OUTBOX_MAX),
+            table("records", self.records_kept(), super::RECORDS_MAX),
         ];
         tables.extend(self.handshakes.tables());
         tables.extend(self.lookups.tables());

@@ -1,6 +1,8 @@
 //! Nodes on an in-memory network without loss: what each promise of the facade looks like from
 //! outside. Loss, NATs and scale are the simulator's.
 
+mod attacks;
+mod enemy;
 mod membership;
 mod table;
 
@@ -9,9 +11,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use rand::SeedableRng;
-
-mod attacks;
-mod enemy;
 
 use super::*;
 use crate::membership::{CertificateRequest, PoolAuthority, PoolName, Roles, Ticket};

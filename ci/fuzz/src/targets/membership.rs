@@ -1,5 +1,7 @@
 //! Tickets, pool files, certificates, identities, and the words of which they are made.
 
+use std::hint::black_box;
+
 use wow_overlay::id::NodeId;
 use wow_overlay::membership::revocation::{Revocation, Revoked};
 use wow_overlay::membership::{
@@ -169,7 +171,7 @@ fn words(input: &[u8]) {
     if let Ok(seed) = text.parse::<SeedAddr>() {
         assert_eq!(seed.as_str().parse::<SeedAddr>(), Ok(seed.clone()));
         assert!(!seed.host().is_empty());
-        (seed.port(), seed.socket_addr());
+        black_box((seed.port(), seed.socket_addr()));
     }
     if let Ok(id) = text.parse::<NodeId>() {
         assert_eq!(id.to_string(), text.to_ascii_lowercase());
@@ -181,5 +183,5 @@ fn words(input: &[u8]) {
         assert_eq!(name.as_str(), text);
     }
     // The others are of the same form.
-    (PoolName::new(text).is_ok(), TicketLabel::new(text).is_ok());
+    black_box((PoolName::new(text).is_ok(), TicketLabel::new(text).is_ok()));
 }

@@ -1,6 +1,7 @@
 //! Decoders of datagrams, frames and messages: whatever decodes encodes to something that decodes to
 //! the same.
 
+use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use wow_overlay::id::NodeId;
@@ -81,21 +82,21 @@ fn outer(input: &[u8]) {
     match parsed {
         Ok(Outer::Init(init)) => {
             assert!(input.len() <= HANDSHAKE_MAX_BYTES && input.len() > COOKIE_BYTES);
-            (
+            black_box((
                 init.sender_index(),
                 init.pattern(),
                 init.mac1(),
                 init.mac2(),
-            );
+            ));
         }
         Ok(Outer::Response(response)) => {
-            (response.receiver_index(), response.mac1());
+            black_box((response.receiver_index(), response.mac1()));
         }
         Ok(Outer::Final(last)) => {
-            (last.receiver_index(), last.mac1());
+            black_box((last.receiver_index(), last.mac1()));
         }
         Ok(Outer::Cookie(cookie)) => {
-            cookie.receiver_index();
+            black_box(cookie.receiver_index());
         }
         Ok(Outer::Record(_)) | Err(_) => {}
     }

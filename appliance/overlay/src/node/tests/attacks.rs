@@ -222,9 +222,11 @@ fn a_member_that_denies_what_others_hold_is_not_believed_alone() {
                     .events
                     .iter()
                     .find_map(|event| match event {
-                        Event::Resolved { query, result } if *query == asked => {
-                            Some(result.as_ref().is_ok_and(|found| found.node_id() == id))
-                        }
+                        Event::Resolved { query, result } if *query == asked => Some(
+                            result
+                                .as_ref()
+                                .is_ok_and(|found| found.certificate.node_id() == id),
+                        ),
                         _ => None,
                     });
                 answer.is_some()
