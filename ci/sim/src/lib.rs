@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checks;
+pub mod crypto;
 pub mod faults;
 pub mod figures;
 pub mod guests;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use serde::Serialize;
+use wow_sim::crypto::Crypto;
 use wow_sim::faults::Faults;
 use wow_sim::network::mix::NatMix;
 use wow_sim::production::simulate;
@@ -44,6 +45,9 @@ struct Args {
     /// Time within which nodes start
     #[arg(long, value_parser = parse_duration, default_value = "10s")]
     join_window: Duration,
+    /// Real cryptography or its stand-in; real up to 500 nodes when not given
+    #[arg(long)]
+    crypto: Option<Crypto>,
     /// Runs at a time; as many as there are cores when not given
     #[arg(long)]
     threads: Option<usize>,
@@ -79,6 +83,7 @@ fn main() -> anyhow::Result<ExitCode> {
             nat: args.nat.clone(),
             join_window: args.join_window,
             limit: Duration::from_secs(args.seconds),
+            crypto: args.crypto.unwrap_or(Crypto::for_pool_of(args.nodes)),
             ..Scenario::new(args.nodes, seed)
         })
         .collect();

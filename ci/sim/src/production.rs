@@ -15,6 +15,7 @@ use wow_overlay::node::{Config, Event, Node, PEERS_MAX, PingId, QueryId, RECORDS
 use wow_overlay::session::CipherPreference;
 use wow_overlay::time::{Instant, UnixTime};
 
+use crate::crypto::Crypto;
 use crate::machine::{Machine, Notice, Occupancy, Outgoing, Population, Start, VirtualAddresses};
 use crate::network::HostId;
 use crate::report::Report;
@@ -28,12 +29,15 @@ const VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Runs `scenario` with production nodes.
 pub fn simulate(scenario: &Scenario) -> Report {
-    run(scenario, |rng, _, _| Members::new(rng, scenario.nodes))
+    run(scenario, |rng, _, _| {
+        Members::new(rng, scenario.nodes, scenario.crypto)
+    })
 }
 
 /// Members of one pool, each with keys, a certificate and addresses of its own.
 pub struct Members {
     pool: PoolFacts,
+    ciphers: CipherPreference,
     members: Vec<Member>,
 }
 
@@ -48,7 +52,7 @@ impl Members {
     ///
     /// Two nodes may derive one IPv4 address from their positions. Whoever holds it then is for
     /// leases to say, so here the second draws another identity.
-    pub fn new(mut rng: Rng, count: usize) -> Self {
+    pub fn new(mut rng: Rng, count: usize, crypto: Crypto) -> Self {
         let name = PoolName::new("simulated").expect("the name is valid");
         let range = "10.128.0.0/9".parse().expect("the range is valid");
         let authority = PoolAuthority::create(name, range, Vec::new(), &mut rng)
@@ -82,6 +86,10 @@ impl Members {
         }
         Members {
             pool: authority.facts().clone(),
+            ciphers: match crypto {
+                Crypto::Real => CipherPreference::aes_first(),
+                Crypto::StandIn => CipherPreference::stand_in(),
+            },
             members,
         }
     }
@@ -101,7 +109,7 @@ impl Population for Members {
             seeds: start.seeds,
             rng_seed: start.rng_seed,
             wall: WALL + (start.now - Instant::ZERO),
-            ciphers: CipherPreference::aes_first(),
+            ciphers: self.ciphers,
         };
         let mut node = Node::new(config, start.now);
         node.set_host_candidates(start.now, vec![start.local]);

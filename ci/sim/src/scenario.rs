@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::crypto::Crypto;
 use crate::faults::Faults;
 use crate::network::DelayRange;
 use crate::network::mix::NatMix;
@@ -34,6 +35,8 @@ pub struct Scenario {
     pub join_window: Duration,
     /// Virtual time to converge in once nothing more happens.
     pub limit: Duration,
+    /// What seals and signs.
+    pub crypto: Crypto,
 }
 
 impl Scenario {
@@ -46,6 +49,7 @@ impl Scenario {
             nat: NatMix::public(),
             join_window: JOIN_WINDOW,
             limit: LIMIT,
+            crypto: Crypto::for_pool_of(nodes),
         }
     }
 
@@ -69,6 +73,9 @@ impl Scenario {
         }
         if self.limit != LIMIT {
             option("seconds", self.limit.as_secs().to_string());
+        }
+        if self.crypto != Crypto::for_pool_of(self.nodes) {
+            option("crypto", self.crypto.to_string());
         }
         command
     }

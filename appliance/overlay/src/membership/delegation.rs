@@ -10,9 +10,7 @@ use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::codec::{
-    Domain, ReadError, Reader, SIGNATURE_BYTES, is_signed, write_body, write_signature,
-};
+use super::codec::{Domain, ReadError, Reader, SIGNATURE_BYTES, write_body, write_signature};
 use super::pool::PoolId;
 use super::roles::Roles;
 use super::validity::Validity;
@@ -137,8 +135,12 @@ impl<'a> Signed<'a> {
         })
     }
 
-    /// Whether the CA with this key said it.
-    pub(super) fn is_by(&self, ca: &[u8; 32]) -> bool {
+    /// Whether the CA with this key said it, as `is_signed` judges.
+    pub(super) fn is_by(
+        &self,
+        ca: &[u8; 32],
+        is_signed: impl Fn(&[u8; 32], Domain, &[u8], &[u8; SIGNATURE_BYTES]) -> bool,
+    ) -> bool {
         is_signed(ca, Domain::Delegation, self.body, self.signature)
     }
 

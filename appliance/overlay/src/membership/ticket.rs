@@ -218,7 +218,7 @@ impl Ticket {
         if delegation.pool != facts.pool_id() {
             return Err(forged("it under the key that it names"));
         }
-        if !signed.is_by(&facts.ca) {
+        if !signed.is_by(&facts.ca, is_signed) {
             return Err(forged("its key, roles and validity"));
         }
         if !is_signed(&facts.ca, Domain::Ticket, covered, signature) {

@@ -534,7 +534,7 @@ impl Node {
     ) -> Option<(Certificate, Hello)> {
         let hello = Hello::decode(payload).ok()?;
         let wall = self.wall.at(now);
-        let certificate = match Certificate::verify(&hello.certificate, &self.pool, wall) {
+        let certificate = match self.verify_certificate(&hello.certificate, wall) {
             Ok(certificate) => certificate,
             Err(error) => {
                 tracing::debug!(%error, "refused a peer's certificate");

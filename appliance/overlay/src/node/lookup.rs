@@ -599,7 +599,7 @@ impl Node {
             return None;
         };
         let wall = self.wall.at(now);
-        let certificate = Certificate::verify(certificate, &self.pool, wall).ok()?;
+        let certificate = self.verify_certificate(certificate, wall).ok()?;
         let addresses = Addresses {
             v4,
             ..Addresses::new(&self.pool, &certificate)

@@ -9,6 +9,9 @@ pub enum CipherSuite {
     Aes256Gcm = 1,
     /// ChaCha20-Poly1305: fast and constant-time on any CPU.
     ChaCha20Poly1305 = 2,
+    /// No cipher: see [`CipherPreference::stand_in`].
+    #[cfg(feature = "stand-in")]
+    StandIn = 3,
 }
 
 /// What a node offers and takes: a set of ciphers and the favourite among them.
@@ -25,6 +28,8 @@ impl CipherSuite {
         match byte {
             1 => Some(CipherSuite::Aes256Gcm),
             2 => Some(CipherSuite::ChaCha20Poly1305),
+            #[cfg(feature = "stand-in")]
+            3 => Some(CipherSuite::StandIn),
             _ => None,
         }
     }
@@ -33,10 +38,13 @@ impl CipherSuite {
         1 << (self as u8 - 1)
     }
 
-    pub(super) fn algorithm(self) -> &'static aead::Algorithm {
+    /// The AEAD; none for the stand-in.
+    pub(super) fn algorithm(self) -> Option<&'static aead::Algorithm> {
         match self {
-            CipherSuite::Aes256Gcm => &aead::AES_256_GCM,
-            CipherSuite::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+            CipherSuite::Aes256Gcm => Some(&aead::AES_256_GCM),
+            CipherSuite::ChaCha20Poly1305 => Some(&aead::CHACHA20_POLY1305),
+            #[cfg(feature = "stand-in")]
+            CipherSuite::StandIn => None,
         }
     }
 }
@@ -58,6 +66,19 @@ impl CipherPreference {
             supported: suite.bit(),
             favourite: suite,
         }
+    }
+
+    /// No cryptography at all, in handshakes, records and certificates, at the same sizes: for
+    /// simulations of thousands of nodes. Such a node and any other refuse each other.
+    #[cfg(feature = "stand-in")]
+    pub const fn stand_in() -> Self {
+        Self::only(CipherSuite::StandIn)
+    }
+
+    /// Whether this is [`stand_in`](Self::stand_in).
+    #[cfg(feature = "stand-in")]
+    pub(crate) const fn is_stand_in(self) -> bool {
+        matches!(self.favourite, CipherSuite::StandIn)
     }
 
     const fn both(favourite: CipherSuite) -> Self {

@@ -71,6 +71,12 @@ impl Endpoint {
     pub(super) fn ciphers(&self) -> CipherPreference {
         self.0.ciphers
     }
+
+    /// Whether this node does without cryptography.
+    #[cfg(feature = "stand-in")]
+    pub(crate) fn is_stand_in(&self) -> bool {
+        self.0.ciphers.is_stand_in()
+    }
 }
 
 impl fmt::Debug for Endpoint {

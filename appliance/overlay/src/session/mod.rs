@@ -17,6 +17,8 @@ mod noise;
 mod record;
 mod rekey;
 mod replay;
+#[cfg(feature = "stand-in")]
+mod stand_in;
 mod x25519;
 
 use std::fmt;

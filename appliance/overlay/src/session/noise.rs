@@ -8,6 +8,8 @@ use snow::{Builder, Error, HandshakeState};
 use zeroize::Zeroizing;
 
 use super::keys::Endpoint;
+#[cfg(feature = "stand-in")]
+use super::stand_in;
 use super::x25519::AgreementKey;
 use crate::Rng;
 use crate::wire::outer::{INIT_HEADER_BYTES, Pattern};
@@ -43,8 +45,7 @@ pub(super) fn build(
         Pattern::Xx => XX,
     };
     let prologue = [PROLOGUE, &endpoint.pool().tag, header].concat();
-    let resolver = Resolver(seed.clone());
-    let mut builder = Builder::with_resolver(name.parse()?, Box::new(resolver))
+    let mut builder = Builder::with_resolver(name.parse()?, resolver(endpoint, seed))
         .local_private_key(endpoint.key().secret())?
         .prologue(&prologue)?;
     if let Some(key) = remote_static {
@@ -54,6 +55,16 @@ pub(super) fn build(
         true => builder.build_initiator(),
         false => builder.build_responder(),
     }
+}
+
+fn resolver(endpoint: &Endpoint, seed: &Seed) -> Box<dyn CryptoResolver + Send> {
+    #[cfg(feature = "stand-in")]
+    if endpoint.ciphers().is_stand_in() {
+        return Box::new(StandIn(endpoint.clone(), seed.clone()));
+    }
+    #[cfg(not(feature = "stand-in"))]
+    let _ = endpoint;
+    Box::new(Resolver(seed.clone()))
 }
 
 struct Resolver(Seed);
@@ -76,6 +87,28 @@ impl CryptoResolver for Resolver {
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
         DefaultResolver.resolve_cipher(choice)
+    }
+}
+
+#[cfg(feature = "stand-in")]
+struct StandIn(Endpoint, Seed);
+
+#[cfg(feature = "stand-in")]
+impl CryptoResolver for StandIn {
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        Some(Box::new(SeededRandom(Rng::from_seed(*self.1))))
+    }
+
+    fn resolve_dh(&self, _: &DHChoice) -> Option<Box<dyn Dh>> {
+        Some(Box::new(stand_in::Agreement::new(self.0.key().clone())))
+    }
+
+    fn resolve_hash(&self, _: &HashChoice) -> Option<Box<dyn Hash>> {
+        Some(Box::new(stand_in::Digest::default()))
+    }
+
+    fn resolve_cipher(&self, _: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        Some(Box::new(stand_in::Sealing::default()))
     }
 }
 

@@ -131,7 +131,7 @@ impl Node {
         let known = known.map(|verified| &verified.certificate);
         let certificate = match known.filter(|known| known.bytes() == record.certificate) {
             Some(known) => known.check(wall).ok().map(|()| known.clone())?,
-            None => Certificate::verify(&record.certificate, &self.pool, wall).ok()?,
+            None => self.verify_certificate(&record.certificate, wall).ok()?,
         };
         let good = !self.revocations.strike(&certificate)
             && self.may_claim(&certificate, &claim.key)
