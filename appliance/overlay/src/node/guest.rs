@@ -88,6 +88,7 @@ impl Waiting {
 impl Node {
     /// Takes one IP packet from the guest, of at most [`GUEST_MTU`] bytes.
     pub fn handle_guest_packet(&mut self, now: Instant, packet: &[u8]) {
+        self.settle_peers();
         let Some((source, destination)) = addresses_of(packet) else {
             self.counters.drop_guest_invalid += 1;
             return;

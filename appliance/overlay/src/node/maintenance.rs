@@ -10,7 +10,8 @@ use crate::wire::message::Control;
 use super::Node;
 use super::api::DownReason;
 use super::liveness::Health;
-use super::peer::{Peer, Via};
+use super::peer::{LiveSession, Peer, Via};
+use super::ring::Neighbours;
 
 /// How often an idle path to a near neighbour is probed: what bounds the noticing of its death.
 const KEEPALIVE_NEAR: Duration = Duration::from_secs(5);
@@ -53,24 +54,23 @@ impl Node {
                 next = next.min((due, reason));
             }
         }
-        for (id, peer) in &self.peers {
-            let keepalive = self.keepalive(*id);
-            let probe = peer.liveness().deadline(keepalive);
-            next = next.min((probe, "probe a path"));
-            for path in &peer.paths {
-                next = next.min((path.liveness.deadline(keepalive), "probe a path"));
-            }
-            if let Some(race) = peer.race_deadline() {
-                next = next.min((race, "race candidates"));
-            }
+        let near = &self.ring.near;
+        if let Some(due) = self.peers.next_due(|id, peer| deadline(near, id, peer)) {
+            next = next.min((due, "probe a path"));
         }
         Some(next)
     }
 
+    /// Brings the order of the peers' deadlines up to date.
+    pub(super) fn settle_peers(&mut self) {
+        let near = &self.ring.near;
+        self.peers.settle(|id, peer| deadline(near, id, peer));
+    }
+
     /// Does what is due at `now`.
     pub fn handle_deadline(&mut self, now: Instant) {
-        let peers: Vec<_> = self.peers.keys().copied().collect();
-        for id in peers {
+        self.settle_peers();
+        for id in self.peers.due(now) {
             self.maintain_peer(now, id);
         }
         self.maintain_handshakes(now);
@@ -84,17 +84,9 @@ impl Node {
         self.maintain_dht(now);
     }
 
-    fn keepalive(&self, id: NodeId) -> Duration {
-        if self.ring.near.contains(id) {
-            KEEPALIVE_NEAR
-        } else {
-            KEEPALIVE
-        }
-    }
-
     fn maintain_peer(&mut self, now: Instant, id: NodeId) {
         self.run_race(now, id);
-        let keepalive = self.keepalive(id);
+        let keepalive = keepalive(&self.ring.near, id);
         let Some(peer) = self.peers.get(&id) else {
             return;
         };
@@ -182,10 +174,20 @@ impl Node {
         let wall = self.wall.at(now);
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for id in peers {
-            let Some(peer) = self.peers.get_mut(&id) else {
+            let is_old = |live: &LiveSession| is_old(live, now);
+            let Some(peer) = self.peers.get(&id) else {
                 continue;
             };
-            let released = drop_old_sessions(peer, now);
+            let mut released = Vec::new();
+            if peer.sessions.iter().any(is_old)
+                && let Some(peer) = self.peers.get_mut(&id)
+            {
+                let old = peer.sessions.extract_if(.., |live| is_old(live));
+                released.extend(old.map(|live| live.session.local_index()));
+            }
+            let Some(peer) = self.peers.get(&id) else {
+                continue;
+            };
             let empty = peer.sessions.is_empty();
             let expired = peer.certificate.not_after() < wall;
             let due = peer
@@ -227,15 +229,27 @@ impl Node {
     }
 }
 
-fn drop_old_sessions(peer: &mut Peer, now: Instant) -> Vec<u32> {
-    let mut released = Vec::new();
-    peer.sessions.retain(|live| {
-        let unproven = !live.confirmed && now - live.created > CONFIRMATION;
-        let keep = !unproven && !live.session.expired(now);
-        if !keep {
-            released.push(live.session.local_index());
-        }
-        keep
-    });
-    released
+/// When a peer needs attention: a probe, or a round of its race.
+fn deadline(near: &Neighbours, id: NodeId, peer: &Peer) -> Instant {
+    let keepalive = keepalive(near, id);
+    let paths = peer.paths.iter().map(|path| &path.liveness);
+    let probes = paths.chain([peer.liveness()]);
+    let probe = probes.map(|liveness| liveness.deadline(keepalive)).min();
+    [probe, peer.race_deadline()]
+        .into_iter()
+        .flatten()
+        .min()
+        .expect("the way in use has a deadline")
+}
+
+fn keepalive(near: &Neighbours, id: NodeId) -> Duration {
+    match near.contains(id) {
+        true => KEEPALIVE_NEAR,
+        false => KEEPALIVE,
+    }
+}
+
+fn is_old(live: &LiveSession, now: Instant) -> bool {
+    let unproven = !live.confirmed && now - live.created > CONFIRMATION;
+    unproven || live.session.expired(now)
 }

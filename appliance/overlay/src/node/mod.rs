@@ -29,6 +29,7 @@ mod revocations;
 pub mod ring;
 mod routing;
 mod survey;
+mod table;
 mod traffic;
 
 #[cfg(test)]
@@ -65,9 +66,9 @@ use guest::Waiting;
 use handshake::Handshakes;
 use lookup::Lookups;
 use neighbourhood::Neighbourhood;
-use peer::Peer;
 use revocations::Revocations;
 use survey::Survey;
+use table::Peers;
 use wall_clock::WallClock;
 
 /// Peers a node has sessions with, at most.
@@ -106,7 +107,7 @@ pub struct Node {
     rng: Rng,
     wall: WallClock,
     gate: Gate,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: Peers,
     /// Which peer holds a virtual address; of two the one at the lower position.
     holders: BTreeMap<IpAddr, NodeId>,
     handshakes: Handshakes,
@@ -145,7 +146,7 @@ impl Node {
             identity: config.identity,
             wall: WallClock::new(now, config.wall),
             gate,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             holders: BTreeMap::new(),
             handshakes: Handshakes::default(),
             ring: Neighbourhood::new(now, &mut rng),

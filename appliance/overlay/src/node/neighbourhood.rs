@@ -14,6 +14,7 @@ use crate::wire::message::{Contact, Control, SIDE_MAX};
 
 use super::api::{DownReason, Event};
 use super::handshake::Goal;
+use super::peer::Peer;
 use super::report::Table;
 use super::ring::{self, NEAR_PER_SIDE, Neighbours};
 use super::{Node, PEERS_MAX};
@@ -215,30 +216,31 @@ impl Node {
 
     /// Brings the links in line with the ring: finds the nearest nodes and reaches for them.
     pub(super) fn stabilise(&mut self, now: Instant) {
-        let linked = self.established();
-        let near = ring::nearest(self.id, &linked, NEAR_PER_SIDE);
+        let linked = |_, peer: &Peer| peer.is_established();
+        let near = ring::nearest(self.id, &self.peers, NEAR_PER_SIDE, linked);
         if near != self.ring.near {
-            self.ring.near = near;
+            let old = std::mem::replace(&mut self.ring.near, near);
+            for id in old.iter().chain(self.ring.near.iter()) {
+                self.peers.touch(id);
+            }
             self.ring.announce_due.get_or_insert(now + ANNOUNCE_DELAY);
             self.ring.lookup_pause = LOOKUP_FIRST;
             let soon = now + LOOKUP_FIRST;
             self.ring.lookup_due = self.ring.lookup_due.min(soon);
         }
-        let mut heard_of = linked.clone();
-        heard_of.extend(self.ring.known.keys());
-        for id in self.handshakes.doubtful() {
-            if !linked.contains(&id) {
-                heard_of.remove(&id);
-            }
-        }
-        let wanted = ring::nearest(self.id, &heard_of, NEAR_PER_SIDE);
-        let missing: BTreeSet<_> = wanted.iter().filter(|id| !linked.contains(id)).collect();
-        for id in &missing {
+        let doubtful: BTreeSet<_> = self.handshakes.doubtful().collect();
+        let hearsay = |id, _: &Known| !doubtful.contains(&id);
+        let known = ring::nearest(self.id, &self.ring.known, NEAR_PER_SIDE, hearsay);
+        let heard_of = known.iter().chain(self.ring.near.iter());
+        let heard_of: BTreeMap<_, ()> = heard_of.map(|id| (id, ())).collect();
+        let wanted = ring::nearest(self.id, &heard_of, NEAR_PER_SIDE, |_, ()| true);
+        let missing: BTreeSet<_> = wanted.iter().filter(|id| !self.is_linked(*id)).collect();
+        for id in missing {
             if !self.handshakes.has_room_for_hearsay() {
                 self.counters.drop_full += 1;
                 break;
             }
-            if let Some(known) = self.ring.known.get(id) {
+            if let Some(known) = self.ring.known.get(&id) {
                 let goal = Goal::Contact {
                     contact: known.contact.clone(),
                     agent: Some(known.agent),
@@ -247,11 +249,11 @@ impl Node {
             }
         }
         self.seek_relays(now);
-        self.judge_joined(now, &wanted, &linked);
+        self.judge_joined(now, &wanted);
     }
 
-    fn judge_joined(&mut self, now: Instant, wanted: &Neighbours, linked: &BTreeSet<NodeId>) {
-        if linked.is_empty() {
+    fn judge_joined(&mut self, now: Instant, wanted: &Neighbours) {
+        if self.ring.near.right.is_empty() {
             if self.is_first() {
                 return self.set_joined(now);
             }
@@ -266,10 +268,15 @@ impl Node {
             return;
         }
         let nearest = [wanted.left.first(), wanted.right.first()];
-        let in_place = nearest.into_iter().flatten().all(|id| linked.contains(id));
+        let in_place = nearest.into_iter().flatten().all(|id| self.is_linked(*id));
         if self.ring.looked_up && in_place {
             self.set_joined(now);
         }
+    }
+
+    /// Whether a session with a node is up.
+    pub(super) fn is_linked(&self, id: NodeId) -> bool {
+        self.peers.get(&id).is_some_and(Peer::is_established)
     }
 
     /// Whether there is nobody to join: the pool has no seed but this node. A pool whose seeds are
@@ -399,7 +406,7 @@ impl Node {
     /// Whether a link that the peer has closed is to be made anew: it was one of the ring's, and
     /// lasted. A young one was closed for want of room, as at a seed that hundreds join by.
     pub(super) fn is_missed(&self, now: Instant, id: NodeId) -> bool {
-        let lasted = |peer: &super::Peer| now - peer.since > RELINK_AFTER;
+        let lasted = |peer: &Peer| now - peer.since > RELINK_AFTER;
         self.ring.near.contains(id) && self.peers.get(&id).is_some_and(lasted)
     }
 
@@ -474,9 +481,8 @@ impl Node {
         position: NodeId,
         except: NodeId,
     ) -> (Vec<Contact>, Vec<Contact>) {
-        let mut linked = self.established();
-        linked.remove(&except);
-        let around = ring::nearest(position, &linked, SIDE_MAX);
+        let linked = |id, peer: &Peer| id != except && peer.is_established();
+        let around = ring::nearest(position, &self.peers, SIDE_MAX, linked);
         let contacts = |ids: &[NodeId]| {
             let peers = ids.iter().filter_map(|id| self.peers.get(id));
             peers.map(|peer| peer.contact()).collect::<Vec<_>>()

@@ -127,6 +127,8 @@ pub(super) struct Peer {
     pub told_wanted: Option<bool>,
     pub budgets: Budgets,
     pub since: Instant,
+    /// The table's note of when the peer needs attention; none while that is to be found out.
+    pub due: Option<Instant>,
     pub last_guest: Option<Instant>,
     pub sent: Traffic,
     pub received: Traffic,
@@ -152,6 +154,7 @@ impl Peer {
             told_wanted: None,
             budgets: Budgets::default(),
             since: now,
+            due: None,
             last_guest: None,
             sent: Traffic::default(),
             received: Traffic::default(),

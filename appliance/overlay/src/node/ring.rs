@@ -2,7 +2,7 @@
 //!
 //! Functions of positions alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use rand::RngExt;
@@ -36,17 +36,65 @@ impl Neighbours {
     }
 }
 
-/// The `per_side` nearest of `ids` on each side of `centre`. In a small ring a node may stand on
-/// both sides.
-pub fn nearest(centre: NodeId, ids: &BTreeSet<NodeId>, per_side: usize) -> Neighbours {
-    let above = ids.range((Bound::Excluded(centre), Bound::Unbounded));
-    let below = ids.range(..centre);
-    let right = above.clone().chain(below.clone());
-    let left = below.rev().chain(above.rev());
+/// Everybody but `centre` at increasing positions from it on, once around.
+fn clockwise<V>(centre: NodeId, ring: &BTreeMap<NodeId, V>) -> impl Iterator<Item = (NodeId, &V)> {
+    let above = ring.range((Bound::Excluded(centre), Bound::Unbounded));
+    let around = above.chain(ring.range(..centre));
+    around.map(|(id, value)| (*id, value))
+}
+
+/// Everybody but `centre` at decreasing positions from it on, once around.
+fn anticlockwise<V>(
+    centre: NodeId,
+    ring: &BTreeMap<NodeId, V>,
+) -> impl Iterator<Item = (NodeId, &V)> {
+    let above = ring.range((Bound::Excluded(centre), Bound::Unbounded));
+    let around = ring.range(..centre).rev().chain(above.rev());
+    around.map(|(id, value)| (*id, value))
+}
+
+/// The `per_side` nearest of those in `ring` that count, on each side of `centre`. In a small ring
+/// a node may stand on both sides.
+pub fn nearest<V>(
+    centre: NodeId,
+    ring: &BTreeMap<NodeId, V>,
+    per_side: usize,
+    counts: impl Fn(NodeId, &V) -> bool,
+) -> Neighbours {
+    let counts = |(id, value): &(NodeId, &V)| counts(*id, value);
+    let right = clockwise(centre, ring).filter(counts).take(per_side);
+    let left = anticlockwise(centre, ring).filter(counts).take(per_side);
     Neighbours {
-        left: left.take(per_side).copied().collect(),
-        right: right.take(per_side).copied().collect(),
+        left: left.map(|(id, _)| id).collect(),
+        right: right.map(|(id, _)| id).collect(),
     }
+}
+
+/// Of those in `ring` that have a `way`, the one closest to `goal`, with its way.
+pub fn closest<V, W>(
+    goal: NodeId,
+    ring: &BTreeMap<NodeId, V>,
+    way: impl Fn(NodeId, &V) -> Option<W>,
+) -> Option<(NodeId, W)> {
+    closer_than(None, goal, ring, way)
+}
+
+/// As [`closest`], but looks at nobody as far from `goal` as `limit`.
+pub fn closer_than<V, W>(
+    limit: Option<Distance>,
+    goal: NodeId,
+    ring: &BTreeMap<NodeId, V>,
+    way: impl Fn(NodeId, &V) -> Option<W>,
+) -> Option<(NodeId, W)> {
+    let found = |(id, value)| Some((id, way(id, value)?));
+    if let Some(there) = ring.get(&goal).and_then(|value| found((goal, value))) {
+        return Some(there);
+    }
+    let near = |(id, _): &(NodeId, &V)| limit.is_none_or(|limit| id.distance(goal) < limit);
+    let right = clockwise(goal, ring).take_while(near).find_map(found);
+    let left = anticlockwise(goal, ring).take_while(near).find_map(found);
+    let ways = left.into_iter().chain(right);
+    ways.min_by_key(|(id, _)| id.distance(goal))
 }
 
 /// Estimates how many nodes the ring has from how densely neighbours lie around `centre`.
@@ -96,30 +144,47 @@ mod tests {
         NodeId(bytes)
     }
 
-    fn ring(positions: &[u8]) -> BTreeSet<NodeId> {
-        positions.iter().copied().map(id).collect()
+    fn ring(positions: &[u8]) -> BTreeMap<NodeId, ()> {
+        positions.iter().map(|top| (id(*top), ())).collect()
+    }
+
+    fn around(centre: u8, ring: &BTreeMap<NodeId, ()>) -> Neighbours {
+        nearest(id(centre), ring, 2, |_, ()| true)
     }
 
     #[test]
     fn nearest_wraps_around_zero_on_both_sides() {
-        let found = nearest(id(10), &ring(&[5, 10, 20, 30, 250]), 2);
+        let found = around(10, &ring(&[5, 10, 20, 30, 250]));
         assert_eq!(found.right, [id(20), id(30)]);
         assert_eq!(found.left, [id(5), id(250)]);
     }
 
     #[test]
+    fn the_closest_is_found_on_either_side_among_those_with_a_way() {
+        let ring = ring(&[5, 10, 20, 250]);
+        let find = |goal: u8, except: u8| {
+            closest(id(goal), &ring, |at, ()| (at != id(except)).then_some(())).map(|(at, ())| at)
+        };
+        assert_eq!(find(10, 0), Some(id(10)));
+        assert_eq!(find(10, 10), Some(id(5)));
+        assert_eq!(find(16, 0), Some(id(20)));
+        assert_eq!(find(0, 5), Some(id(250)));
+        assert_eq!(closest(id(1), &ring, |_, ()| None::<()>), None);
+    }
+
+    #[test]
     fn in_a_ring_of_two_the_other_is_on_both_sides() {
-        let found = nearest(id(1), &ring(&[1, 2]), 2);
+        let found = around(1, &ring(&[1, 2]));
         assert_eq!((found.left, found.right), (vec![id(2)], vec![id(2)]));
     }
 
     #[test]
     fn size_is_estimated_from_density() {
-        let ids: BTreeSet<_> = (0..=255).map(id).collect();
-        let size = estimate_size(id(7), &nearest(id(7), &ids, 2));
+        let all: Vec<u8> = (0..=255).collect();
+        let size = estimate_size(id(7), &around(7, &ring(&all)));
         assert!((size - 256.0).abs() < 1.0, "{size}");
         let three = ring(&[1, 2, 3]);
-        assert_eq!(estimate_size(id(1), &nearest(id(1), &three, 2)), 3.0);
+        assert_eq!(estimate_size(id(1), &around(1, &three)), 3.0);
     }
 
     #[test]

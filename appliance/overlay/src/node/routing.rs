@@ -10,6 +10,7 @@ use crate::wire::message::{Contact, RELAYS_MAX};
 use super::Node;
 use super::handshake::Goal;
 use super::peer::{Peer, Via};
+use super::ring;
 use super::traffic::Source;
 
 /// Sessions inside sessions that one datagram may hold: a link's record, in it the record of a
@@ -147,10 +148,8 @@ impl Node {
                 header.agent = None;
             }
             let own = self.id.distance(goal);
-            let nearer = |id: &NodeId| usable(*id) && id.distance(goal) < own;
-            let ways = self.peers.keys().copied().filter(nearer);
-            let ways = ways.filter_map(|id| way(id).map(|hop| (id.distance(goal), hop)));
-            if let Some((_, hop)) = ways.min_by_key(|(distance, _)| *distance) {
+            let way = |id: NodeId, _: &Peer| usable(id).then(|| way(id)).flatten();
+            if let Some((_, hop)) = ring::closer_than(Some(own), goal, &self.peers, way) {
                 return hop;
             }
         }
@@ -214,8 +213,8 @@ impl Node {
     /// The node that frames to us should visit first: the nearest that has a direct path to us.
     /// Frames find it where the ring does not lead to us (yet), or leads by a link that is relayed.
     pub(super) fn own_agent(&self, except: NodeId) -> Option<NodeId> {
-        let direct = self.direct_hops().filter(|id| *id != except);
-        direct.min_by_key(|id| id.distance(self.id))
+        let way = |id: NodeId, peer: &Peer| (peer.is_hop() && id != except).then_some(());
+        ring::closest(self.id, &self.peers, way).map(|(id, ())| id)
     }
 
     fn is_hop(&self, id: &NodeId) -> bool {
@@ -250,8 +249,8 @@ impl Node {
     pub(super) fn relay_to(&self, id: NodeId, turn: u64) -> Option<NodeId> {
         let mut relays: Vec<_> = self.common_relays(id).collect();
         if relays.is_empty() {
-            let hops = self.direct_hops().filter(|hop| *hop != id);
-            return hops.min_by_key(|hop| hop.distance(id));
+            let way = |hop: NodeId, peer: &Peer| (peer.is_hop() && hop != id).then_some(());
+            return ring::closest(id, &self.peers, way).map(|(hop, ())| hop);
         }
         let turn = turn % relays.len() as u64;
         Some(relays.swap_remove(usize::try_from(turn).unwrap_or(0)))

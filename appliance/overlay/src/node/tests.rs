@@ -295,9 +295,10 @@ impl Net {
 
     fn is_one_ring(&self) -> bool {
         let alive: Vec<_> = self.members.iter().filter(|member| member.alive).collect();
-        let ids: BTreeSet<_> = alive.iter().map(|member| member.node.id()).collect();
+        let ids = alive.iter().map(|member| (member.node.id(), ()));
+        let ids: BTreeMap<_, _> = ids.collect();
         alive.iter().all(|member| {
-            let expected = ring::nearest(member.node.id(), &ids, ring::NEAR_PER_SIDE);
+            let expected = ring::nearest(member.node.id(), &ids, ring::NEAR_PER_SIDE, |_, ()| true);
             member.node.is_joined() && member.node.near_neighbours() == expected
         })
     }

@@ -49,6 +49,7 @@ impl Source {
 impl Node {
     /// Takes a datagram from the underlay. It is opened in place.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+        self.settle_peers();
         self.counters.datagrams_in += 1;
         self.counters.bytes_in += datagram.len() as u64;
         self.handle_outer(now, Source::Direct(from), datagram, 0);
