@@ -77,7 +77,7 @@ struct Host<M> {
 
 enum Event {
     Start(HostId),
-    Arrive { flight: Flight, datagram: Vec<u8> },
+    Arrive { flight: Flight, datagram: Box<[u8]> },
     Timer { host: HostId, life: u32 },
 }
 
@@ -354,7 +354,7 @@ impl<P: Population> World<P> {
         self.drain(host);
     }
 
-    fn arrive(&mut self, flight: Flight, mut datagram: Vec<u8>) {
+    fn arrive(&mut self, flight: Flight, mut datagram: Box<[u8]>) {
         let Some(host) = self.network.receive(self.now, &flight) else {
             return;
         };
@@ -365,7 +365,6 @@ impl<P: Population> World<P> {
         self.trace.word(u64::from(host.0));
         self.trace.bytes(&datagram);
         machine.handle_datagram(self.now, SocketAddr::V4(flight.from), &mut datagram);
-        machine.recycle(datagram);
         self.drain(host);
     }
 
@@ -417,15 +416,12 @@ impl<P: Population> World<P> {
                 machine.recycle(outgoing.datagram);
                 continue;
             };
-            let [first, second] = times;
-            if let Some(at) = second {
-                let datagram = outgoing.datagram.clone();
+            // What is under way is kept in its true size; the node's larger buffers go back to it.
+            for at in times.into_iter().flatten() {
+                let datagram = outgoing.datagram.as_slice().into();
                 self.queue.push(at, Event::Arrive { flight, datagram });
             }
-            if let Some(at) = first {
-                let datagram = outgoing.datagram;
-                self.queue.push(at, Event::Arrive { flight, datagram });
-            }
+            machine.recycle(outgoing.datagram);
         }
         let mut packets = Vec::new();
         while let Some(packet) = machine.poll_guest_packet() {

@@ -110,9 +110,9 @@ pub struct Gate {
     limits: GateLimits,
     demanding: bool,
     unproven: Bucket,
-    unproven_sources: Box<[Bucket]>,
+    unproven_sources: Sources,
     proven: Bucket,
-    proven_sources: Box<[Bucket]>,
+    proven_sources: Sources,
     cookies: Bucket,
 }
 
@@ -121,16 +121,15 @@ impl Gate {
     pub fn new(rng: &mut Rng, pool_key: &[u8; 32], limits: GateLimits) -> Self {
         let mut secret = Zeroizing::new([0; 32]);
         rng.fill_bytes(&mut *secret);
-        let sources = || vec![Bucket::default(); SOURCE_BUCKETS].into_boxed_slice();
         Gate {
             pool: PoolKeys::derive(pool_key),
             secret: hmac::Key::new(hmac::HMAC_SHA256, &*secret),
             limits,
             demanding: false,
             unproven: Bucket::default(),
-            unproven_sources: sources(),
+            unproven_sources: Sources::default(),
             proven: Bucket::default(),
-            proven_sources: sources(),
+            proven_sources: Sources::default(),
             cookies: Bucket::default(),
         }
     }
@@ -167,7 +166,10 @@ impl Gate {
         let slot = self.slot(source);
         if self.is_proven(now, source, &init) {
             // The source first, so that one source cannot empty what all share.
-            if !self.proven_sources[slot].take(self.limits.proven_source, now) {
+            if !self
+                .proven_sources
+                .take(slot, self.limits.proven_source, now)
+            {
                 return Verdict::Drop(DropReason::SourceLimit);
             }
             if !self.proven.take(self.limits.proven, now) {
@@ -176,7 +178,9 @@ impl Gate {
             return Verdict::Pass(Outer::Init(init));
         }
         if !self.demanding
-            && self.unproven_sources[slot].take(self.limits.unproven_source, now)
+            && self
+                .unproven_sources
+                .take(slot, self.limits.unproven_source, now)
             && self.unproven.take(self.limits.unproven, now)
         {
             return Verdict::Pass(Outer::Init(init));
@@ -220,6 +224,19 @@ impl Gate {
     fn slot(&self, source: &[u8]) -> usize {
         let hash = mac(&self.secret, &[b"source", source]);
         usize::from(u16::from_be_bytes([hash[0], hash[1]])) % SOURCE_BUCKETS
+    }
+}
+
+/// The buckets of sources, made when the first one comes: most nodes never see a proven one.
+#[derive(Default)]
+struct Sources(Vec<Bucket>);
+
+impl Sources {
+    fn take(&mut self, slot: usize, rate: Rate, now: Instant) -> bool {
+        if self.0.is_empty() {
+            self.0 = vec![Bucket::default(); SOURCE_BUCKETS];
+        }
+        self.0[slot].take(rate, now)
     }
 }
 

@@ -21,21 +21,12 @@ pub enum ReplayError {
     TooOld,
 }
 
-/// Which counters have been seen. 1 KiB.
-#[derive(Clone, Debug)]
+/// Which counters have been seen. Up to 1 KiB: as much as the counters committed so far need.
+#[derive(Clone, Debug, Default)]
 pub struct ReplayWindow {
     highest: Option<u64>,
-    /// Boxed: sessions move about in tables.
-    seen: Box<[u64; WORDS]>,
-}
-
-impl Default for ReplayWindow {
-    fn default() -> Self {
-        ReplayWindow {
-            highest: None,
-            seen: Box::new([0; WORDS]),
-        }
-    }
+    /// Words beyond its end are zero.
+    seen: Vec<u64>,
 }
 
 impl ReplayWindow {
@@ -46,7 +37,7 @@ impl ReplayWindow {
             Some(highest) if counter <= highest => {
                 if highest - counter >= WINDOW {
                     Err(ReplayError::TooOld)
-                } else if self.seen[word(counter)] & bit(counter) != 0 {
+                } else if self.seen.get(word(counter)).unwrap_or(&0) & bit(counter) != 0 {
                     Err(ReplayError::Duplicate)
                 } else {
                     Ok(())
@@ -63,11 +54,16 @@ impl ReplayWindow {
             Some(highest) if counter > highest => {
                 let steps = (counter / WORD_BITS - highest / WORD_BITS).min(WORDS as u64);
                 for step in 0..steps {
-                    self.seen[word(counter - step * WORD_BITS)] = 0;
+                    if let Some(seen) = self.seen.get_mut(word(counter - step * WORD_BITS)) {
+                        *seen = 0;
+                    }
                 }
                 self.highest = Some(counter);
             }
             Some(_) => {}
+        }
+        if self.seen.len() <= word(counter) {
+            self.seen.resize(word(counter) + 1, 0);
         }
         self.seen[word(counter)] |= bit(counter);
     }
