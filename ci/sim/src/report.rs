@@ -51,6 +51,8 @@ pub struct Report {
     pub join_bytes: Spread,
     /// What a node sends per second while nothing happens.
     pub idle_bytes_per_s: Spread,
+    /// The same by what it is, a mean over the nodes.
+    pub idle_kinds: BTreeMap<&'static str, f64>,
     /// Datagrams by their fate.
     pub network: Tallies,
     /// The nodes' own counters, summed.
@@ -102,6 +104,13 @@ impl fmt::Display for Report {
                 "  {name:<22} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.1}",
                 spread.mean, spread.p50, spread.p90, spread.p99, spread.max
             )?;
+        }
+        if !self.idle_kinds.is_empty() {
+            let kinds = self.idle_kinds.iter();
+            let kinds: Vec<_> = kinds
+                .map(|(name, rate)| format!("{name} {rate:.0}"))
+                .collect();
+            writeln!(f, "  idle bytes/s by kind: {}", kinds.join(", "))?;
         }
         writeln!(
             f,

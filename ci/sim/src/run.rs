@@ -292,7 +292,15 @@ impl<P: Population> Run<'_, P> {
 
     fn measure_idle(&mut self) {
         let before: Vec<u64> = self.world.meters().map(|meter| meter.bytes).collect();
+        let kinds_before = self.counters();
         self.advance(self.world.now() + IDLE);
+        let kinds = self.counters().into_iter().filter_map(|(name, count)| {
+            let kind = name.strip_prefix("bytes_")?;
+            let spent = count.saturating_sub(kinds_before.get(name).copied().unwrap_or(0));
+            let rate = spent as f64 / IDLE.as_secs_f64() / before.len() as f64;
+            (!["in", "out"].contains(&kind) && rate > 0.0).then_some((kind, rate))
+        });
+        self.report.idle_kinds = kinds.collect();
         let after = self.world.meters().map(|meter| meter.bytes);
         let spent = after.zip(before).map(|(after, before)| after - before);
         let rates = spent.map(|bytes| bytes as f64 / IDLE.as_secs_f64());
@@ -334,15 +342,23 @@ impl<P: Population> Run<'_, P> {
         self.report.forgotten_s = Some(seconds(self.world.now() - struck));
     }
 
-    fn conclude(mut self) -> Report {
-        let world = &self.world;
+    /// The nodes' own counters, summed.
+    fn counters(&self) -> BTreeMap<&'static str, u64> {
         let mut counters: BTreeMap<&'static str, u64> = BTreeMap::new();
-        let mut peers = Vec::new();
-        for (_, machine) in world.machines() {
-            peers.push(machine.peers().len() as f64);
+        for (_, machine) in self.world.machines() {
             for (name, count) in machine.counts() {
                 *counters.entry(name).or_default() += count;
             }
+        }
+        counters
+    }
+
+    fn conclude(mut self) -> Report {
+        let counters = self.counters();
+        let world = &self.world;
+        let mut peers = Vec::new();
+        for (_, machine) in world.machines() {
+            peers.push(machine.peers().len() as f64);
         }
         Report {
             command: self.scenario.command(),

@@ -28,6 +28,20 @@ counters! {
     bytes_in,
     /// Bytes of the datagrams out.
     bytes_out,
+    /// Of the bytes out: handshakes.
+    bytes_handshakes,
+    /// Of the bytes out: probes, their answers, and candidates.
+    bytes_probes,
+    /// Of the bytes out: lists of neighbours.
+    bytes_neighbours,
+    /// Of the bytes out: directory records for neighbours to keep.
+    bytes_stores,
+    /// Of the bytes out: questions, our own and those passed on.
+    bytes_queries,
+    /// Of the bytes out: answers, our own and those passed on.
+    bytes_answers,
+    /// Of the bytes out: what is between two nodes without a direct path, our own and passed on.
+    bytes_relayed,
     /// Guest packets sent to peers.
     guest_out,
     /// Guest packets received from peers and handed to the guest.

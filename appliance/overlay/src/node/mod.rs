@@ -48,6 +48,7 @@ use crate::membership::{Certificate, CertificateError, Identity, PoolFacts};
 use crate::session::{CipherPreference, Endpoint, Gate, GateLimits, StaticKey};
 use crate::time::{Instant, UnixTime};
 use crate::wire::message::Contact;
+use crate::wire::outer::record_receiver;
 
 pub use api::{
     DownReason, Event, Found, Hop, PingId, QueryId, ResolveError, Route, Target, TraceId, Transmit,
@@ -242,6 +243,9 @@ impl Node {
         }
         self.counters.datagrams_out += 1;
         self.counters.bytes_out += datagram.len() as u64;
+        if record_receiver(&datagram).is_none() {
+            self.counters.bytes_handshakes += datagram.len() as u64;
+        }
         self.transmits.push_back(Transmit { to, datagram });
     }
 

@@ -191,7 +191,14 @@ impl Node {
         {
             liveness.on_sent(now);
         }
+        let before = self.counters.bytes_out;
         self.send_frame(now, next, via, &[&head, body]);
+        let spent = self.counters.bytes_out - before;
+        match header.body {
+            Body::Datagram => self.counters.bytes_relayed += spent,
+            Body::Query => self.counters.bytes_queries += spent,
+            Body::Answer => self.counters.bytes_answers += spent,
+        }
     }
 
     fn deliver(&mut self, now: Instant, header: RoutedHeader, body: &mut [u8], nesting: u8) {

@@ -314,7 +314,19 @@ impl Node {
         let mut frame = self.buffer();
         frame.push(frame::CONTROL);
         message.encode(&mut frame);
+        let before = self.counters.bytes_out;
         self.send_frame(now, to, via, &[&frame]);
+        if let Via::Direct(_) = via {
+            let spent = self.counters.bytes_out - before;
+            match message {
+                Control::Probe { .. } | Control::ProbeAck { .. } | Control::Candidates { .. } => {
+                    self.counters.bytes_probes += spent;
+                }
+                Control::Neighbours { .. } => self.counters.bytes_neighbours += spent,
+                Control::Store(_) => self.counters.bytes_stores += spent,
+                Control::Echo { .. } | Control::EchoReply { .. } | Control::Bye { .. } => {}
+            }
+        }
         self.recycle(frame);
     }
 
