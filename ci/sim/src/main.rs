@@ -14,7 +14,7 @@ use wow_sim::faults::Faults;
 use wow_sim::network::mix::NatMix;
 use wow_sim::production::simulate;
 use wow_sim::report::Report;
-use wow_sim::scenario::{LIMIT, NODES_MAX, Scenario};
+use wow_sim::scenario::{LIMIT, NODES_MAX, Scenario, idle_for_pool_of};
 use wow_sim::sweep::{parse_seeds, sweep};
 use wow_sim::text::parse_duration;
 
@@ -45,6 +45,9 @@ struct Args {
     /// Time within which nodes start
     #[arg(long, value_parser = parse_duration, default_value = "10s")]
     join_window: Duration,
+    /// For how long idle traffic is measured, 0s for not at all; 20s up to 2000 nodes when not given
+    #[arg(long, value_parser = parse_duration)]
+    idle: Option<Duration>,
     /// Real cryptography or its stand-in; real up to 500 nodes when not given
     #[arg(long)]
     crypto: Option<Crypto>,
@@ -83,6 +86,7 @@ fn main() -> anyhow::Result<ExitCode> {
             nat: args.nat.clone(),
             join_window: args.join_window,
             limit: Duration::from_secs(args.seconds),
+            idle: args.idle.unwrap_or(idle_for_pool_of(args.nodes)),
             crypto: args.crypto.unwrap_or(Crypto::for_pool_of(args.nodes)),
             ..Scenario::new(args.nodes, seed)
         })

@@ -49,6 +49,8 @@ pub struct Report {
     pub join_datagrams: Spread,
     /// Bytes each node sent while joining.
     pub join_bytes: Spread,
+    /// The same by what it is, a mean over the nodes.
+    pub join_kinds: BTreeMap<&'static str, f64>,
     /// What a node sends per second while nothing happens.
     pub idle_bytes_per_s: Spread,
     /// The same by what it is, a mean over the nodes.
@@ -105,12 +107,15 @@ impl fmt::Display for Report {
                 spread.mean, spread.p50, spread.p90, spread.p99, spread.max
             )?;
         }
-        if !self.idle_kinds.is_empty() {
-            let kinds = self.idle_kinds.iter();
+        for (what, kinds) in [
+            ("join bytes", &self.join_kinds),
+            ("idle bytes/s", &self.idle_kinds),
+        ] {
             let kinds: Vec<_> = kinds
-                .map(|(name, rate)| format!("{name} {rate:.0}"))
+                .iter()
+                .map(|(kind, n)| format!("{kind} {n:.0}"))
                 .collect();
-            writeln!(f, "  idle bytes/s by kind: {}", kinds.join(", "))?;
+            writeln!(f, "  {what} by kind: {}", kinds.join(", "))?;
         }
         writeln!(
             f,

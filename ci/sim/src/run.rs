@@ -26,8 +26,8 @@ pub const SEEDS: usize = 3;
 const SAMPLE: Duration = Duration::from_millis(250);
 /// How long a ring must stay consistent to count.
 const SETTLE: Duration = Duration::from_secs(3);
-/// How long idle traffic is measured.
-const IDLE: Duration = Duration::from_secs(10);
+/// How long after the ring has formed links are still made and dropped.
+const CALM: Duration = Duration::from_secs(40);
 /// How long after a node's death a session with it may linger.
 const LINGER_MAX: Duration = Duration::from_secs(60);
 /// Random pairs that are probed.
@@ -288,22 +288,24 @@ impl<P: Population> Run<'_, P> {
         self.report.join_datagrams = Spread::of(datagrams.collect());
         let bytes = meters.iter().map(|meter| meter.bytes as f64);
         self.report.join_bytes = Spread::of(bytes.collect());
+        self.report.join_kinds = rates(&BTreeMap::new(), &self.counters(), meters.len() as f64);
     }
 
+    /// Waits until the bustle of joining is over, then meters what a node sends for nothing.
     fn measure_idle(&mut self) {
+        let idle = self.scenario.idle;
+        if idle.is_zero() {
+            return;
+        }
+        self.advance(self.world.now() + CALM);
         let before: Vec<u64> = self.world.meters().map(|meter| meter.bytes).collect();
         let kinds_before = self.counters();
-        self.advance(self.world.now() + IDLE);
-        let kinds = self.counters().into_iter().filter_map(|(name, count)| {
-            let kind = name.strip_prefix("bytes_")?;
-            let spent = count.saturating_sub(kinds_before.get(name).copied().unwrap_or(0));
-            let rate = spent as f64 / IDLE.as_secs_f64() / before.len() as f64;
-            (!["in", "out"].contains(&kind) && rate > 0.0).then_some((kind, rate))
-        });
-        self.report.idle_kinds = kinds.collect();
+        self.advance(self.world.now() + idle);
+        let span = idle.as_secs_f64() * before.len() as f64;
+        self.report.idle_kinds = rates(&kinds_before, &self.counters(), span);
         let after = self.world.meters().map(|meter| meter.bytes);
         let spent = after.zip(before).map(|(after, before)| after - before);
-        let rates = spent.map(|bytes| bytes as f64 / IDLE.as_secs_f64());
+        let rates = spent.map(|bytes| bytes as f64 / idle.as_secs_f64());
         self.report.idle_bytes_per_s = Spread::of(rates.collect());
     }
 
@@ -381,6 +383,26 @@ impl<P: Population> Run<'_, P> {
             ..self.report
         }
     }
+}
+
+/// Bytes out by kind, from one reading of the counters to another, over `span`.
+fn rates(
+    before: &BTreeMap<&'static str, u64>,
+    after: &BTreeMap<&'static str, u64>,
+    span: f64,
+) -> BTreeMap<&'static str, f64> {
+    let mut rates = BTreeMap::new();
+    for (name, count) in after {
+        let kind = name.strip_prefix("bytes_");
+        let Some(kind) = kind.filter(|kind| !["in", "out"].contains(kind)) else {
+            continue;
+        };
+        let spent = count.saturating_sub(before.get(name).copied().unwrap_or(0));
+        if spent > 0 {
+            rates.insert(kind, spent as f64 / span);
+        }
+    }
+    rates
 }
 
 fn seconds(span: Duration) -> f64 {

@@ -20,6 +20,15 @@ pub const DELAY: DelayRange = DelayRange {
     max: Duration::from_millis(150),
 };
 
+/// For how long idle traffic is measured unless said otherwise: not at all in pools so large that it
+/// would take longer than joining.
+pub const fn idle_for_pool_of(nodes: usize) -> Duration {
+    match nodes <= 2000 {
+        true => Duration::from_secs(20),
+        false => Duration::ZERO,
+    }
+}
+
 /// What to simulate. The same scenario gives the same run, event by event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
@@ -35,6 +44,8 @@ pub struct Scenario {
     pub join_window: Duration,
     /// Virtual time to converge in once nothing more happens.
     pub limit: Duration,
+    /// For how long idle traffic is measured once the ring has formed.
+    pub idle: Duration,
     /// What seals and signs.
     pub crypto: Crypto,
 }
@@ -49,6 +60,7 @@ impl Scenario {
             nat: NatMix::public(),
             join_window: JOIN_WINDOW,
             limit: LIMIT,
+            idle: idle_for_pool_of(nodes),
             crypto: Crypto::for_pool_of(nodes),
         }
     }
@@ -73,6 +85,9 @@ impl Scenario {
         }
         if self.limit != LIMIT {
             option("seconds", self.limit.as_secs().to_string());
+        }
+        if self.idle != idle_for_pool_of(self.nodes) {
+            option("idle", print_duration(self.idle));
         }
         if self.crypto != Crypto::for_pool_of(self.nodes) {
             option("crypto", self.crypto.to_string());

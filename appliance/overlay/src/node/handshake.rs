@@ -51,6 +51,8 @@ const RETRIES: [Duration; 6] = [
     Duration::from_millis(1600),
     Duration::from_millis(2000),
 ];
+/// How often a handshake is sent that most likely nobody answers.
+const TRY_SENDINGS: usize = 2;
 
 /// Whose a session index is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,8 @@ struct Attempt {
     goal: Goal,
     begun: Instant,
     sent: usize,
+    /// How often it is sent before it is given up.
+    patience: usize,
     due: Instant,
 }
 
@@ -233,6 +237,15 @@ impl Node {
 
     /// Begins a handshake, unless one for the same goal is under way.
     pub(super) fn begin_handshake(&mut self, now: Instant, goal: Goal) {
+        self.start_handshake(now, goal, RETRIES.len());
+    }
+
+    /// Begins a handshake that is soon given up, by direct paths alone: most likely nobody answers.
+    pub(super) fn try_handshake(&mut self, now: Instant, goal: Goal) {
+        self.start_handshake(now, goal, TRY_SENDINGS);
+    }
+
+    fn start_handshake(&mut self, now: Instant, goal: Goal, patience: usize) {
         let under_way = match &goal {
             Goal::Seed(address) => self.handshakes.is_reaching_seed(*address),
             Goal::Contact { contact, .. } => {
@@ -272,6 +285,7 @@ impl Node {
                 goal,
                 begun: now,
                 sent: 0,
+                patience,
                 due: now,
             },
         );
@@ -285,6 +299,8 @@ impl Node {
         attempt.due = now + RETRIES[attempt.sent.min(RETRIES.len() - 1)];
         attempt.sent += 1;
         let datagram = attempt.initiator.datagram().to_vec();
+        let patient = attempt.patience > TRY_SENDINGS;
+        let again = attempt.sent > 1;
         match attempt.goal.clone() {
             Goal::Seed(address) => self.transmit(address, datagram),
             Goal::Contact { contact, agent } => {
@@ -299,7 +315,9 @@ impl Node {
                 for remote in targets.into_iter().take(DIRECT_TARGETS_MAX) {
                     self.transmit(remote, datagram.clone());
                 }
-                if active.is_none() {
+                // A node without an agent was found by its address: the overlay is the second way.
+                let by_overlay = agent.is_some() || contact.candidates.is_empty() || again;
+                if active.is_none() && patient && by_overlay {
                     let header = self.header_to(contact.id, agent, Body::Datagram);
                     self.originate(now, header, &datagram);
                 }
@@ -318,16 +336,18 @@ impl Node {
         let due = self.handshakes.attempts.iter();
         let due: Vec<_> = due
             .filter(|(_, attempt)| attempt.due <= now)
-            .map(|(index, attempt)| (*index, attempt.sent))
+            .map(|(index, attempt)| (*index, attempt.sent, attempt.sent < attempt.patience))
             .collect();
-        let doubted = due.iter().any(|(_, sent)| sent + 1 == DOUBTFUL_AFTER);
-        for (index, sent) in due {
-            if sent < RETRIES.len() {
+        let doubted = due.iter().any(|(_, sent, _)| sent + 1 == DOUBTFUL_AFTER);
+        for (index, _, again) in due {
+            if again {
                 self.send_attempt(now, index);
                 continue;
             }
             self.handshakes.release(index);
-            if let Some(attempt) = self.handshakes.attempts.remove(&index) {
+            if let Some(attempt) = self.handshakes.attempts.remove(&index)
+                && attempt.patience > TRY_SENDINGS
+            {
                 self.on_unreachable(now, attempt.goal);
             }
         }

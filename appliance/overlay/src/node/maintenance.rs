@@ -44,6 +44,7 @@ impl Node {
             (self.handshakes.deadline(), "repeat a handshake"),
             (self.lookups.deadline(), "repeat a lookup"),
             (self.survey.deadline(), "repeat a survey's question"),
+            (self.lost.deadline(), "try a lost peer"),
             (Some(self.housekeeping_due), "housekeeping"),
         ];
         if let Some(due) = self.dht.deadline() {
@@ -77,6 +78,7 @@ impl Node {
         self.maintain_lookups(now);
         self.maintain_survey(now);
         self.maintain_ring(now);
+        self.maintain_lost(now);
         if self.housekeeping_due <= now {
             self.housekeeping_due = now + HOUSEKEEPING;
             self.keep_house(now);
@@ -211,21 +213,6 @@ impl Node {
         self.dht.store.expire(now);
         self.tell_needs(now);
         self.forget_answered(now);
-    }
-
-    /// Tells peers whose need of a link has changed without the ring changing.
-    fn tell_needs(&mut self, now: Instant) {
-        if !self.is_joined() {
-            return;
-        }
-        let peers: Vec<_> = self.established().into_iter().collect();
-        for id in peers {
-            let needed = self.needs_link(now, id);
-            let told = self.peers.get(&id).and_then(|peer| peer.told_wanted);
-            if told != Some(needed) {
-                self.announce_to(now, id, false);
-            }
-        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! A node never reads a clock or draws from the system: the same seed and the same calls give the
 //! same bytes.
 
+mod announcement;
 mod api;
 mod budget;
 mod counters;
@@ -19,6 +20,7 @@ mod handshake;
 mod holders;
 mod liveness;
 mod lookup;
+mod lost;
 mod maintenance;
 mod moving;
 mod neighbourhood;
@@ -66,6 +68,7 @@ use dht::Dht;
 use guest::Waiting;
 use handshake::Handshakes;
 use lookup::Lookups;
+use lost::Lost;
 use neighbourhood::Neighbourhood;
 use revocations::Revocations;
 use survey::Survey;
@@ -113,6 +116,7 @@ pub struct Node {
     holders: BTreeMap<IpAddr, NodeId>,
     handshakes: Handshakes,
     ring: Neighbourhood,
+    lost: Lost,
     lookups: Lookups,
     dht: Dht,
     revocations: Revocations,
@@ -151,6 +155,7 @@ impl Node {
             holders: BTreeMap::new(),
             handshakes: Handshakes::default(),
             ring: Neighbourhood::new(now, &mut rng),
+            lost: Lost::default(),
             lookups: Lookups::default(),
             dht: Dht::new(id),
             revocations: Revocations::default(),

@@ -26,16 +26,17 @@ const KNOWN_PER_AGENT_MAX: usize = 24;
 /// Seeds that are tried.
 const SEEDS_MAX: usize = 32;
 /// How long a node that could not be reached is not tried again on hearsay.
-const SUSPICION: Duration = Duration::from_secs(20);
+const SUSPICION: Duration = Duration::from_secs(12);
 /// Neighbours are told of a change after this, so that several changes make one message.
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(20);
-/// Neighbours are told what has not changed this often.
-const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(15);
+/// Neighbours are told that nothing has changed this often.
+pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(15);
 /// First and longest time between two looks for one's own neighbourhood.
 const LOOKUP_FIRST: Duration = Duration::from_secs(1);
-const LOOKUP_LONGEST: Duration = Duration::from_secs(30);
-/// How often far links are counted.
+const LOOKUP_LONGEST: Duration = Duration::from_secs(60);
+/// How often far links are counted, and while there are too few.
 const FAR_INTERVAL: Duration = Duration::from_secs(4);
+const FAR_INTERVAL_SHORT: Duration = Duration::from_secs(1);
 /// First and longest time between two tries of a seed while isolated.
 const SEED_FIRST: Duration = Duration::from_millis(500);
 const SEED_LONGEST: Duration = Duration::from_secs(30);
@@ -73,8 +74,8 @@ pub(super) struct Neighbourhood {
     joined: bool,
     /// [`Event::Joined`] was given since.
     told_joined: bool,
-    announce_due: Option<Instant>,
-    announce_next: Instant,
+    pub announce_due: Option<Instant>,
+    pub announce_next: Instant,
     lookup_due: Instant,
     lookup_pause: Duration,
     far_due: Instant,
@@ -150,6 +151,11 @@ impl Neighbourhood {
     /// Whether a node lately could not be reached.
     pub(super) fn is_suspect(&self, id: NodeId) -> bool {
         self.suspects.contains_key(&id)
+    }
+
+    /// Believes hearsay about everybody again.
+    pub(super) fn forgive(&mut self) {
+        self.suspects.clear();
     }
 
     pub(super) fn deadline(&self) -> (Instant, &'static str) {
@@ -307,7 +313,8 @@ impl Node {
         self.ring.suspects.remove(&id);
         self.ring.known.remove(&id);
         self.stabilise(now);
-        self.announce_to(now, id, true);
+        self.announce_link(now, id);
+        self.on_found(now, id);
         if !self.ring.joined {
             // Each new link may know the place better than the last one did.
             self.look_up_neighbourhood(now, self.id, Some(id));
@@ -362,6 +369,8 @@ impl Node {
             Goal::Contact { contact, .. } => {
                 if !self.peers.contains_key(&contact.id) {
                     self.suspect(now, contact.id);
+                    // Neighbours do not repeat what has not changed.
+                    self.ring.lookup_due = self.ring.lookup_due.min(now + SUSPICION);
                     self.waiting.remove(contact.id);
                     self.stabilise(now);
                 }
@@ -396,6 +405,9 @@ impl Node {
         }
         if reason == DownReason::Unreachable {
             self.counters.peers_lost += 1;
+            if peer.is_established() {
+                self.remember_lost(now, peer.contact());
+            }
         }
         if peer.is_established() {
             self.event(Event::PeerDown { id, reason });
@@ -456,25 +468,6 @@ impl Node {
         true
     }
 
-    /// Tells one peer who our neighbours are and whether we need it.
-    pub(super) fn announce_to(&mut self, now: Instant, id: NodeId, reply: bool) {
-        let wanted = self.needs_link(now, id);
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.told_wanted = Some(wanted);
-        }
-        let (left, right) = self.contacts_around(self.id, id);
-        let relays = self.relays_for(id);
-        let message = Control::Neighbours {
-            left,
-            right,
-            relays,
-            revocations: self.revocations.digest(),
-            wanted,
-            reply,
-        };
-        self.send_control(now, id, &message);
-    }
-
     /// The peers nearest to a position on both sides as contacts, without `except`.
     pub(super) fn contacts_around(
         &self,
@@ -502,34 +495,27 @@ impl Node {
             self.look_up_neighbourhood(now, self.id, None);
         }
         if self.ring.far_due <= now {
-            self.ring.far_due = now + jitter(FAR_INTERVAL, &mut self.rng);
-            self.seek_far_link(now);
+            let pause = match self.seek_far_link(now) {
+                true => FAR_INTERVAL_SHORT,
+                false => FAR_INTERVAL,
+            };
+            self.ring.far_due = now + jitter(pause, &mut self.rng);
         }
         self.try_seeds(now);
     }
 
-    fn announce(&mut self, now: Instant) {
-        self.ring.announce_due = None;
-        self.ring.announce_next = now + jitter(ANNOUNCE_INTERVAL, &mut self.rng);
-        let linked: Vec<_> = self.established().into_iter().collect();
-        for id in linked {
-            let wanted = Some(self.needs_link(now, id));
-            let news = self.peers.get(&id).is_some_and(|p| p.told_wanted != wanted);
-            if self.ring.near.contains(id) || news {
-                self.announce_to(now, id, false);
-            }
-        }
-    }
-
-    fn seek_far_link(&mut self, now: Instant) {
+    /// Looks for one more far link. Returns whether one was lacking.
+    fn seek_far_link(&mut self, now: Instant) -> bool {
         let peers = &self.peers;
         self.ring.far.retain(|id| peers.contains_key(id));
         let size = self.size_estimate();
         let wanted = ring::far_links_wanted(size);
-        if self.ring.joined && self.ring.far.len() < wanted {
+        let lacking = self.ring.joined && self.ring.far.len() < wanted;
+        if lacking {
             let target = ring::draw_far_target(self.id, size, &mut self.rng);
             self.look_up_neighbourhood(now, target, None);
         }
+        lacking
     }
 
     fn try_seeds(&mut self, now: Instant) {

@@ -126,6 +126,9 @@ pub(super) struct Peer {
     /// What the peer was last told about our own need of the link.
     pub told_wanted: Option<bool>,
     pub budgets: Budgets,
+    /// The digests of the neighbour lists last told to it and heard from it; 0 for none.
+    pub told_list: u64,
+    pub heard_list: u64,
     pub since: Instant,
     /// The table's note of when the peer needs attention; none while that is to be found out.
     pub due: Option<Instant>,
@@ -153,6 +156,8 @@ impl Peer {
             remote_wants: true,
             told_wanted: None,
             budgets: Budgets::default(),
+            told_list: 0,
+            heard_list: 0,
             since: now,
             due: None,
             last_guest: None,

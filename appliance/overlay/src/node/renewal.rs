@@ -25,7 +25,7 @@ impl Node {
     /// A peer has renewed its certificate. One that is lost comes with the next session.
     pub(super) fn handle_certificate(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
         let wall = self.wall.at(now);
-        let verified = Certificate::verify(bytes, &self.pool, wall);
+        let verified = self.verify_certificate(bytes, wall);
         let verified = verified
             .ok()
             .filter(|certificate| !self.revocations.strike(certificate));

@@ -8,6 +8,7 @@ use crate::wire::frame::{self, Body, Frame};
 use crate::wire::message::{CANDIDATES_MAX, Control, Message};
 use crate::wire::outer::{self, Outer};
 
+use super::announcement::list_digest;
 use super::api::{DownReason, Event, PingId};
 use super::handshake::Owner;
 use super::peer::Via;
@@ -186,12 +187,24 @@ impl Node {
                 self.compare_revocations(now, from, revocations);
                 if let Some(peer) = self.peers.get_mut(&from) {
                     peer.remote_wants = wanted;
+                    peer.heard_list = list_digest(&left, &right, &relays);
                     peer.relays = relays;
                 }
                 self.learn_contacts(now, left.into_iter().chain(right), from);
                 if reply {
                     self.announce_to(now, from, false);
                 }
+            }
+            Control::Link {
+                list,
+                wanted,
+                revocations,
+            } => {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.remote_wants = wanted;
+                }
+                self.compare_list(now, from, list);
+                self.compare_revocations(now, from, revocations);
             }
             Control::Candidates { candidates, reply } => {
                 if let Some(peer) = self.peers.get_mut(&from) {
@@ -322,9 +335,12 @@ impl Node {
                 Control::Probe { .. } | Control::ProbeAck { .. } | Control::Candidates { .. } => {
                     self.counters.bytes_probes += spent;
                 }
-                Control::Neighbours { .. } => self.counters.bytes_neighbours += spent,
+                Control::Neighbours { .. } | Control::Link { .. } => {
+                    self.counters.bytes_neighbours += spent;
+                }
                 Control::Store(_) => self.counters.bytes_stores += spent,
-                Control::Echo { .. } | Control::EchoReply { .. } | Control::Bye { .. } => {}
+                // Too rare to be told apart.
+                _ => {}
             }
         }
         self.recycle(frame);

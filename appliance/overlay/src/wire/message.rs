@@ -79,6 +79,15 @@ pub enum Control {
         /// The receiver is asked for its own list.
         reply: bool,
     },
+    /// What stands where no [`Control::Neighbours`] is called for.
+    Link {
+        /// The digest of the list that the sender last told the receiver, or 0.
+        list: u64,
+        /// The sender keeps this link for its own ends.
+        wanted: bool,
+        /// The digest of the revocations that the sender knows.
+        revocations: u64,
+    },
     /// The sender's addresses: the receiver probes them at once, and so does the sender.
     Candidates {
         /// The addresses.
@@ -335,6 +344,7 @@ impl Message for Control {
                 Vote::Yes | Vote::No => true,
             },
             Control::Probe { .. }
+            | Control::Link { .. }
             | Control::ProbeAck { .. }
             | Control::Echo { .. }
             | Control::EchoReply { .. }
