@@ -55,10 +55,15 @@ pub enum StrikeKind {
     Storm,
     /// A share of the translators forgets all its mappings.
     Rebind,
+    /// A share of the nodes is stopped for the given time: of every other one the clock stands still
+    /// as well, as in a virtual machine, the others see it jump.
+    Pause,
+    /// A share of the nodes moves to another domain, and so to another address.
+    Move,
 }
 
 impl StrikeKind {
-    const ALL: [StrikeKind; 7] = [
+    const ALL: [StrikeKind; 9] = [
         StrikeKind::Kill,
         StrikeKind::Stop,
         StrikeKind::Restart,
@@ -66,6 +71,8 @@ impl StrikeKind {
         StrikeKind::Partition,
         StrikeKind::Storm,
         StrikeKind::Rebind,
+        StrikeKind::Pause,
+        StrikeKind::Move,
     ];
 
     /// As written.
@@ -78,15 +85,19 @@ impl StrikeKind {
             StrikeKind::Partition => "partition",
             StrikeKind::Storm => "storm",
             StrikeKind::Rebind => "rebind",
+            StrikeKind::Pause => "pause",
+            StrikeKind::Move => "move",
         }
     }
 
     const fn lasts(self) -> bool {
         match self {
-            StrikeKind::Kill | StrikeKind::Stop | StrikeKind::Rebind => false,
-            StrikeKind::Restart | StrikeKind::Churn | StrikeKind::Partition | StrikeKind::Storm => {
-                true
-            }
+            StrikeKind::Kill | StrikeKind::Stop | StrikeKind::Rebind | StrikeKind::Move => false,
+            StrikeKind::Restart
+            | StrikeKind::Churn
+            | StrikeKind::Partition
+            | StrikeKind::Storm
+            | StrikeKind::Pause => true,
         }
     }
 }
@@ -121,7 +132,7 @@ impl FromStr for Faults {
                 .ok_or_else(|| format!("`{part}`: write KIND=VALUE, as in loss=5%"))?;
             match key {
                 "loss" => faults.conditions.loss = below_all(value)?,
-                "dup" => faults.conditions.duplication = Share::parse(value)?,
+                "dup" | "duplicate" => faults.conditions.duplication = Share::parse(value)?,
                 "jitter" => faults.conditions.jitter = parse_duration(value)?,
                 _ => faults.strikes.push(parse_strike(key, value)?),
             }
@@ -217,6 +228,7 @@ mod tests {
             "loss=0.5%,dup=1%,jitter=20ms,kill=20%",
             "kill=20%@3s,partition=50%:1m,storm=30%@10s:5s,rebind=10%",
             "restart=10%:500ms,churn=1%,stop=5%",
+            "pause=10%:30s,move=20%@1m",
         ] {
             assert_eq!(text.parse::<Faults>().unwrap().to_string(), text);
         }
@@ -229,6 +241,12 @@ mod tests {
         assert_eq!(faults.strikes[0].lasting, LASTING_DEFAULT);
         assert_eq!(faults.strikes[1].at, Some(Duration::from_secs(3)));
         assert_eq!(faults.strikes[1].lasting, Duration::ZERO);
+    }
+
+    #[test]
+    fn duplication_has_a_long_name_too() {
+        let faults: Faults = "duplicate=2%".parse().unwrap();
+        assert_eq!(faults.to_string(), "dup=2%");
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub trait Machine {
     fn lookup(&mut self, now: Instant, address: IpAddr) -> u64;
     /// Asks a node for an echo, over the overlay.
     fn ping(&mut self, now: Instant, target: NodeId) -> u64;
+    /// The host's interface has another address.
+    fn handle_move(&mut self, now: Instant, local: SocketAddr);
     /// Says goodbye.
     fn leave(&mut self, now: Instant);
     /// When the node became part of the ring.

@@ -32,8 +32,8 @@ struct Args {
     #[arg(long, default_value = "1")]
     seed: String,
     /// What goes wrong: loss=5%,dup=1%,jitter=20ms all along; at a moment (@3s, else when the ring
-    /// stands) kill=20%, stop=20%, rebind=50%; for a while (:20s) restart=10%, churn=2%,
-    /// partition=50%, storm=30%
+    /// stands) kill=20%, stop=20%, rebind=50%, move=10%; for a while (:20s) restart=10%, churn=2%,
+    /// partition=50%, storm=30%, pause=10%
     #[arg(long, default_value = "", hide_default_value = true)]
     faults: Faults,
     /// What stands before domains, with weights: none=1,full-cone,restricted,port-restricted=3,symmetric

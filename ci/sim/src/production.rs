@@ -240,6 +240,10 @@ impl Machine for Running {
         token
     }
 
+    fn handle_move(&mut self, now: Instant, local: SocketAddr) {
+        self.node.set_host_candidates(now, vec![local]);
+    }
+
     fn leave(&mut self, now: Instant) {
         self.node.leave(now);
     }

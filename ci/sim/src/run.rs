@@ -76,6 +76,7 @@ enum Step {
     EndPartition,
     EndStorm(Conditions),
     Start(HostId),
+    Resume(HostId),
     Traffic,
 }
 
@@ -210,6 +211,7 @@ impl<P: Population> Run<'_, P> {
                 let now = self.world.now();
                 self.world.start_at(now, host);
             }
+            Step::Resume(host) => self.world.resume(host),
             Step::Traffic => {
                 for (from, to) in self.world.draw_pairs(1) {
                     self.world.send_guest(from, to, false, 64);
@@ -252,6 +254,20 @@ impl<P: Population> Run<'_, P> {
                 storm.loss = strike.share;
                 self.world.network_mut().set_conditions(storm);
                 self.agenda.push(end, Step::EndStorm(before));
+            }
+            StrikeKind::Pause => {
+                for (n, host) in self.world.draw_live(live).into_iter().enumerate() {
+                    self.world.pause(host, n % 2 == 0);
+                    self.agenda.push(end, Step::Resume(host));
+                }
+            }
+            StrikeKind::Move => {
+                for host in self.world.draw_live(live) {
+                    // Seeds are known by their addresses.
+                    if !self.world.seeds().contains(&host) {
+                        self.world.move_host(host);
+                    }
+                }
             }
             StrikeKind::Rebind => {
                 let domains = strike.share.of(self.world.network().domains());

@@ -254,6 +254,10 @@ impl Machine for Toy {
         self.token
     }
 
+    fn handle_move(&mut self, _: Instant, local: SocketAddr) {
+        self.directory.lock().unwrap().live.insert(self.id, local);
+    }
+
     fn leave(&mut self, _: Instant) {}
 
     fn joined_at(&self) -> Option<Instant> {

@@ -61,6 +61,12 @@ pub struct GuestTallies {
     pub duplicates: u64,
 }
 
+#[derive(Clone, Copy)]
+struct Pause {
+    since: Instant,
+    freezes_clock: bool,
+}
+
 struct Host<M> {
     machine: Option<M>,
     /// How often it was started: timers of earlier lives are void.
@@ -70,6 +76,10 @@ struct Host<M> {
     /// What the machine last asked for, which may be later.
     due: Option<(Instant, &'static str)>,
     fired: (Instant, u32),
+    /// Stopped until then, and whether its clock stands still with it.
+    paused: Option<Pause>,
+    /// How far the host's clock is behind.
+    lag: Duration,
     started: Option<Instant>,
     join_took: Option<Duration>,
     meter: Meter,
@@ -121,6 +131,8 @@ impl<P: Population> World<P> {
                     armed: None,
                     due: None,
                     fired: (Instant::ZERO, 0),
+                    paused: None,
+                    lag: Duration::ZERO,
                     started: None,
                     join_took: None,
                     meter: Meter::default(),
@@ -174,10 +186,63 @@ impl<P: Population> World<P> {
         self.now = until;
     }
 
+    /// Stops `host`'s node: it neither hears nor does anything. With `freezes_clock` its clock stops
+    /// too, so that it will not know.
+    pub fn pause(&mut self, host: HostId, freezes_clock: bool) {
+        let target = &mut self.hosts[host.index()];
+        target.paused = target.machine.as_ref().map(|_| Pause {
+            since: self.now,
+            freezes_clock,
+        });
+        target.armed = None;
+        self.trace.word(0x70);
+        self.trace.word(u64::from(host.0));
+    }
+
+    /// Lets `host`'s node go on, if it was stopped and still is.
+    pub fn resume(&mut self, host: HostId) {
+        let target = &mut self.hosts[host.index()];
+        let Some(pause) = target.paused.take() else {
+            return;
+        };
+        if pause.freezes_clock {
+            target.lag += self.now - pause.since;
+        }
+        // It may have been moved meanwhile, as a virtual machine is.
+        let local = self.network.local_address(host);
+        if let Some((machine, now)) = self.awake(host) {
+            machine.handle_move(now, local);
+            self.drain(host);
+        }
+    }
+
+    /// Takes `host` to another domain.
+    pub fn move_host(&mut self, host: HostId) {
+        self.network.move_host(&mut self.rng, host);
+        let local = self.network.local_address(host);
+        self.trace.word(0x6d);
+        self.trace.word(u64::from(host.0));
+        if let Some((machine, now)) = self.awake(host) {
+            machine.handle_move(now, local);
+            self.drain(host);
+        }
+    }
+
+    /// The node of `host` and the time on its clock, if it runs and is not stopped.
+    fn awake(&mut self, host: HostId) -> Option<(&mut P::Machine, Instant)> {
+        let now = self.now;
+        let target = &mut self.hosts[host.index()];
+        if target.paused.is_some() {
+            return None;
+        }
+        Some((target.machine.as_mut()?, local_time(now, target.lag)))
+    }
+
     /// The node of `host` is gone, without a word.
     pub fn kill(&mut self, host: HostId) {
         let target = &mut self.hosts[host.index()];
         target.machine = None;
+        target.paused = None;
         target.armed = None;
         self.trace.word(0x6b);
         self.trace.word(u64::from(host.0));
@@ -185,8 +250,7 @@ impl<P: Population> World<P> {
 
     /// The node of `host` says goodbye, and is gone.
     pub fn stop(&mut self, host: HostId) {
-        let now = self.now;
-        if let Some(machine) = &mut self.hosts[host.index()].machine {
+        if let Some((machine, now)) = self.awake(host) {
             machine.leave(now);
             self.drain(host);
         }
@@ -196,12 +260,13 @@ impl<P: Population> World<P> {
     /// Hands a guest packet to `from`'s node, for `to`. Returns its number in the book, if there
     /// is such a node.
     pub fn send_guest(&mut self, from: HostId, to: HostId, v6: bool, length: usize) -> Option<u64> {
-        let machine = self.hosts[from.index()].machine.as_mut()?;
+        self.awake(from)?;
         let source = self.population.addresses(from);
         let target = (to, self.population.addresses(to));
         let (number, packet) = self.book.write(self.now, source, target, v6, length);
         self.guest.sent += 1;
-        machine.handle_guest_packet(self.now, &packet);
+        let (machine, now) = self.awake(from)?;
+        machine.handle_guest_packet(now, &packet);
         self.drain(from);
         Some(number)
     }
@@ -213,8 +278,7 @@ impl<P: Population> World<P> {
 
     /// Lets `from`'s node look up an address.
     pub fn lookup(&mut self, from: HostId, address: IpAddr) -> Option<u64> {
-        let now = self.now;
-        let machine = self.hosts[from.index()].machine.as_mut()?;
+        let (machine, now) = self.awake(from)?;
         let token = machine.lookup(now, address);
         self.drain(from);
         Some(token)
@@ -222,9 +286,8 @@ impl<P: Population> World<P> {
 
     /// Lets `from`'s node ping another.
     pub fn ping(&mut self, from: HostId, to: HostId) -> Option<u64> {
-        let now = self.now;
         let target = self.population.id(to);
-        let machine = self.hosts[from.index()].machine.as_mut()?;
+        let (machine, now) = self.awake(from)?;
         let token = machine.ping(now, target);
         self.drain(from);
         Some(token)
@@ -342,7 +405,7 @@ impl<P: Population> World<P> {
             local: self.network.local_address(host),
             seeds,
             rng_seed,
-            now: self.now,
+            now: local_time(self.now, self.hosts[host.index()].lag),
         });
         let target = &mut self.hosts[host.index()];
         target.machine = Some(machine);
@@ -358,13 +421,13 @@ impl<P: Population> World<P> {
         let Some(host) = self.network.receive(self.now, &flight) else {
             return;
         };
-        let Some(machine) = &mut self.hosts[host.index()].machine else {
-            return;
-        };
         self.trace.time(self.now);
         self.trace.word(u64::from(host.0));
         self.trace.bytes(&datagram);
-        machine.handle_datagram(self.now, SocketAddr::V4(flight.from), &mut datagram);
+        let Some((machine, now)) = self.awake(host) else {
+            return;
+        };
+        machine.handle_datagram(now, SocketAddr::V4(flight.from), &mut datagram);
         self.drain(host);
     }
 
@@ -393,7 +456,7 @@ impl<P: Population> World<P> {
             self.violate("deadlines progress", detail);
             return;
         }
-        machine.handle_deadline(now);
+        machine.handle_deadline(local_time(now, target.lag));
         self.drain(host);
     }
 
@@ -433,9 +496,10 @@ impl<P: Population> World<P> {
         if target.join_took.is_none()
             && let (Some(started), Some(joined)) = (target.started, machine.joined_at())
         {
-            target.join_took = Some(joined - started);
+            target.join_took = Some(joined + target.lag - started);
         }
-        target.due = machine.next_deadline();
+        let due = machine.next_deadline();
+        target.due = due.map(|(deadline, reason)| (deadline + target.lag, reason));
         if let Some((deadline, _)) = target.due {
             self.arm(host, deadline);
         }
@@ -533,4 +597,9 @@ impl<P: Population> World<P> {
         let micros = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
         self.now + Duration::from_micros(self.rng.random_range(0..=micros))
     }
+}
+
+/// What a clock shows that is behind by `lag`.
+fn local_time(now: Instant, lag: Duration) -> Instant {
+    Instant::ZERO + (now - (Instant::ZERO + lag))
 }

@@ -26,6 +26,8 @@ pub const PORT: u16 = 4001;
 pub const DOMAIN_HOSTS_MAX: usize = 8;
 /// The internet of the simulation: 198.18.0.0/15, which RFC 2544 reserves for tests.
 const INTERNET: u32 = 0xc612_0000;
+/// The last byte of the first address inside a domain behind a translator.
+const FIRST_INSIDE: u8 = 10;
 /// One-way delay between two hosts of one domain.
 const LAN_DELAY: Duration = Duration::from_micros(200);
 
@@ -96,9 +98,11 @@ struct Domain {
     y: f64,
     nat: Option<Nat>,
     hosts: Vec<HostId>,
+    /// Hosts that have come from elsewhere, each to an address of its own.
+    moved_in: u16,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Place {
     domain: usize,
     address: SocketAddrV4,
@@ -108,6 +112,8 @@ struct Place {
 enum Outside {
     Host(HostId),
     Gateway(usize),
+    /// Its host has moved away.
+    Nobody,
 }
 
 /// Hosts in domains, and everything between them.
@@ -169,7 +175,7 @@ impl Network {
             let ip = match nat {
                 None => self.next_outside(Outside::Host(host)),
                 // The same in each domain, as it is in homes.
-                Some(_) => Ipv4Addr::new(192, 168, 1, 10 + n as u8),
+                Some(_) => Ipv4Addr::new(192, 168, 1, FIRST_INSIDE + n as u8),
             };
             self.places.push(Place {
                 domain,
@@ -182,12 +188,40 @@ impl Network {
             y: rng.random(),
             nat,
             hosts,
+            moved_in: 0,
         });
     }
 
     fn next_outside(&mut self, owner: Outside) -> Ipv4Addr {
         self.outside.push(owner);
         Ipv4Addr::from(INTERNET + self.outside.len() as u32)
+    }
+
+    /// Takes `host` to another domain, drawn at random, and to an address there.
+    pub fn move_host(&mut self, rng: &mut Rng, host: HostId) {
+        let Place { domain, address } = self.places[host.index()];
+        self.domains[domain].hosts.retain(|there| *there != host);
+        if let Some(index) = u32::from(*address.ip()).checked_sub(INTERNET + 1)
+            && let Some(owner) = self.outside.get_mut(index as usize)
+        {
+            *owner = Outside::Nobody;
+        }
+        let target = (domain + rng.random_range(1..self.domains.len().max(2))) % self.domains.len();
+        let ip = match self.domains[target].nat {
+            None => self.next_outside(Outside::Host(host)),
+            Some(_) => {
+                let domain = &mut self.domains[target];
+                domain.moved_in += 1;
+                let [high, low] = domain.moved_in.to_be_bytes();
+                // 192.168.1.0/24 is of those who have been there from the beginning.
+                Ipv4Addr::new(192, 168, high + 2, low)
+            }
+        };
+        self.domains[target].hosts.push(host);
+        self.places[host.index()] = Place {
+            domain: target,
+            address: SocketAddrV4::new(ip, PORT),
+        };
     }
 
     fn owner(&self, ip: Ipv4Addr) -> Option<Outside> {
@@ -327,6 +361,10 @@ impl Network {
         let target = match owner {
             Outside::Host(host) => self.places[host.index()].domain,
             Outside::Gateway(domain) => domain,
+            Outside::Nobody => {
+                self.tallies.unroutable += 1;
+                return None;
+            }
         };
         let mut from = inside;
         if let Some(nat) = &mut self.domains[source].nat {

@@ -32,6 +32,7 @@ fn a_sound_pool_passes_under_every_fault() {
         "loss=5%,dup=2%,jitter=50ms,kill=20%",
         "loss=5%,stop=10%@4s,restart=20%:3s",
         "partition=50%:5s,storm=30%@2s:5s,churn=5%:5s,rebind=50%",
+        "pause=30%:5s,move=30%,pause=10%@2s:5s,move=10%@4s",
     ] {
         let report = play(&scenario(1, faults), Flaw::None);
         assert!(report.passed, "{report}");
