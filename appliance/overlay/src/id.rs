@@ -1,5 +1,6 @@
 //! Node identifiers and the arithmetic of the ring they live on.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,11 +12,11 @@ pub const ID_BYTES: usize = 20;
 /// A position on the ring of 2^160 points, big-endian.
 ///
 /// A node's own position is a hash of its signing key, so that a position proves itself.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub [u8; ID_BYTES]);
 
 /// A distance on the ring, as a big-endian number: compares as numbers do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Distance([u8; ID_BYTES]);
 
 impl NodeId {
@@ -40,14 +41,11 @@ impl NodeId {
 
     /// The position `distance` further clockwise.
     pub fn offset(self, distance: Distance) -> NodeId {
-        let mut sum = [0; ID_BYTES];
-        let mut carry = 0u16;
-        for i in (0..ID_BYTES).rev() {
-            let digit = u16::from(self.0[i]) + u16::from(distance.0[i]) + carry;
-            sum[i] = digit.to_le_bytes()[0];
-            carry = digit >> 8;
-        }
-        NodeId(sum)
+        let (high, low) = halves(self.0);
+        let (far_high, far_low) = halves(distance.0);
+        let (low, carry) = low.overflowing_add(far_low);
+        let high = high.wrapping_add(far_high).wrapping_add(carry.into());
+        NodeId(joined(high, low))
     }
 
     /// The first eight hexadecimal digits, for tables and logs.
@@ -87,15 +85,51 @@ impl Distance {
 }
 
 fn subtract(a: [u8; ID_BYTES], b: [u8; ID_BYTES]) -> [u8; ID_BYTES] {
-    let mut difference = [0; ID_BYTES];
-    let mut borrow = false;
-    for i in (0..ID_BYTES).rev() {
-        let (digit, under) = a[i].overflowing_sub(b[i]);
-        let (digit, under_again) = digit.overflowing_sub(u8::from(borrow));
-        difference[i] = digit;
-        borrow = under || under_again;
+    let ((high, low), (less_high, less_low)) = (halves(a), halves(b));
+    let (low, borrow) = low.overflowing_sub(less_low);
+    joined(
+        high.wrapping_sub(less_high).wrapping_sub(borrow.into()),
+        low,
+    )
+}
+
+/// The 128 upper and the 32 lower bits: positions are compared and subtracted all the time.
+fn halves(bytes: [u8; ID_BYTES]) -> (u128, u32) {
+    let (high, low) = bytes.split_at(16);
+    let high = high.try_into().map(u128::from_be_bytes);
+    let low = low.try_into().map(u32::from_be_bytes);
+    (high.expect("16 bytes"), low.expect("4 bytes"))
+}
+
+fn joined(high: u128, low: u32) -> [u8; ID_BYTES] {
+    let mut bytes = [0; ID_BYTES];
+    bytes[..16].copy_from_slice(&high.to_be_bytes());
+    bytes[16..].copy_from_slice(&low.to_be_bytes());
+    bytes
+}
+
+impl Ord for NodeId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        halves(self.0).cmp(&halves(other.0))
     }
-    difference
+}
+
+impl PartialOrd for NodeId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Distance {
+    fn cmp(&self, other: &Self) -> Ordering {
+        halves(self.0).cmp(&halves(other.0))
+    }
+}
+
+impl PartialOrd for Distance {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl fmt::Display for NodeId {
@@ -136,6 +170,11 @@ mod tests {
         fn offset_undoes_clockwise(a: [u8; ID_BYTES], b: [u8; ID_BYTES]) {
             let (a, b) = (NodeId(a), NodeId(b));
             prop_assert_eq!(a.offset(a.clockwise_to(b)), b);
+        }
+
+        #[test]
+        fn order_is_that_of_the_bytes(a: [u8; ID_BYTES], b: [u8; ID_BYTES]) {
+            prop_assert_eq!(NodeId(a).cmp(&NodeId(b)), a.cmp(&b));
         }
 
         #[test]
