@@ -11,7 +11,7 @@ use wow_overlay::membership::{
     Addresses, Certificate, CertificateRequest, Identity, NodeName, PoolAuthority, PoolFacts,
     PoolName, Roles,
 };
-use wow_overlay::node::{Config, Event, Node, PEERS_MAX, PingId, QueryId, RECORDS_MAX, Target};
+use wow_overlay::node::{Config, Event, Node, PingId, QueryId, Target};
 use wow_overlay::session::CipherPreference;
 use wow_overlay::time::{Instant, UnixTime};
 
@@ -266,18 +266,14 @@ impl Machine for Running {
     }
 
     fn occupancies(&self) -> Vec<Occupancy> {
-        vec![
-            Occupancy {
-                table: "peers",
-                entries: self.node.peers().len(),
-                limit: PEERS_MAX,
-            },
-            Occupancy {
-                table: "records",
-                entries: self.node.records_kept(),
-                limit: RECORDS_MAX,
-            },
-        ]
+        let tables = self.node.tables().into_iter();
+        tables
+            .map(|table| Occupancy {
+                table: table.name,
+                entries: table.entries,
+                limit: table.limit,
+            })
+            .collect()
     }
 
     fn counts(&self) -> Vec<(&'static str, u64)> {

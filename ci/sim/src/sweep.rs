@@ -17,6 +17,9 @@ pub fn sweep(
 ) -> Vec<Report> {
     let next = AtomicUsize::new(0);
     let reports: Mutex<Vec<Option<Report>>> = Mutex::new(vec![None; scenarios.len()]);
+    if let [scenario] = scenarios {
+        return vec![guarded(scenario, &run)];
+    }
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, scenarios.len().max(1)) {
             scope.spawn(|| {

@@ -647,10 +647,11 @@ impl Node {
         if peer.active().is_none() {
             peer.start_race(now);
         }
+        // A path that is not known yet is probed by the race, like every candidate.
         if let Some(liveness) = peer.liveness_mut(source.via()) {
             liveness.on_probe_sent(token, now);
+            self.send_control_by(now, id, source.via(), &Control::Probe { token });
         }
-        self.send_control_by(now, id, source.via(), &Control::Probe { token });
         self.run_race(now, id);
     }
 

@@ -522,8 +522,13 @@ impl Node {
             return;
         };
         match answer.finding {
-            Finding::Neighbourhood { closest, .. } if open.purpose == Purpose::FarLink => {
-                self.on_far_target(now, closest);
+            Finding::Neighbourhood {
+                closest,
+                left,
+                right,
+            } if open.purpose == Purpose::FarLink => {
+                let beside = left.into_iter().chain(right).collect();
+                self.on_far_target(now, closest, beside);
             }
             Finding::Neighbourhood { .. } => {
                 let agent = open.agent.unwrap_or(header.source);

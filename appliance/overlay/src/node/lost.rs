@@ -38,6 +38,10 @@ pub(super) struct Lost {
 }
 
 impl Lost {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.entries.values().map(|entry| entry.due).min()
     }

@@ -62,6 +62,18 @@ impl Node {
         Some(next)
     }
 
+    /// Asserts that the order of the peers' deadlines says what looking at each of them would.
+    #[cfg(test)]
+    pub(super) fn check_order_of_peers(&self) {
+        let near = &self.ring.near;
+        let each = self
+            .peers
+            .iter()
+            .map(|(id, peer)| deadline(near, *id, peer));
+        let ordered = self.peers.next_due(|id, peer| deadline(near, id, peer));
+        assert_eq!(ordered, each.min());
+    }
+
     /// Brings the order of the peers' deadlines up to date.
     pub(super) fn settle_peers(&mut self) {
         let near = &self.ring.near;

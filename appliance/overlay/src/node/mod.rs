@@ -15,6 +15,7 @@ mod api;
 mod budget;
 mod counters;
 mod dht;
+mod far;
 mod guest;
 mod handshake;
 mod holders;

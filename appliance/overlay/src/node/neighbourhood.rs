@@ -13,6 +13,7 @@ use crate::time::Instant;
 use crate::wire::message::{Contact, Control, SIDE_MAX};
 
 use super::api::{DownReason, Event};
+use super::far::FarLinks;
 use super::handshake::Goal;
 use super::peer::Peer;
 use super::report::Table;
@@ -31,12 +32,11 @@ const SUSPICION: Duration = Duration::from_secs(12);
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(20);
 /// Neighbours are told that nothing has changed this often.
 pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(15);
-/// First and longest time between two looks for one's own neighbourhood.
+/// First and longest time between two looks for one's own neighbourhood, and the first after it has
+/// changed: neighbours have told of that already.
 const LOOKUP_FIRST: Duration = Duration::from_secs(1);
+const LOOKUP_CHANGED: Duration = Duration::from_secs(3);
 const LOOKUP_LONGEST: Duration = Duration::from_secs(60);
-/// How often far links are counted, and while there are too few.
-const FAR_INTERVAL: Duration = Duration::from_secs(4);
-const FAR_INTERVAL_SHORT: Duration = Duration::from_secs(1);
 /// First and longest time between two tries of a seed while isolated.
 const SEED_FIRST: Duration = Duration::from_millis(500);
 const SEED_LONGEST: Duration = Duration::from_secs(30);
@@ -56,6 +56,8 @@ struct Known {
 struct Seed {
     address: SocketAddr,
     node: Option<NodeId>,
+    /// When it last answered.
+    answered: Option<Instant>,
     due: Instant,
     pause: Duration,
 }
@@ -65,7 +67,7 @@ pub(super) struct Neighbourhood {
     /// The nearest peers, two a side.
     pub near: Neighbours,
     /// Peers chosen as far links.
-    pub far: BTreeSet<NodeId>,
+    pub far: FarLinks,
     known: BTreeMap<NodeId, Known>,
     suspects: BTreeMap<NodeId, Instant>,
     seeds: Vec<Seed>,
@@ -78,14 +80,13 @@ pub(super) struct Neighbourhood {
     pub announce_next: Instant,
     lookup_due: Instant,
     lookup_pause: Duration,
-    far_due: Instant,
 }
 
 impl Neighbourhood {
     pub(super) fn new(now: Instant, rng: &mut Rng) -> Self {
         Neighbourhood {
             near: Neighbours::default(),
-            far: BTreeSet::new(),
+            far: FarLinks::new(now, rng),
             known: BTreeMap::new(),
             suspects: BTreeMap::new(),
             seeds: Vec::new(),
@@ -97,7 +98,6 @@ impl Neighbourhood {
             announce_next: now + jitter(ANNOUNCE_INTERVAL, rng),
             lookup_due: now + LOOKUP_FIRST,
             lookup_pause: LOOKUP_FIRST,
-            far_due: now + jitter(FAR_INTERVAL, rng),
         }
     }
 
@@ -114,6 +114,7 @@ impl Neighbourhood {
         for seed in &mut self.seeds {
             if seed.address == address {
                 seed.node = Some(node);
+                seed.answered = Some(now);
                 seed.pause = SEED_FIRST;
                 seed.due = now + SEED_VISIT;
             }
@@ -164,7 +165,7 @@ impl Neighbourhood {
         let seeds = self.seeds.iter().map(|seed| (seed.due, "try a seed"));
         let others = [
             (self.lookup_due, "look up the neighbourhood"),
-            (self.far_due, "count far links"),
+            (self.far.deadline(), "count far links"),
         ];
         for other in seeds.chain(others) {
             next = next.min(other);
@@ -188,6 +189,7 @@ impl Node {
             self.ring.seeds.push(Seed {
                 address,
                 node: known.and_then(|seed| seed.node),
+                answered: known.and_then(|seed| seed.answered),
                 due: known.map_or(now, |seed| seed.due),
                 pause: SEED_FIRST,
             });
@@ -230,9 +232,12 @@ impl Node {
                 self.peers.touch(id);
             }
             self.ring.announce_due.get_or_insert(now + ANNOUNCE_DELAY);
-            self.ring.lookup_pause = LOOKUP_FIRST;
-            let soon = now + LOOKUP_FIRST;
-            self.ring.lookup_due = self.ring.lookup_due.min(soon);
+            let soon = match self.ring.joined {
+                true => LOOKUP_CHANGED,
+                false => LOOKUP_FIRST,
+            };
+            self.ring.lookup_pause = soon;
+            self.ring.lookup_due = self.ring.lookup_due.min(now + soon);
         }
         let doubtful: BTreeSet<_> = self.handshakes.doubtful().collect();
         let hearsay = |id, _: &Known| !doubtful.contains(&id);
@@ -315,8 +320,9 @@ impl Node {
         self.stabilise(now);
         self.announce_link(now, id);
         self.on_found(now, id);
-        if !self.ring.joined {
-            // Each new link may know the place better than the last one did.
+        // Each new link may know the place better than the last one did. A neighbour tells by itself.
+        let tells = self.ring.looked_up && self.ring.near.contains(id);
+        if !self.ring.joined && !tells {
             self.look_up_neighbourhood(now, self.id, Some(id));
         }
     }
@@ -336,22 +342,6 @@ impl Node {
     ) {
         self.ring.looked_up = true;
         self.learn_contacts(now, contacts, from);
-    }
-
-    /// A far target's neighbourhood was answered for: the closest node becomes a far link.
-    pub(super) fn on_far_target(&mut self, now: Instant, closest: Contact) {
-        let id = closest.id;
-        if id == self.id || self.ring.far.len() >= ring::FAR_MAX {
-            return;
-        }
-        self.ring.far.insert(id);
-        if !self.peers.contains_key(&id) {
-            let goal = Goal::Contact {
-                contact: closest,
-                agent: None,
-            };
-            self.begin_handshake(now, goal);
-        }
     }
 
     /// A handshake was never answered.
@@ -380,7 +370,7 @@ impl Node {
 
     fn suspect(&mut self, now: Instant, id: NodeId) {
         self.ring.known.remove(&id);
-        self.ring.far.remove(&id);
+        self.ring.far.remove(id);
         if self.ring.suspects.len() < PEERS_MAX {
             self.ring.suspects.insert(id, now + SUSPICION);
         }
@@ -397,7 +387,7 @@ impl Node {
         for live in &peer.sessions {
             self.handshakes.release(live.session.local_index());
         }
-        self.ring.far.remove(&id);
+        self.ring.far.remove(id);
         // An unneeded peer is alive, but nothing that we know of calls for it.
         self.ring.known.remove(&id);
         if reason != DownReason::Unneeded {
@@ -436,7 +426,7 @@ impl Node {
     pub(super) fn needs_link(&self, now: Instant, id: NodeId) -> bool {
         !self.ring.joined
             || self.ring.near.contains(id)
-            || self.ring.far.contains(&id)
+            || self.ring.far.contains(id)
             || self.is_relay(id)
             || self.peers.get(&id).is_some_and(|peer| {
                 peer.last_guest
@@ -458,7 +448,7 @@ impl Node {
         let idle = self
             .peers
             .iter()
-            .filter(|(id, _)| !self.ring.near.contains(**id) && !self.ring.far.contains(*id));
+            .filter(|(id, _)| !self.ring.near.contains(**id) && !self.ring.far.contains(**id));
         let oldest = idle.min_by_key(|(_, peer)| (peer.is_established(), peer.last_heard()));
         let Some(id) = oldest.map(|(id, _)| *id) else {
             return false;
@@ -494,28 +484,8 @@ impl Node {
             self.ring.lookup_pause = (self.ring.lookup_pause * 2).min(LOOKUP_LONGEST);
             self.look_up_neighbourhood(now, self.id, None);
         }
-        if self.ring.far_due <= now {
-            let pause = match self.seek_far_link(now) {
-                true => FAR_INTERVAL_SHORT,
-                false => FAR_INTERVAL,
-            };
-            self.ring.far_due = now + jitter(pause, &mut self.rng);
-        }
+        self.maintain_far(now);
         self.try_seeds(now);
-    }
-
-    /// Looks for one more far link. Returns whether one was lacking.
-    fn seek_far_link(&mut self, now: Instant) -> bool {
-        let peers = &self.peers;
-        self.ring.far.retain(|id| peers.contains_key(id));
-        let size = self.size_estimate();
-        let wanted = ring::far_links_wanted(size);
-        let lacking = self.ring.joined && self.ring.far.len() < wanted;
-        if lacking {
-            let target = ring::draw_far_target(self.id, size, &mut self.rng);
-            self.look_up_neighbourhood(now, target, None);
-        }
-        lacking
     }
 
     fn try_seeds(&mut self, now: Instant) {
@@ -534,7 +504,9 @@ impl Node {
             let pause = jitter(pause, &mut self.rng);
             let seed = &mut self.ring.seeds[i];
             seed.due = now + pause;
-            if linked {
+            // The ring may have grown a lot since it answered.
+            let early = seed.answered.is_some_and(|last| now - last < visit / 2);
+            if linked || (joined && early) {
                 continue;
             }
             due.push(seed.address);

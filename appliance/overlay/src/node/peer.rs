@@ -261,7 +261,7 @@ impl Peer {
     }
 
     /// An authentic record came by `via`. Returns an address that is worth a probe: the peer was
-    /// never seen there.
+    /// never seen there, and it is not being probed.
     pub(super) fn on_heard(&mut self, via: Via, now: Instant) -> Option<SocketAddr> {
         if let Some(liveness) = self.liveness_mut(via) {
             liveness.on_heard(now);
@@ -276,7 +276,8 @@ impl Peer {
             self.adopt(remote, now);
             self.active = Some(remote);
         }
-        Some(remote)
+        let probed = self.race_probes.iter().any(|probe| probe.to == remote);
+        (!probed).then_some(remote)
     }
 
     /// Takes `remote` as a working direct path.

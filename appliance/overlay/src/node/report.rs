@@ -10,7 +10,9 @@ use crate::membership::{Addresses, Roles};
 use crate::time::Instant;
 
 use super::Node;
+use super::lost::LOST_MAX;
 use super::peer::Traffic;
+use super::ring::FAR_MAX;
 
 pub use crate::wire::message::LinkKind;
 
@@ -80,13 +82,15 @@ impl Node {
             table("guest packets", self.guest_packets.len(), super::OUTBOX_MAX),
             table("events", self.events.len(), super::OUTBOX_MAX),
             table("records", self.records_kept(), super::RECORDS_MAX),
+            table("lost peers", self.lost.len(), LOST_MAX),
+            table("far links", self.ring.far.len(), FAR_MAX),
         ];
         tables.extend(self.handshakes.tables());
         tables.extend(self.lookups.tables());
         tables.push(self.survey.table());
         tables.extend(self.ring.tables());
         tables.extend(self.waiting.tables());
-        let fullest = |size: fn(&super::Peer) -> Vec<Table>| {
+        let fullest = |size: fn(&super::peer::Peer) -> Vec<Table>| {
             let mut fullest: Vec<Table> = Vec::new();
             for table in self.peers.values().flat_map(size) {
                 match fullest.iter_mut().find(|known| known.name == table.name) {
@@ -96,7 +100,7 @@ impl Node {
             }
             fullest
         };
-        tables.extend(fullest(super::Peer::tables));
+        tables.extend(fullest(super::peer::Peer::tables));
         tables
     }
 
@@ -122,7 +126,7 @@ impl Node {
     fn link_kind(&self, id: NodeId) -> LinkKind {
         if self.ring.near.contains(id) {
             LinkKind::Near
-        } else if self.ring.far.contains(&id) {
+        } else if self.ring.far.contains(id) {
             LinkKind::Far
         } else if self
             .peers

@@ -288,7 +288,7 @@ impl Node {
     /// Whether a node relays, or might, for one of our ring's links.
     pub(super) fn is_relay(&self, id: NodeId) -> bool {
         let relayed = |peer: &&Peer| peer.active().is_none();
-        let ring = self.ring.near.iter().chain(self.ring.far.iter().copied());
+        let ring = self.ring.near.iter().chain(self.ring.far.iter());
         ring.filter_map(|link| self.peers.get(&link))
             .filter(relayed)
             .any(|peer| peer.relays.iter().any(|relay| relay.id == id))

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod enemy;
+mod healing;
 mod membership;
 mod table;
 
@@ -214,6 +215,9 @@ impl Net {
         let deadline = self.now + Duration::from_secs(120);
         loop {
             self.drain();
+            for member in &self.members {
+                member.node.check_order_of_peers();
+            }
             if done(self) {
                 return;
             }

@@ -161,6 +161,41 @@ fn both_patterns_carry_both_ciphers() {
     }
 }
 
+#[cfg(feature = "stand-in")]
+#[test]
+fn the_stand_in_agrees_with_itself_refuses_the_real_and_notices_damage() {
+    let stand_in = CipherPreference::stand_in();
+    for pattern in [Pattern::Ik, Pattern::Xx] {
+        check_end_to_end(pattern, [stand_in, stand_in], CipherSuite::StandIn);
+        let aes = CipherPreference::aes_first();
+        for (alice, bob) in [(stand_in, aes), (aes, stand_in)] {
+            let pair = Pair {
+                alice: endpoint(1, POOL, alice),
+                bob: endpoint(2, POOL, bob),
+                pattern,
+            };
+            assert!(pair.accept(2, pair.initiator(1).datagram()).is_err());
+        }
+    }
+    let pair = Pair {
+        alice: endpoint(1, POOL, stand_in),
+        bob: endpoint(2, POOL, stand_in),
+        pattern: Pattern::Ik,
+    };
+    let mut damaged = pair.initiator(1).datagram().to_vec();
+    damaged[100] ^= 1;
+    assert!(pair.accept(2, &damaged).is_err());
+    let (alices, mut bobs) = pair.shake();
+    let mut record = Vec::new();
+    alices.session.sealer.seal(&[b"ping"], &mut record).unwrap();
+    let mut damaged = record.clone();
+    damaged[17] ^= 1;
+    let opener = &mut bobs.session.opener;
+    assert_eq!(opener.open(&mut damaged), Err(OpenError::Forged));
+    assert_eq!(opener.open(&mut record.clone()).unwrap(), b"ping");
+    assert!(opener.open(&mut record).is_err(), "seen before");
+}
+
 #[test]
 fn a_handshake_without_a_common_cipher_is_refused() {
     let pair = Pair {
