@@ -2,6 +2,9 @@
 //!
 //! `WOW_SIM_SEEDS` (as in `1-20` or `7,9`) replaces the seeds.
 
+use std::time::Duration;
+
+use wow_sim::crypto::Crypto;
 use wow_sim::production::simulate;
 use wow_sim::report::Report;
 use wow_sim::scenario::Scenario;
@@ -18,14 +21,16 @@ fn seeds() -> Vec<u64> {
 
 /// Runs every seed under `faults`, and says what failed and how to see it again.
 fn check(nodes: usize, seeds: &[u64], faults: &str, nat: &str) -> Vec<Report> {
-    let scenarios: Vec<Scenario> = seeds
-        .iter()
-        .map(|seed| Scenario {
-            faults: faults.parse().expect("the schedule is valid"),
-            nat: nat.parse().expect("the mix is valid"),
-            ..Scenario::new(nodes, *seed)
-        })
-        .collect();
+    check_all(seeds.iter().map(|seed| Scenario {
+        faults: faults.parse().expect("the schedule is valid"),
+        nat: nat.parse().expect("the mix is valid"),
+        idle: Duration::ZERO,
+        ..Scenario::new(nodes, *seed)
+    }))
+}
+
+fn check_all(scenarios: impl IntoIterator<Item = Scenario>) -> Vec<Report> {
+    let scenarios: Vec<Scenario> = scenarios.into_iter().collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let reports = sweep(&scenarios, threads, simulate);
     let mut failed = String::new();
@@ -66,6 +71,30 @@ fn neighbours_that_cannot_meet_find_a_common_relay() {
     check(100, &seeds, "", "none=1,port-restricted=3,symmetric=6");
     let mix = "none=1,restricted=1,port-restricted=3,symmetric=2";
     check(60, &seeds, "loss=2%,kill=20%", mix);
+}
+
+#[test]
+fn a_ring_cut_in_halves_is_one_again_within_ten_seconds() {
+    let scenario = Scenario {
+        crypto: Crypto::StandIn,
+        ..Scenario::new(300, 1)
+    };
+    for report in check_all([Scenario {
+        faults: "partition=50%:30s".parse().expect("the schedule is valid"),
+        ..scenario
+    }]) {
+        assert!(report.healed_s.is_some_and(|took| took <= 10.0), "{report}");
+        assert!(report.hops.mean <= 3.5, "{report}");
+        assert!(report.idle_bytes_per_s.mean <= 1000.0, "{report}");
+    }
+}
+
+#[test]
+fn nodes_that_are_paused_or_move_come_back() {
+    let seeds: Vec<u64> = seeds().into_iter().take(3).collect();
+    let mix = "none=1,port-restricted=2";
+    check(60, &seeds, "loss=1%,pause=20%:40s,move=20%", mix);
+    check(60, &seeds, "pause=30%:3s,move=10%@20s,dup=1%", "none");
 }
 
 #[test]

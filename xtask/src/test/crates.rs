@@ -55,6 +55,9 @@ const NEVER_IN_OVERLAY: &[&str] = &[
     "nix",
 ];
 
+/// The feature that replaces cryptography, and the one crate that may enable it.
+const STAND_IN: (&str, &str) = ("stand-in", "wow-sim");
+
 /// An error with every line of the table that does not hold.
 pub fn check(root: &Path) -> Result<()> {
     let metadata = cargo::metadata()?;
@@ -71,6 +74,17 @@ pub fn check(root: &Path) -> Result<()> {
             .map(|dependency| dependency.name.clone())
             .collect();
         wrong.extend(breaches(&package.name, depends.intersection(&members)));
+        let (feature, user) = STAND_IN;
+        let enables = package
+            .dependencies
+            .iter()
+            .any(|dependency| dependency.features.iter().any(|enabled| enabled == feature));
+        if enables && package.name != user {
+            wrong.push(format!(
+                "only {user} may enable the feature {feature}, not {}",
+                package.name
+            ));
+        }
         if package.name == "wow-overlay" {
             let normal = package
                 .dependencies
