@@ -34,7 +34,7 @@ counters! {
     bytes_probes,
     /// Of the bytes out: lists of neighbours.
     bytes_neighbours,
-    /// Of the bytes out: directory records for neighbours to keep.
+    /// Of the bytes out: records for neighbours to keep, and votes on them.
     bytes_stores,
     /// Of the bytes out: questions, our own and those passed on.
     bytes_queries,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::seq::IteratorRandom;
 
 use crate::id::NodeId;
-use crate::membership::{Addresses, Certificate};
+use crate::membership::Addresses;
 use crate::time::Instant;
 use crate::wire::frame::{Body, Delivery, RoutedHeader};
 use crate::wire::message::{Answer, Contact, Control, Finding, Message, Query, Question};

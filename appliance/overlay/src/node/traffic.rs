@@ -338,7 +338,9 @@ impl Node {
                 Control::Neighbours { .. } | Control::Link { .. } => {
                     self.counters.bytes_neighbours += spent;
                 }
-                Control::Store(_) => self.counters.bytes_stores += spent,
+                Control::Store { .. } | Control::Vote { .. } | Control::Voted { .. } => {
+                    self.counters.bytes_stores += spent;
+                }
                 // Too rare to be told apart.
                 _ => {}
             }
