@@ -26,6 +26,9 @@ pub const SEEDS: usize = 3;
 const SAMPLE: Duration = Duration::from_millis(250);
 /// How long a ring must stay consistent to count.
 const SETTLE: Duration = Duration::from_secs(3);
+/// How long after a strike its consequences may first show: peers take that long to give up on each
+/// other.
+const NOTICE: Duration = Duration::from_secs(10);
 /// How long after the ring has formed links are still made and dropped.
 const CALM: Duration = Duration::from_secs(40);
 /// How long after a node's death a session with it may linger.
@@ -162,6 +165,7 @@ impl<P: Population> Run<'_, P> {
             if now > self.quiet
                 && let Some(since) = self.consistent_since
                 && now - since >= SETTLE
+                && self.struck.is_none_or(|struck| now - struck >= NOTICE)
             {
                 return Some(since);
             }
