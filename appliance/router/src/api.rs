@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use wow_overlay::wire::Remote;
 
 /// Longest request line that a node reads.
 pub const REQUEST_BYTES_MAX: usize = 4096;
@@ -188,6 +189,9 @@ pub struct Status {
     pub pool_size_estimate: f64,
     /// Where it listens.
     pub listen: Vec<SocketAddr>,
+    /// Where it listens for TCP connections.
+    #[serde(default)]
+    pub tcp_listen: Vec<SocketAddr>,
     /// The guest back end, and the interface's name if it has one.
     pub guest: String,
     /// When its certificate ends, in seconds since 1970.
@@ -201,12 +205,13 @@ pub struct Status {
 /// The path in use to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Path {
-    /// `direct`, `routed`, or `self`.
+    /// `udp` or `tcp` straight to the node, `relay` by a node that both have a direct path to,
+    /// `overlay` from node to node, or `self`.
     pub kind: String,
-    /// The other end of a direct path.
+    /// The other end of a path over UDP or TCP.
     #[serde(default)]
     pub remote: Option<SocketAddr>,
-    /// The first node of a routed path.
+    /// The relay, or the first node of the way over the overlay.
     #[serde(default)]
     pub via: Option<String>,
 }
@@ -289,7 +294,7 @@ pub struct Record {
     /// Grows with every claim of the claimant.
     pub sequence: u64,
     /// Where the claimant said that it is reached.
-    pub candidates: Vec<SocketAddr>,
+    pub candidates: Vec<Remote>,
 }
 
 /// What became of a `revoke`.
@@ -362,7 +367,7 @@ pub struct HopNode {
     /// Its name.
     pub name: String,
     /// An underlay address that it is reached at.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Remote>,
     /// From the question to its answer.
     pub rtt_ms: f64,
 }

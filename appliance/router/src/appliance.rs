@@ -2,7 +2,7 @@
 //! daemon until somebody ends the machine.
 
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::str::FromStr;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use wow_init::watchdog::Watchdog;
 use wow_init::{Boot, clock, console, reaper, shutdown};
 use wow_overlay::membership::{SeedAddr, Ticket};
 
-use crate::config::{Config, GuestKind};
+use crate::config::{Config, GuestKind, check_ports};
 use crate::logging::Logging;
 use crate::{ipc, run, wall_clock};
 
-/// Where appliances listen, so that one with a known address can be a seed for the others.
+/// Where appliances listen, by IPv4 and IPv6, so that one with a known address can be a seed for the others.
 const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 4001);
+    SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 4001);
 
 /// For the daemon's goodbye; the kernel's buffers take it at once.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -159,10 +159,13 @@ fn configuration(merged: &Merged) -> Result<Config, String> {
         state: None,
         name: parsed(merged, "name")?,
         listen: parsed(merged, "listen")?.unwrap_or(DEFAULT_LISTEN),
+        tcp_listen: tcp_ports(merged)?,
         seeds: seeds(merged)?,
         guest,
         address: parsed(merged, "address")?,
         socket: ipc::default_socket(),
+        lan: switch(merged, "lan")?,
+        port_mapping: switch(merged, "port-mapping")?,
         // Nobody else uses this machine's routes, and those it has lead to the underlay.
         allow_overlap: true,
         booted: true,
@@ -170,16 +173,42 @@ fn configuration(merged: &Merged) -> Result<Config, String> {
 }
 
 fn seeds(merged: &Merged) -> Result<Vec<SeedAddr>, String> {
-    let Some(setting) = merged.get("seeds") else {
+    list(merged, "seeds")
+}
+
+/// None unless they are asked for: most appliances are where nobody could connect to them.
+fn tcp_ports(merged: &Merged) -> Result<Vec<u16>, String> {
+    check_ports(list(merged, "tcp-listen")?)
+        .map_err(|error| malformed(merged, "tcp-listen", &error))
+}
+
+/// A setting that is on unless it is `off`.
+fn switch(merged: &Merged, key: &str) -> Result<bool, String> {
+    match merged.get(key).map(|setting| setting.value()) {
+        None | Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(other) => {
+            let error = format!("{other:?} is neither on nor off");
+            Err(malformed(merged, key, &error))
+        }
+    }
+}
+
+/// A setting of several values with commas between them.
+fn list<T: FromStr>(merged: &Merged, key: &str) -> Result<Vec<T>, String>
+where
+    T::Err: std::fmt::Display,
+{
+    let Some(setting) = merged.get(key) else {
         return Ok(Vec::new());
     };
     setting
         .value()
         .split(',')
-        .map(|seed| {
-            seed.trim()
+        .map(|item| {
+            item.trim()
                 .parse()
-                .map_err(|error| malformed(merged, "seeds", &error))
+                .map_err(|error| malformed(merged, key, &error))
         })
         .collect()
 }

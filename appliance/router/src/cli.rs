@@ -90,7 +90,7 @@ pub enum PoolVerb {
         /// The virtual IPv4 range; must not overlap networks that the nodes live in
         #[arg(long, default_value_t = wow_overlay::membership::pool::DEFAULT_RANGE)]
         range: Ipv4Net,
-        /// A node to join by, HOST:PORT; may be repeated
+        /// A node to join by, HOST:PORT or tcp:HOST:PORT; may be repeated
         #[arg(long = "seed", value_name = "HOST:PORT")]
         seeds: Vec<SeedAddr>,
         /// Where to write NAME.pool
@@ -166,7 +166,11 @@ pub struct RunArgs {
     /// [default: [::]:0]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
-    /// A node to join by besides those of the ticket; may be repeated
+    /// A TCP port to listen on too, for nodes that cannot use UDP; may be repeated. 443 passes most
+    /// firewalls, 0 takes any; others join by `tcp:HOST:443`
+    #[arg(long, value_name = "PORT")]
+    pub tcp_listen: Vec<u16>,
+    /// A node to join by besides those of the ticket, `tcp:HOST:PORT` over TCP; may be repeated
     #[arg(long = "seed", value_name = "HOST:PORT")]
     pub seeds: Vec<SeedAddr>,
     /// How this machine takes part: by a TUN device, or not at all (needs no root) [default: tun]
@@ -178,6 +182,12 @@ pub struct RunArgs {
     /// A fixed virtual IPv4 address, instead of one derived from the node's id
     #[arg(long, value_name = "IPV4")]
     pub address: Option<Ipv4Addr>,
+    /// Do not look for members on the local networks
+    #[arg(long)]
+    pub no_lan: bool,
+    /// Do not ask the gateway to map ports (PCP, NAT-PMP)
+    #[arg(long)]
+    pub no_port_mapping: bool,
     /// Go on although the pool's range overlaps a route of this host
     #[arg(long)]
     pub allow_overlap: bool,

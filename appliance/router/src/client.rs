@@ -53,7 +53,9 @@ fn show_status(status: &Status) -> Result<()> {
         (true, None) => "yes".into(),
         (false, _) => "no".into(),
     };
-    let listen: Vec<_> = status.listen.iter().map(ToString::to_string).collect();
+    let tcp = status.tcp_listen.iter().map(|tcp| format!("tcp:{tcp}"));
+    let listen = status.listen.iter().map(ToString::to_string);
+    let listen: Vec<_> = listen.chain(tcp).collect();
     let neighbours = |ids: &[String]| -> String {
         let short: Vec<_> = ids.iter().map(|id| short(id)).collect();
         short.join(" ")

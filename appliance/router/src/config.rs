@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use wow_overlay::membership::{NodeName, SeedAddr, Ticket};
+use wow_underlay::tcp::PORTS_MAX;
 
 use crate::cli::{GuestArg, RunArgs};
 use crate::{ipc, pool};
@@ -25,11 +26,17 @@ struct RawConfig {
     name: Option<NodeName>,
     listen: Option<SocketAddr>,
     #[serde(default)]
+    tcp_listen: Vec<u16>,
+    #[serde(default)]
     seeds: Vec<SeedAddr>,
     guest: Option<GuestArg>,
     tun: Option<String>,
     address: Option<Ipv4Addr>,
     socket: Option<PathBuf>,
+    #[serde(default)]
+    no_lan: bool,
+    #[serde(default)]
+    no_port_mapping: bool,
     #[serde(default)]
     allow_overlap: bool,
 }
@@ -54,6 +61,8 @@ pub struct Config {
     pub name: Option<NodeName>,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// TCP ports to listen on, on the same addresses.
+    pub tcp_listen: Vec<u16>,
     /// Besides the ticket's.
     pub seeds: Vec<SeedAddr>,
     /// How the machine takes part.
@@ -62,6 +71,10 @@ pub struct Config {
     pub address: Option<Ipv4Addr>,
     /// The control socket.
     pub socket: PathBuf,
+    /// Whether members are looked for on the local networks.
+    pub lan: bool,
+    /// Whether the gateway is asked to map ports.
+    pub port_mapping: bool,
     /// Whether routes of the host that overlap the pool's range are only warned of.
     pub allow_overlap: bool,
     /// Whether this process booted the machine.
@@ -92,6 +105,10 @@ impl Config {
                 .listen
                 .or(raw.listen)
                 .unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 0).into()),
+            tcp_listen: check_ports(match args.tcp_listen.is_empty() {
+                true => raw.tcp_listen,
+                false => args.tcp_listen,
+            })?,
             seeds,
             guest: match args.guest.or(raw.guest).unwrap_or(GuestArg::Tun) {
                 GuestArg::Tun => GuestKind::Tun(tun),
@@ -99,10 +116,22 @@ impl Config {
             },
             address: args.address.or(raw.address),
             socket: socket.or(raw.socket).unwrap_or_else(ipc::default_socket),
+            lan: !(args.no_lan || raw.no_lan),
+            port_mapping: !(args.no_port_mapping || raw.no_port_mapping),
             allow_overlap: args.allow_overlap || raw.allow_overlap,
             booted: false,
         })
     }
+}
+
+/// The ports to listen on by TCP, each once.
+pub fn check_ports(mut ports: Vec<u16>) -> Result<Vec<u16>> {
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.len() > PORTS_MAX {
+        bail!("a node listens on {PORTS_MAX} TCP ports at most; give fewer of --tcp-listen");
+    }
+    Ok(ports)
 }
 
 fn read(path: &Path) -> Result<RawConfig> {
@@ -146,7 +175,11 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             read(&path).map_err(|error| format!("{error:#}"))
         };
-        let raw = parse("name = \"n1\"\nlisten = \"0.0.0.0:4001\"\nguest = \"none\"\n").unwrap();
+        let raw = parse(
+            "name = \"n1\"\nlisten = \"0.0.0.0:4001\"\nguest = \"none\"\ntcp-listen = [443]\n",
+        )
+        .unwrap();
+        assert_eq!(raw.tcp_listen, [443]);
         assert_eq!(raw.guest, Some(GuestArg::None));
         let error = parse("name = \"n1\"\nlisten-on = 5\n").unwrap_err();
         assert!(
@@ -156,5 +189,8 @@ mod tests {
         let error = parse("name = \"Not A Label\"\n").unwrap_err();
         assert!(error.contains("line 1"), "{error}");
         assert!(parse("seeds = [\"x\"]").is_err());
+        assert!(parse("tcp-listen = [65536]").is_err());
+        assert_eq!(check_ports(vec![443, 80, 443]).unwrap(), [80, 443]);
+        assert!(check_ports((1..=5).collect()).is_err());
     }
 }

@@ -30,3 +30,9 @@ pub fn number() -> u64 {
     let seed = seed();
     u64::from_le_bytes(*seed.first_chunk().expect("32 bytes begin with 8"))
 }
+
+/// A number between two, evenly drawn.
+pub fn share(from: f64, to: f64) -> f64 {
+    let drawn = (number() >> 11) as f64 / (1u64 << 53) as f64;
+    from + (to - from) * drawn
+}

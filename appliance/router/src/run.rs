@@ -1,6 +1,8 @@
 //! Brings a daemon up from its configuration, and down again.
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +14,8 @@ use wow_guest::{Guest, NoGuest, TunConfig, TunGuest};
 use wow_overlay::membership::addresses::control_v4;
 use wow_overlay::membership::{Addresses, NodeName, SeedAddr, Ticket};
 use wow_overlay::node::GUEST_MTU;
-use wow_underlay::{InterfaceWatch, UdpUnderlay, Underlay};
+use wow_underlay::portmap::{Transport, Wanted};
+use wow_underlay::{InterfaceWatch, Lan, PortMapper, TcpUnderlay, UdpUnderlay, Underlay};
 
 use crate::config::{Config, GuestKind};
 use crate::daemon::{Daemon, Parts, Settings, host, seeds};
@@ -73,6 +76,18 @@ pub async fn serve(
 
     let server = Server::bind(&config.socket)?;
     let underlay = UdpUnderlay::bind(config.listen)?;
+    let lan = match config.lan {
+        true => Lan::open()
+            .inspect_err(|error| tracing::warn!(%error, "members nearby are not looked for"))
+            .ok(),
+        false => None,
+    };
+    let tcp = TcpUnderlay::bind(config.listen.ip(), &config.tcp_listen)?;
+    let mapper = config.port_mapping.then(|| {
+        let mut wanted = mappable(Transport::Udp, &underlay.bound());
+        wanted.extend(mappable(Transport::Tcp, tcp.listening()));
+        PortMapper::start(wanted)
+    });
     if let GuestKind::Tun(tun) = &config.guest {
         check_overlap(&facts, tun, config.allow_overlap)?;
     }
@@ -101,6 +116,7 @@ pub async fn serve(
         id = identity.node_id().short(),
         v4 = %addresses.v4,
         listen = ?underlay.bound(),
+        tcp = ?tcp.listening(),
         "starting"
     );
 
@@ -121,6 +137,9 @@ pub async fn serve(
         },
         Parts {
             underlay: Box::new(underlay),
+            tcp: Some(tcp),
+            lan,
+            mapper,
             guest,
             control,
             interfaces,
@@ -140,6 +159,15 @@ pub async fn serve(
     let ended = daemon.run(stop).await;
     tasks.shutdown().await;
     ended
+}
+
+/// The IPv4 ports that a gateway is asked to map: not those of the loopback.
+fn mappable(transport: Transport, bound: &[SocketAddr]) -> Vec<Wanted> {
+    let mapped = bound
+        .iter()
+        .filter(|a| a.is_ipv4() && !a.ip().is_loopback());
+    let ports = mapped.filter_map(|address| NonZeroU16::new(address.port()));
+    ports.map(|port| Wanted { transport, port }).collect()
 }
 
 /// The routes that the pool's range would take over from the host, or lose to it.

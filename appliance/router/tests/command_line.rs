@@ -150,7 +150,7 @@ fn two_nodes_without_privileges_join_and_hear_each_other() {
 
     let peers = second.ask(&["peers", "--json"]).ok().json();
     assert_eq!(peers[0]["name"], "n1");
-    assert_eq!(peers[0]["path"]["kind"], "direct");
+    assert_eq!(peers[0]["path"]["kind"], "udp");
     assert_eq!(peers[0]["path"]["remote"], seed.as_str());
     let ping = second
         .ask(&["ping", "n1", "--count", "2", "--interval", "10ms", "--json"])
@@ -189,6 +189,48 @@ fn two_nodes_without_privileges_join_and_hear_each_other() {
     let (state, socket) = (pool.path("n3.state"), pool.path("n3.sock"));
     let run = ["run", "--state", &state, "--socket", &socket];
     wow(&[&run[..], &port[..]].concat()).refused(1, &["in use", "another port"]);
+}
+
+#[test]
+fn two_nodes_meet_over_ipv6() {
+    let pool = Pool::new(&[]);
+    let ticket = pool.ticket("n.ticket", &[]);
+    let guest = [
+        "--guest", "none", "--listen", "[::1]:0", "--ticket", &ticket,
+    ];
+    let first = Node::start(&pool, "n1", &[], &guest);
+    let status = first.ask(&["status", "--json"]).ok().json();
+    let seed = status["listen"][0].as_str().unwrap().to_owned();
+    let second = Node::start(&pool, "n2", &[], &[&guest[..], &["--seed", &seed]].concat());
+    second.joined();
+    let peers = second.ask(&["peers", "--json"]).ok().json();
+    assert_eq!(peers[0]["path"]["kind"], "udp", "{peers}");
+    assert_eq!(peers[0]["path"]["remote"], seed.as_str());
+}
+
+#[test]
+fn a_node_that_udp_does_not_reach_joins_over_tcp() {
+    let pool = Pool::new(&[]);
+    let ticket = pool.ticket("n.ticket", &[]);
+    let guest = ["--guest", "none", "--ticket", &ticket];
+    let listen = ["--listen", "127.0.0.1:0", "--tcp-listen", "0"];
+    let mut first = Node::start(&pool, "n1", &[], &[guest, listen].concat());
+    let status = first.ask(&["status", "--json"]).ok().json();
+    let tcp = status["tcp_listen"][0].as_str().unwrap().to_owned();
+    // No datagram leads from a socket of one family to one of the other.
+    let seed = format!("tcp:{tcp}");
+    let apart = ["--listen", "[::1]:0", "--seed", &seed];
+    let second = Node::start(&pool, "n2", &[], &[guest, apart].concat());
+    second.joined();
+    let peers = second.ask(&["peers", "--json"]).ok().json();
+    assert_eq!(peers[0]["path"]["kind"], "tcp", "{peers}");
+    assert_eq!(peers[0]["path"]["remote"], tcp.as_str());
+    let ping = ["ping", "n2", "--count", "2", "--interval", "10ms", "--json"];
+    first.until("an answer over the same connection", |node| {
+        let said = node.ask(&ping);
+        said.code == 0 && said.json()["path"]["kind"] == "tcp"
+    });
+    assert!(first.ask(&["peers"]).ok().out.contains("tcp 127.0.0.1:"));
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn ip(arguments: &[&str]) -> Said {
 
 impl Spaces {
     /// `None`, with a message, where they cannot be made.
-    fn new() -> Option<Self> {
+    fn new(label: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: network namespaces need root");
             return None;
@@ -31,7 +31,7 @@ impl Spaces {
             eprintln!("skipped: this machine has no /dev/net/tun");
             return None;
         }
-        let tag = std::process::id();
+        let tag = format!("{label}-{}", std::process::id());
         let spaces = Spaces {
             a: format!("wow-a-{tag}"),
             b: format!("wow-b-{tag}"),
@@ -67,7 +67,9 @@ impl Drop for Spaces {
 
 #[test]
 fn nodes_with_tun_devices_join_and_answer_pings_and_http() {
-    let Some(spaces) = Spaces::new() else { return };
+    let Some(spaces) = Spaces::new("tun") else {
+        return;
+    };
     let pool = Pool::new(&["--seed", "192.0.2.1:4001"]);
     let ticket = pool.ticket("n.ticket", &[]);
     let run = ["--listen", "0.0.0.0:4001", "--ticket", &ticket];
@@ -90,7 +92,7 @@ fn nodes_with_tun_devices_join_and_answer_pings_and_http() {
         assert_eq!((&ping["sent"], &ping["received"]), (&3.into(), &3.into()));
         assert_eq!(ping["method"], "icmp");
         assert_eq!(ping["v4"], status["addresses"]["v4"]);
-        assert_eq!(ping["path"]["kind"], "direct");
+        assert_eq!(ping["path"]["kind"], "udp");
     }
     // By address, one by one, as people do; the control address; the node itself.
     let v4 = at_b["addresses"]["v4"].as_str().unwrap();
@@ -168,4 +170,40 @@ fn nodes_with_tun_devices_join_and_answer_pings_and_http() {
             .out
             .contains("lab")
     );
+}
+
+#[test]
+fn nodes_of_one_network_find_each_other_without_a_seed() {
+    let Some(spaces) = Spaces::new("lan") else {
+        return;
+    };
+    let pool = Pool::new(&[]);
+    let ticket = pool.ticket("n.ticket", &[]);
+    let other = Pool::new(&[]);
+    let foreign = other.ticket("o.ticket", &[]);
+    let start = |pool: &Pool, name, space: &String, ticket: &str, more: &[&str]| {
+        let prefix = ["ip", "netns", "exec", space];
+        let run = ["--guest", "none", "--ticket", ticket];
+        let node = Node::start(pool, name, &prefix, &[&run[..], more].concat());
+        // Its loop runs, so it listens.
+        node.ask(&["status"]).ok();
+        node
+    };
+    let mut stranger = start(&other, "x", &spaces.a, &foreign, &[]);
+    let deaf = start(&pool, "d", &spaces.a, &ticket, &["--no-lan"]);
+    let mut a = start(&pool, "a", &spaces.a, &ticket, &[]);
+    let b = start(&pool, "b", &spaces.b, &ticket, &[]);
+    let peers = |node: &Node| node.ask(&["peers", "--json"]).ok().json();
+    a.until("its neighbour", |node| {
+        let peers = peers(node);
+        peers[0]["name"] == "b" && peers[0]["path"]["kind"] == "udp"
+    });
+    assert_eq!(b.joined()["peers"], 1);
+    stranger.until("the announcements of the others", |node| {
+        let status = node.ask(&["status", "--json"]).ok().json();
+        status["counters"]["drop_announcement"].as_u64() > Some(0)
+    });
+    for lonely in [&stranger, &deaf] {
+        assert_eq!(peers(lonely), serde_json::json!([]));
+    }
 }

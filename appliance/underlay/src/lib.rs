@@ -1,5 +1,6 @@
-//! How datagrams leave the machine: UDP over the kernel's sockets, an in-memory twin of it, and a
-//! watch over the machine's own addresses.
+//! How datagrams leave the machine: UDP over the kernel's sockets and an in-memory twin of it, TCP
+//! connections, mappings on the gateway, the local networks, and a watch over the machine's own
+//! addresses.
 //!
 //! The trait speaks of datagrams, ports and failures, never of file descriptors, so that a
 //! user-space network stack can stand behind it. Nothing here knows the overlay.
@@ -8,8 +9,12 @@ pub mod batch;
 pub mod descriptor;
 pub mod error;
 pub mod interfaces;
+pub mod lan;
+pub mod lanes;
 pub mod memory;
 mod mmsg;
+pub mod portmap;
+pub mod tcp;
 pub mod udp;
 
 use std::net::SocketAddr;
@@ -19,6 +24,10 @@ pub use batch::{DATAGRAM_MAX_BYTES, ReceiveBatch};
 pub use descriptor::Descriptor;
 pub use error::{ReceiveError, SendError};
 pub use interfaces::{InterfaceAddress, InterfaceWatch};
+pub use lan::Lan;
+pub use lanes::Lanes;
+pub use portmap::PortMapper;
+pub use tcp::TcpUnderlay;
 pub use udp::{BindError, UdpUnderlay};
 
 /// A datagram on its way out.

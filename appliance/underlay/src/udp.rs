@@ -38,9 +38,12 @@ pub struct UdpUnderlay {
 pub enum BindError {
     /// Somebody else has the port.
     #[error(
-        "UDP port {port} on {ip} is in use by another process; choose another port or stop that process"
+        "{protocol} port {port} on {ip} is in use by another process; choose another port or stop that \
+         process"
     )]
     InUse {
+        /// UDP or TCP.
+        protocol: &'static str,
         /// The address asked for.
         ip: IpAddr,
         /// The port asked for.
@@ -50,16 +53,40 @@ pub enum BindError {
     #[error("{0} is not an address of this machine")]
     NotLocal(IpAddr),
     /// Ports below 1024 take a privilege.
-    #[error("UDP port {0} needs root or CAP_NET_BIND_SERVICE; choose one from 1024 on")]
-    Privileged(u16),
+    #[error("{protocol} port {port} needs root or CAP_NET_BIND_SERVICE; choose one from 1024 on")]
+    Privileged {
+        /// UDP or TCP.
+        protocol: &'static str,
+        /// The port asked for.
+        port: u16,
+    },
     /// Anything else.
-    #[error("cannot open a UDP socket on {address}: {source}")]
+    #[error("cannot open a {protocol} socket on {address}: {source}")]
     Other {
+        /// UDP or TCP.
+        protocol: &'static str,
         /// The address asked for.
         address: SocketAddr,
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl BindError {
+    /// Why `protocol` could not be opened on `address`.
+    pub(crate) fn of(protocol: &'static str, address: SocketAddr, source: io::Error) -> Self {
+        let (ip, port) = (address.ip(), address.port());
+        match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse { protocol, ip, port },
+            io::ErrorKind::AddrNotAvailable => BindError::NotLocal(ip),
+            io::ErrorKind::PermissionDenied => BindError::Privileged { protocol, port },
+            _ => BindError::Other {
+                protocol,
+                address,
+                source,
+            },
+        }
+    }
 }
 
 impl UdpUnderlay {
@@ -129,15 +156,7 @@ fn bind_one(address: SocketAddr) -> Result<UdpSocket, BindError> {
         socket.bind(&address.into())?;
         UdpSocket::from_std(socket.into())
     };
-    open().map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse {
-            ip: address.ip(),
-            port: address.port(),
-        },
-        io::ErrorKind::AddrNotAvailable => BindError::NotLocal(address.ip()),
-        io::ErrorKind::PermissionDenied => BindError::Privileged(address.port()),
-        _ => BindError::Other { address, source },
-    })
+    open().map_err(|source| BindError::of("UDP", address, source))
 }
 
 impl Underlay for UdpUnderlay {

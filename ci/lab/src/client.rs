@@ -56,12 +56,12 @@ pub struct Addresses {
 /// How packets reach a peer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PeerPath {
-    /// `direct` or `routed`.
+    /// `udp`, `tcp`, `relay` or `overlay`.
     pub kind: String,
     /// A direct path's far end.
     #[serde(default)]
     pub remote: Option<String>,
-    /// A routed path's first hop.
+    /// The relay, or the first node of the way over the overlay.
     #[serde(default)]
     pub via: Option<String>,
 }

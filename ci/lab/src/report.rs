@@ -227,7 +227,7 @@ mod tests {
             path,
         };
         let direct = PeerPath {
-            kind: "direct".into(),
+            kind: "udp".into(),
             remote: Some("198.51.100.20:4001".into()),
             via: None,
         };
@@ -240,7 +240,7 @@ mod tests {
         let bad = pair(0, None, None);
         assert!(good.answered() && !bad.answered());
         let text = pairs_table(&[good, bad]);
-        for expected in ["a -> b", "3/3", "0/3", "50.0", "direct 198.51.100.20:4001"] {
+        for expected in ["a -> b", "3/3", "0/3", "50.0", "udp 198.51.100.20:4001"] {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }
     }

@@ -12,6 +12,7 @@ pub mod faults;
 pub mod figures;
 pub mod guests;
 pub mod machine;
+pub mod matrix;
 pub mod network;
 pub mod probes;
 pub mod production;

@@ -4,11 +4,12 @@
 //! ([`crate::production`]); the contract (mutate, drain every poll, re-arm the deadline) is the
 //! facade's.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use wow_overlay::id::NodeId;
 use wow_overlay::time::Instant;
+use wow_overlay::wire::Remote;
 
 use crate::network::HostId;
 
@@ -25,7 +26,7 @@ pub struct VirtualAddresses {
 #[derive(Debug)]
 pub struct Outgoing {
     /// Where to.
-    pub to: SocketAddr,
+    pub to: Remote,
     /// What.
     pub datagram: Vec<u8>,
 }
@@ -70,7 +71,7 @@ pub struct Occupancy {
 /// A node without clock, socket or randomness of its own.
 pub trait Machine {
     /// A datagram arrived.
-    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]);
+    fn handle_datagram(&mut self, now: Instant, from: Remote, datagram: &mut [u8]);
     /// The guest sent an IP packet.
     fn handle_guest_packet(&mut self, now: Instant, packet: &[u8]);
     /// The deadline has passed.
@@ -90,7 +91,7 @@ pub trait Machine {
     /// Asks a node for an echo, over the overlay.
     fn ping(&mut self, now: Instant, target: NodeId) -> u64;
     /// The host's interface has another address.
-    fn handle_move(&mut self, now: Instant, local: SocketAddr);
+    fn handle_move(&mut self, now: Instant, local: Vec<Remote>);
     /// Says goodbye.
     fn leave(&mut self, now: Instant);
     /// When the node became part of the ring.
@@ -112,10 +113,10 @@ pub trait Machine {
 pub struct Start {
     /// Which host it runs on: the same host has the same identity after a restart.
     pub host: HostId,
-    /// The address on the host's interface.
-    pub local: SocketAddr,
+    /// The sockets on the host's interface: UDP, then TCP where it listens.
+    pub local: Vec<Remote>,
     /// Where to join.
-    pub seeds: Vec<SocketAddr>,
+    pub seeds: Vec<Remote>,
     /// What all its random choices come from.
     pub rng_seed: [u8; 32],
     /// The time.

@@ -11,6 +11,7 @@ use clap::Parser;
 use serde::Serialize;
 use wow_sim::crypto::Crypto;
 use wow_sim::faults::Faults;
+use wow_sim::matrix::{Matrix, matrix};
 use wow_sim::network::mix::NatMix;
 use wow_sim::production::simulate;
 use wow_sim::report::Report;
@@ -36,7 +37,8 @@ struct Args {
     /// partition=50%, storm=30%, pause=10%
     #[arg(long, default_value = "", hide_default_value = true)]
     faults: Faults,
-    /// What stands before domains, with weights: none=1,full-cone,restricted,port-restricted=3,symmetric
+    /// What stands before domains, with weights: none=1,full-cone,restricted,port-restricted=3,
+    /// symmetric,symmetric-next,udp-blocked
     #[arg(long, default_value = "none")]
     nat: NatMix,
     /// Virtual seconds to converge in
@@ -54,6 +56,9 @@ struct Args {
     /// Runs at a time; as many as there are cores when not given
     #[arg(long)]
     threads: Option<usize>,
+    /// Instead of a pool: which path each pair of NAT kinds gets, and when
+    #[arg(long, conflicts_with_all = ["faults", "nat", "nodes"])]
+    nat_matrix: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -79,6 +84,10 @@ fn main() -> anyhow::Result<ExitCode> {
         anyhow::bail!("--nodes {}: give 1 to {NODES_MAX}", args.nodes);
     }
     let seeds = parse_seeds(&args.seed, SEEDS_MAX).map_err(|error| anyhow!("--seed {error}"))?;
+    if args.nat_matrix {
+        let matrices: Vec<_> = seeds.into_iter().map(matrix).collect();
+        return show_matrices(&matrices, args.json);
+    }
     let scenarios: Vec<Scenario> = seeds
         .into_iter()
         .map(|seed| Scenario {
@@ -128,6 +137,23 @@ fn main() -> anyhow::Result<ExitCode> {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    })
+}
+
+/// Prints the matrices; fails when some pair is not connected.
+fn show_matrices(matrices: &[Matrix], json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        let text = serde_json::to_string_pretty(matrices).context("cannot encode the matrix")?;
+        say(format_args!("{text}"));
+    } else {
+        for matrix in matrices {
+            say(format_args!("seed {}\n{matrix}", matrix.seed));
+        }
+    }
+    let mut pairs = matrices.iter().flat_map(|matrix| &matrix.pairs);
+    Ok(match pairs.all(|pair| pair.connected_ms.is_some()) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
 }
 

@@ -2,7 +2,7 @@
 //! the facade.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use wow_overlay::Rng;
@@ -11,9 +11,10 @@ use wow_overlay::membership::{
     Addresses, Certificate, CertificateRequest, Identity, NodeName, PoolAuthority, PoolFacts,
     PoolName, Roles,
 };
-use wow_overlay::node::{Config, Event, Node, PingId, QueryId, Target};
+use wow_overlay::node::{Config, Event, Node, PathInfo, PingId, QueryId, Target};
 use wow_overlay::session::CipherPreference;
 use wow_overlay::time::{Instant, UnixTime};
+use wow_overlay::wire::Remote;
 
 use crate::crypto::Crypto;
 use crate::machine::{Machine, Notice, Occupancy, Outgoing, Population, Start, VirtualAddresses};
@@ -112,7 +113,7 @@ impl Population for Members {
             ciphers: self.ciphers,
         };
         let mut node = Node::new(config, start.now);
-        node.set_host_candidates(start.now, vec![start.local]);
+        node.set_host_candidates(start.now, start.local);
         Running {
             node,
             next_token: 0,
@@ -140,6 +141,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// The path in use to a peer, if there is a session with it.
+    pub fn path(&self, peer: NodeId) -> Option<PathInfo> {
+        let peers = self.node.peers();
+        peers
+            .iter()
+            .find(|info| info.id == peer)
+            .map(|info| info.path)
+    }
+
     fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
@@ -181,7 +191,7 @@ impl Running {
 }
 
 impl Machine for Running {
-    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+    fn handle_datagram(&mut self, now: Instant, from: Remote, datagram: &mut [u8]) {
         self.node.handle_datagram(now, from, datagram);
     }
 
@@ -240,8 +250,9 @@ impl Machine for Running {
         token
     }
 
-    fn handle_move(&mut self, now: Instant, local: SocketAddr) {
-        self.node.set_host_candidates(now, vec![local]);
+    fn handle_move(&mut self, now: Instant, local: Vec<Remote>) {
+        self.node.set_host_candidates(now, local);
+        self.node.question_paths(now);
     }
 
     fn leave(&mut self, now: Instant) {

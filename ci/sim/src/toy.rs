@@ -2,7 +2,7 @@
 //! by which the simulator's own rules are tested.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use rand::RngExt;
 use wow_overlay::Rng;
 use wow_overlay::id::NodeId;
 use wow_overlay::time::Instant;
+use wow_overlay::wire::Remote;
 
 use crate::checks::NEAR_PER_SIDE;
 use crate::machine::{Machine, Notice, Occupancy, Outgoing, Population, Start, VirtualAddresses};
@@ -48,7 +49,7 @@ pub enum Flaw {
 
 #[derive(Default)]
 struct Directory {
-    live: BTreeMap<NodeId, SocketAddr>,
+    live: BTreeMap<NodeId, Remote>,
     ever: Vec<NodeId>,
 }
 
@@ -64,7 +65,7 @@ pub struct Toy {
     host: HostId,
     ids: Vec<NodeId>,
     directory: Arc<Mutex<Directory>>,
-    seeds: Vec<SocketAddr>,
+    seeds: Vec<Remote>,
     transmits: VecDeque<Outgoing>,
     packets: VecDeque<Vec<u8>>,
     notices: VecDeque<Notice>,
@@ -97,7 +98,7 @@ impl Population for ToyPopulation {
     fn start(&mut self, start: Start) -> Toy {
         let id = self.id(start.host);
         let mut directory = self.directory.lock().unwrap();
-        directory.live.insert(id, start.local);
+        directory.live.insert(id, start.local[0]);
         directory.ever.push(id);
         drop(directory);
         Toy {
@@ -133,7 +134,7 @@ impl Drop for Toy {
 }
 
 impl Toy {
-    fn send(&mut self, to: SocketAddr, kind: u8, body: &[u8]) {
+    fn send(&mut self, to: Remote, kind: u8, body: &[u8]) {
         let mut datagram = vec![kind];
         datagram.extend(body);
         self.transmits.push_back(Outgoing { to, datagram });
@@ -156,7 +157,7 @@ impl Toy {
 }
 
 impl Machine for Toy {
-    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+    fn handle_datagram(&mut self, now: Instant, from: Remote, datagram: &mut [u8]) {
         let (kind, body) = datagram.split_first().expect("toys send no empty datagram");
         match *kind {
             HELLO => self.send(from, WELCOME, &[]),
@@ -254,8 +255,12 @@ impl Machine for Toy {
         self.token
     }
 
-    fn handle_move(&mut self, _: Instant, local: SocketAddr) {
-        self.directory.lock().unwrap().live.insert(self.id, local);
+    fn handle_move(&mut self, _: Instant, local: Vec<Remote>) {
+        self.directory
+            .lock()
+            .unwrap()
+            .live
+            .insert(self.id, local[0]);
     }
 
     fn leave(&mut self, _: Instant) {}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
@@ -10,6 +10,7 @@ use serde::Serialize;
 use wow_overlay::Rng;
 use wow_overlay::id::NodeId;
 use wow_overlay::time::Instant;
+use wow_overlay::wire::Remote;
 
 use crate::guests::{Arrival, Book};
 use crate::machine::{Machine, Notice, Population, Start, VirtualAddresses};
@@ -209,7 +210,7 @@ impl<P: Population> World<P> {
             target.lag += self.now - pause.since;
         }
         // It may have been moved meanwhile, as a virtual machine is.
-        let local = self.network.local_address(host);
+        let local = self.network.local_remotes(host);
         if let Some((machine, now)) = self.awake(host) {
             machine.handle_move(now, local);
             self.drain(host);
@@ -219,7 +220,7 @@ impl<P: Population> World<P> {
     /// Takes `host` to another domain.
     pub fn move_host(&mut self, host: HostId) {
         self.network.move_host(&mut self.rng, host);
-        let local = self.network.local_address(host);
+        let local = self.network.local_remotes(host);
         self.trace.word(0x6d);
         self.trace.word(u64::from(host.0));
         if let Some((machine, now)) = self.awake(host) {
@@ -244,6 +245,7 @@ impl<P: Population> World<P> {
         target.machine = None;
         target.paused = None;
         target.armed = None;
+        self.network.close(host);
         self.trace.word(0x6b);
         self.trace.word(u64::from(host.0));
     }
@@ -397,12 +399,12 @@ impl<P: Population> World<P> {
         let mut rng_seed = [0; 32];
         self.rng.fill(&mut rng_seed[..]);
         let others = self.seeds.iter().filter(|seed| **seed != host);
-        let seeds: Vec<SocketAddr> = others
-            .map(|seed| self.network.local_address(*seed))
+        let seeds: Vec<Remote> = others
+            .flat_map(|seed| self.network.local_remotes(*seed))
             .collect();
         let machine = self.population.start(Start {
             host,
-            local: self.network.local_address(host),
+            local: self.network.local_remotes(host),
             seeds,
             rng_seed,
             now: local_time(self.now, self.hosts[host.index()].lag),
@@ -418,7 +420,7 @@ impl<P: Population> World<P> {
     }
 
     fn arrive(&mut self, flight: Flight, mut datagram: Box<[u8]>) {
-        let Some(host) = self.network.receive(self.now, &flight) else {
+        let Some((host, lane)) = self.network.receive_on(self.now, &flight) else {
             return;
         };
         self.trace.time(self.now);
@@ -427,7 +429,7 @@ impl<P: Population> World<P> {
         let Some((machine, now)) = self.awake(host) else {
             return;
         };
-        machine.handle_datagram(now, SocketAddr::V4(flight.from), &mut datagram);
+        machine.handle_datagram(now, flight.source().on_lane(lane), &mut datagram);
         self.drain(host);
     }
 

@@ -31,9 +31,18 @@ pub const KEYS: &[Key] = &[
         "listen",
         "the underlay's UDP address and port, such as 0.0.0.0:4001",
     ),
-    key("seeds", "more seeds, HOST:PORT, separated by commas"),
+    key(
+        "tcp-listen",
+        "TCP ports to listen on too, separated by commas",
+    ),
+    key(
+        "seeds",
+        "more seeds, HOST:PORT or tcp:HOST:PORT, separated by commas",
+    ),
     key("address", "a fixed virtual IPv4 address"),
     key("guest", "tun or none"),
+    key("port-mapping", "on or off: ask the gateway to map ports"),
+    key("lan", "on or off: look for members on the local networks"),
     key("net", "dhcp, none, or static:ADDRESS/PREFIX,GATEWAY[,DNS…]"),
     key("log", "a filter for log messages, such as info or debug"),
     key(

@@ -6,11 +6,15 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::{Protocol, Remote};
+
+/// What a seed begins with that is reached over TCP.
+const TCP: &str = "tcp:";
 /// Longest DNS name in text (RFC 1035, 2.3.4, less the root).
 const HOST_BYTES_MAX: usize = 253;
 
-/// Where a seed of the pool is reached: `HOST:PORT`, HOST a DNS name, an IPv4 address or an IPv6
-/// address in brackets. Kept in one spelling.
+/// Where a seed of the pool is reached: `HOST:PORT` by UDP or `tcp:HOST:PORT`, HOST a DNS name, an
+/// IPv4 address or an IPv6 address in brackets. Kept in one spelling.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SeedAddr(String);
@@ -19,7 +23,7 @@ pub struct SeedAddr(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is no seed address: {problem}; write HOST:PORT, for example seed.example.org:4001, \
-     192.0.2.7:4001 or [2001:db8::7]:4001"
+     192.0.2.7:4001 or [2001:db8::7]:4001, or tcp:HOST:PORT for a node that listens on TCP"
 )]
 pub struct SeedAddrError {
     text: String,
@@ -32,16 +36,28 @@ impl SeedAddr {
         self.split().0
     }
 
-    /// The UDP port, never 0.
+    /// The port, never 0.
     pub fn port(&self) -> u16 {
         self.split().1
     }
 
-    /// The socket address, when the host is an address and needs no resolving.
-    pub fn socket_addr(&self) -> Option<SocketAddr> {
-        let (host, port) = self.split();
-        let ip: IpAddr = host.parse().ok()?;
-        Some(SocketAddr::new(ip, port))
+    /// What carries datagrams to it.
+    pub fn protocol(&self) -> Protocol {
+        if self.0.starts_with(TCP) {
+            Protocol::Tcp
+        } else {
+            Protocol::Udp
+        }
+    }
+
+    /// The remote, when the host is an address and needs no resolving.
+    pub fn remote(&self) -> Option<Remote> {
+        self.host().parse().ok().map(|ip| self.remote_at(ip))
+    }
+
+    /// The remote, when `ip` is what the host resolves to.
+    pub fn remote_at(&self, ip: IpAddr) -> Remote {
+        Remote::new(self.protocol(), SocketAddr::new(ip, self.port()))
     }
 
     /// The address as text.
@@ -50,8 +66,8 @@ impl SeedAddr {
     }
 
     fn split(&self) -> (&str, u16) {
-        let (host, port) = self
-            .0
+        let text = self.0.strip_prefix(TCP).unwrap_or(&self.0);
+        let (host, port) = text
             .rsplit_once(':')
             .expect("a seed address was checked to have a colon before its port");
         let port = port.parse().expect("a seed address's port was checked");
@@ -68,7 +84,11 @@ impl FromStr for SeedAddr {
             text: text.chars().take(80).collect(),
             problem,
         };
-        let (host, port) = text.rsplit_once(':').ok_or(refuse("it has no port"))?;
+        let (prefix, place) = match text.strip_prefix(TCP) {
+            Some(place) => (TCP, place),
+            None => ("", text),
+        };
+        let (host, port) = place.rsplit_once(':').ok_or(refuse("it has no port"))?;
         let port = Some(port)
             .filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
             .and_then(|port| port.parse::<u16>().ok())
@@ -79,7 +99,7 @@ impl FromStr for SeedAddr {
                 .strip_suffix(']')
                 .and_then(|host| host.parse::<Ipv6Addr>().ok())
                 .ok_or(refuse("its brackets hold no IPv6 address"))?;
-            return Ok(SeedAddr(format!("[{host}]:{port}")));
+            return Ok(SeedAddr(format!("{prefix}[{host}]:{port}")));
         }
         if host.contains(':') {
             return Err(refuse("an IPv6 address needs brackets"));
@@ -87,7 +107,8 @@ impl FromStr for SeedAddr {
         if host.parse::<Ipv4Addr>().is_err() && !is_dns_name(host) {
             return Err(refuse("its host is neither a DNS name nor an IP address"));
         }
-        Ok(SeedAddr(format!("{}:{port}", host.to_ascii_lowercase())))
+        let host = host.to_ascii_lowercase();
+        Ok(SeedAddr(format!("{prefix}{host}:{port}")))
     }
 }
 
@@ -163,14 +184,23 @@ mod tests {
                 4001,
                 true,
             ),
+            (
+                "tcp:192.0.2.7:443",
+                "tcp:192.0.2.7:443",
+                "192.0.2.7",
+                443,
+                true,
+            ),
         ] {
             let seed: SeedAddr = text.parse().unwrap();
             assert_eq!(
                 (seed.as_str(), seed.host(), seed.port()),
                 (kept, host, port)
             );
-            assert_eq!(seed.socket_addr().is_some(), is_address, "{text}");
+            assert_eq!(seed.remote().is_some(), is_address, "{text}");
             assert_eq!(kept.parse::<SeedAddr>().unwrap(), seed);
+            let is_tcp = seed.protocol() == Protocol::Tcp;
+            assert_eq!(is_tcp, text.starts_with("tcp:"), "{text}");
         }
     }
 
@@ -180,6 +210,8 @@ mod tests {
         for (text, problem) in [
             ("", "it has no port"),
             ("seed.example.org", "it has no port"),
+            ("tcp:4001", "it has no port"),
+            ("tcp:seed:0", "its port is not"),
             ("seed:0", "its port is not"),
             ("seed:+1", "its port is not"),
             ("seed:65536", "its port is not"),

@@ -1,21 +1,22 @@
 //! The types that cross the facade.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::id::NodeId;
 use crate::membership::{Addresses, Certificate, Revocation};
+use crate::wire::Remote;
 use crate::wire::message::Link;
 
 use super::dht::{LeaseId, RecordInfo};
 use super::report::PathInfo;
 
-/// A datagram to send over UDP.
+/// A datagram to send.
 #[derive(Debug)]
 pub struct Transmit {
     /// Its destination.
-    pub to: SocketAddr,
-    /// Its payload; give the buffer back with [`Node::recycle`](super::Node::recycle).
+    pub to: Remote,
+    /// What it carries; give the buffer back with [`Node::recycle`](super::Node::recycle).
     pub datagram: Vec<u8>,
 }
 
@@ -39,7 +40,7 @@ pub struct Hop {
     /// Its name, in its own words.
     pub name: String,
     /// An address that it is reached at, in its own words.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Remote>,
     /// From the question to its answer.
     pub rtt: Duration,
 }

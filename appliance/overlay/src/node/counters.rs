@@ -54,6 +54,8 @@ counters! {
     handshake_work,
     /// Sessions replaced by fresh ones.
     rekeys,
+    /// Attempts to get through a translator that gives each far end another port.
+    traversals,
     /// Paths found dead.
     paths_lost,
     /// Peers lost: every path dead.
@@ -82,6 +84,8 @@ counters! {
     drop_guest_unresolved,
     /// Dropped: a peer asked for more than its share.
     drop_budget,
+    /// Dropped: an announcement on a local network that is no member's, or beyond the rate.
+    drop_announcement,
     /// Dropped: a table or queue was full.
     drop_full,
 }

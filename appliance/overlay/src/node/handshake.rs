@@ -1,7 +1,7 @@
 //! Handshakes: begun towards seeds and contacts, answered, and turned into sessions.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -12,6 +12,7 @@ use crate::session::{
     Accepted, DropReason, Finished, HandshakeError, Initiator, Responder, Session, Verdict,
 };
 use crate::time::Instant;
+use crate::wire::Remote;
 use crate::wire::frame::Body;
 use crate::wire::message::{Contact, Control, Hello, Message};
 use crate::wire::outer::{Cookie, Final, Init, MAC_BYTES, Outer, Response};
@@ -69,7 +70,7 @@ pub(super) enum Owner {
 #[derive(Clone, Debug)]
 pub(super) enum Goal {
     /// Whoever answers at a seed's address.
-    Seed(SocketAddr),
+    Seed(Remote),
     /// A known node; `agent` is a node that has a link to it.
     Contact {
         contact: Contact,
@@ -202,7 +203,7 @@ impl Handshakes {
     }
 
     /// Whether a handshake with a seed's address is under way.
-    pub(super) fn is_reaching_seed(&self, address: SocketAddr) -> bool {
+    pub(super) fn is_reaching_seed(&self, address: Remote) -> bool {
         let seed = |attempt: &Attempt| matches!(attempt.goal, Goal::Seed(to) if to == address);
         self.attempts.values().any(seed)
     }
@@ -224,7 +225,7 @@ impl Node {
         }
     }
 
-    fn hello(&self, observed: Option<SocketAddr>) -> Vec<u8> {
+    fn hello(&self, observed: Option<Remote>) -> Vec<u8> {
         let hello = Hello {
             certificate: self.certificate.bytes().to_vec(),
             candidates: self.own_candidates(),
@@ -297,6 +298,7 @@ impl Node {
             return;
         };
         attempt.due = now + RETRIES[attempt.sent.min(RETRIES.len() - 1)];
+        let first = attempt.sent == 0;
         attempt.sent += 1;
         let datagram = attempt.initiator.datagram().to_vec();
         let patient = attempt.patience > TRY_SENDINGS;
@@ -308,9 +310,14 @@ impl Node {
                     .peers
                     .get(&contact.id)
                     .and_then(|peer| peer.active().map(|path| path.remote));
-                let targets: Vec<_> = match active {
+                let targets = match active {
                     Some(remote) => vec![remote],
-                    None => contact.candidates.clone(),
+                    None => {
+                        let mut worth = self.candidates.worth_trying(&contact.candidates);
+                        // TCP is for those whom UDP does not reach.
+                        worth.retain(|remote| remote.is_udp() || !first);
+                        worth
+                    }
                 };
                 for remote in targets.into_iter().take(DIRECT_TARGETS_MAX) {
                     self.transmit(remote, datagram.clone());
@@ -423,7 +430,7 @@ impl Node {
             return Some(());
         }
         let index = self.fresh_index();
-        let payload = self.hello(source.address());
+        let payload = self.hello(source.remote());
         self.counters.handshake_work += 1;
         let accepted =
             Responder::accept(&mut self.rng, now, &self.endpoint, init, index, &payload).ok()?;
@@ -528,7 +535,8 @@ impl Node {
             }
         }
         if let Some(observed) = hello.observed {
-            self.learn_reflexive(observed);
+            self.candidates.learn(observed);
+            self.sightings.note(now, id, observed);
         }
         self.greet(now, id, source, &hello);
         Some(())
@@ -639,7 +647,11 @@ impl Node {
         };
         peer.offer(&hello.candidates);
         match source {
-            Source::Direct(remote) => peer.offer(&[remote]),
+            // An accepted connection's far port leads back through that connection alone.
+            Source::Direct(remote) if remote.is_tcp() => {}
+            Source::Direct(remote) => {
+                peer.offer(&[remote.on_lane(0)]);
+            }
             // A first message may be an old one, sent again by somebody else: a record tells.
             Source::Overlay { agent, .. } if !peer.is_established() => peer.agent = agent,
             Source::Overlay { .. } => {}
@@ -696,6 +708,7 @@ fn source_bytes(source: Source) -> Vec<u8> {
                 std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
                 std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
             };
+            bytes.extend(remote.protocol().name().as_bytes());
             bytes.extend(remote.port().to_be_bytes());
             bytes
         }

@@ -1,7 +1,7 @@
 //! Questions to the overlay: asked, answered, asked again when nobody answers.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rand::seq::IteratorRandom;
@@ -9,6 +9,7 @@ use rand::seq::IteratorRandom;
 use crate::id::NodeId;
 use crate::membership::Addresses;
 use crate::time::Instant;
+use crate::wire::Remote;
 use crate::wire::frame::{Body, Delivery, RoutedHeader};
 use crate::wire::message::{Answer, Contact, Control, Finding, Message, Query, Question};
 use crate::wire::record::{Key, Record};
@@ -662,7 +663,7 @@ impl Node {
         open: Open,
         token: u64,
         found: Found,
-        candidates: Vec<SocketAddr>,
+        candidates: Vec<Remote>,
         header: &RoutedHeader,
     ) {
         let id = found.certificate.node_id();

@@ -1,10 +1,10 @@
 //! Everything that happens because time passes.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::id::NodeId;
 use crate::time::Instant;
+use crate::wire::Remote;
 use crate::wire::message::Control;
 
 use super::Node;
@@ -12,6 +12,7 @@ use super::api::DownReason;
 use super::liveness::Health;
 use super::peer::{LiveSession, Peer, Via};
 use super::ring::Neighbours;
+use super::traversal::Traversal;
 
 /// How often an idle path to a near neighbour is probed: what bounds the noticing of its death.
 const KEEPALIVE_NEAR: Duration = Duration::from_secs(5);
@@ -23,6 +24,21 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const CONFIRMATION: Duration = Duration::from_secs(8);
 
 impl Node {
+    /// Replaces the outside ports that the gateway passes on to the node's sockets.
+    pub fn set_mapped_candidates(&mut self, now: Instant, mapped: Vec<Remote>) {
+        if !self.candidates.set_mapped(mapped) {
+            return;
+        }
+        // Whoever has no direct path to us may have one now.
+        let relayed = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.active().is_none());
+        for id in relayed.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.send_candidates(now, id, true);
+        }
+    }
+
     /// Corrects the wall clock that certificates are judged by.
     pub fn set_wall_clock(&mut self, now: Instant, wall: crate::time::UnixTime) {
         self.wall = super::WallClock::new(now, wall);
@@ -100,6 +116,7 @@ impl Node {
 
     fn maintain_peer(&mut self, now: Instant, id: NodeId) {
         self.run_race(now, id);
+        self.run_traversal(now, id);
         let keepalive = keepalive(&self.ring.near, id);
         let Some(peer) = self.peers.get(&id) else {
             return;
@@ -145,7 +162,7 @@ impl Node {
         self.send_control_by(now, id, via, &Control::Probe { token });
     }
 
-    fn lose_path(&mut self, now: Instant, id: NodeId, remote: SocketAddr) {
+    fn lose_path(&mut self, now: Instant, id: NodeId, remote: Remote) {
         self.counters.paths_lost += 1;
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -167,10 +184,16 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        for remote in peer.race_round(now) {
-            if !self.host_candidates.contains(&remote) {
+        let round = peer.race_round(now);
+        let failing = !round.is_empty() && peer.race_is_failing();
+        let offered = peer.candidates.clone();
+        for remote in self.candidates.worth_trying(&offered) {
+            if round.contains(&remote) {
                 self.probe_candidate(now, id, remote);
             }
+        }
+        if failing {
+            self.begin_traversal(now, id);
         }
     }
 
@@ -234,7 +257,8 @@ fn deadline(near: &Neighbours, id: NodeId, peer: &Peer) -> Instant {
     let paths = peer.paths.iter().map(|path| &path.liveness);
     let probes = paths.chain([peer.liveness()]);
     let probe = probes.map(|liveness| liveness.deadline(keepalive)).min();
-    [probe, peer.race_deadline()]
+    let traversal = peer.traversal.as_ref().map(Traversal::deadline);
+    [probe, peer.race_deadline(), traversal]
         .into_iter()
         .flatten()
         .min()

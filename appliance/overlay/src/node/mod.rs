@@ -13,6 +13,7 @@
 mod announcement;
 mod api;
 mod budget;
+mod candidates;
 mod counters;
 mod dht;
 mod far;
@@ -20,6 +21,7 @@ mod guest;
 mod handshake;
 mod holders;
 mod liveness;
+mod local;
 mod lookup;
 mod lost;
 mod maintenance;
@@ -34,6 +36,7 @@ mod routing;
 mod survey;
 mod table;
 mod traffic;
+mod traversal;
 
 #[cfg(test)]
 mod tests;
@@ -41,16 +44,17 @@ mod tests;
 mod wall_clock;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use rand::{RngExt, SeedableRng};
 
 use crate::Rng;
 use crate::id::NodeId;
 use crate::membership::{Certificate, CertificateError, Identity, PoolFacts};
-use crate::session::{CipherPreference, Endpoint, Gate, GateLimits, StaticKey};
+use crate::session::{Announcer, Bucket, CipherPreference, Endpoint, Gate, GateLimits, StaticKey};
 use crate::time::{Instant, UnixTime};
-use crate::wire::message::Contact;
+use crate::wire::Remote;
+use crate::wire::message::{CANDIDATES_MAX, Contact};
 use crate::wire::outer::record_receiver;
 
 pub use api::{
@@ -65,6 +69,7 @@ pub use revocations::REVOCATIONS_MAX;
 pub use ring::Neighbours;
 pub use survey::TRACE_HOPS_MAX;
 
+use candidates::Candidates;
 use dht::Dht;
 use guest::Waiting;
 use handshake::Handshakes;
@@ -74,6 +79,7 @@ use neighbourhood::Neighbourhood;
 use revocations::Revocations;
 use survey::Survey;
 use table::Peers;
+use traversal::Sightings;
 use wall_clock::WallClock;
 
 /// Peers a node has sessions with, at most.
@@ -91,8 +97,8 @@ pub struct Config {
     pub certificate: Certificate,
     /// The pool it belongs to.
     pub pool: PoolFacts,
-    /// Underlay addresses of nodes to join by.
-    pub seeds: Vec<SocketAddr>,
+    /// Where nodes to join by are.
+    pub seeds: Vec<Remote>,
     /// Seeds every random choice. Must be unpredictable in production.
     pub rng_seed: [u8; 32],
     /// The wall clock at the time given to [`Node::new`].
@@ -123,10 +129,15 @@ pub struct Node {
     revocations: Revocations,
     survey: Survey,
     waiting: Waiting,
-    host_candidates: Vec<SocketAddr>,
-    reflexive: VecDeque<SocketAddr>,
+    candidates: Candidates,
     /// The node has moved, and peers are to be told where others see it once that is known.
     tell_reflexive: bool,
+    sightings: Sightings,
+    announcer: Announcer,
+    /// Of announcements that are opened.
+    announcements: Bucket,
+    /// The last extra socket that something was sent by.
+    next_lane: u16,
     transmits: VecDeque<Transmit>,
     guest_packets: VecDeque<Vec<u8>>,
     events: VecDeque<Event>,
@@ -141,6 +152,7 @@ impl Node {
         let mut rng = Rng::from_seed(config.rng_seed);
         let id = config.identity.node_id();
         let gate = Gate::new(&mut rng, &config.pool.key.0, GateLimits::default());
+        let announcer = Announcer::new(&config.pool.key.0);
         let static_public = config.identity.static_public();
         let static_key = StaticKey::new(*config.identity.static_secret(), static_public);
         let mut node = Node {
@@ -162,9 +174,12 @@ impl Node {
             revocations: Revocations::default(),
             survey: Survey::default(),
             waiting: Waiting::default(),
-            host_candidates: Vec::new(),
-            reflexive: VecDeque::new(),
+            candidates: Candidates::default(),
             tell_reflexive: false,
+            sightings: Sightings::default(),
+            announcer,
+            announcements: Bucket::default(),
+            next_lane: 0,
             transmits: VecDeque::new(),
             guest_packets: VecDeque::new(),
             events: VecDeque::new(),
@@ -241,7 +256,7 @@ impl Node {
         self.spare.pop().unwrap_or_else(|| Vec::with_capacity(2048))
     }
 
-    fn transmit(&mut self, to: SocketAddr, datagram: Vec<u8>) {
+    fn transmit(&mut self, to: Remote, datagram: Vec<u8>) {
         if self.transmits.len() >= OUTBOX_MAX {
             self.counters.drop_full += 1;
             self.recycle(datagram);
@@ -287,24 +302,15 @@ impl Node {
     }
 
     /// The addresses to offer to others, best first.
-    fn own_candidates(&self) -> Vec<SocketAddr> {
-        let mut own: Vec<SocketAddr> = Vec::new();
-        for candidate in self.reflexive.iter().chain(&self.host_candidates) {
-            if !own.contains(candidate) {
-                own.push(*candidate);
-            }
-        }
-        own.truncate(crate::wire::message::CANDIDATES_MAX);
-        own
+    fn own_candidates(&self) -> Vec<Remote> {
+        self.candidates.offer(CANDIDATES_MAX)
     }
 
     fn own_contact(&self) -> Contact {
-        let mut candidates = self.own_candidates();
-        candidates.truncate(4);
         Contact {
             id: self.id,
             static_key: self.static_public,
-            candidates,
+            candidates: self.candidates.offer(peer::CONTACT_CANDIDATES_MAX),
         }
     }
 }

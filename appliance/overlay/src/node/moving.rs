@@ -1,23 +1,18 @@
 //! After a change of the machine or its links every path is in doubt at once.
 
-use std::net::SocketAddr;
-
 use crate::time::Instant;
-use crate::wire::message::CANDIDATES_MAX;
+use crate::wire::Remote;
 
 use super::Node;
 
 impl Node {
-    /// Replaces the node's own underlay addresses: call it when any interface changes.
-    pub fn set_host_candidates(&mut self, now: Instant, mut local: Vec<SocketAddr>) {
-        local.truncate(CANDIDATES_MAX);
-        if local == self.host_candidates {
-            return;
+    /// Replaces the sockets that the node listens on, of each protocol: call it when any interface
+    /// changes.
+    pub fn set_host_candidates(&mut self, now: Instant, local: Vec<Remote>) {
+        if self.candidates.set_host(local) {
+            self.sightings.clear();
+            self.question_paths(now);
         }
-        self.host_candidates = local;
-        // Whatever others saw us as came from the old addresses.
-        self.reflexive.clear();
-        self.question_paths(now);
     }
 
     /// Probes every path and every candidate of every peer now: call it when the machine may have

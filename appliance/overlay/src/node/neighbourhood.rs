@@ -1,7 +1,6 @@
 //! A node's place in the ring: joining, stabilisation, far links, and the healing of both.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -10,6 +9,7 @@ use rand::seq::IteratorRandom;
 use crate::Rng;
 use crate::id::NodeId;
 use crate::time::Instant;
+use crate::wire::Remote;
 use crate::wire::message::{Contact, Control, SIDE_MAX};
 
 use super::api::{DownReason, Event};
@@ -40,6 +40,8 @@ const LOOKUP_LONGEST: Duration = Duration::from_secs(60);
 /// First and longest time between two tries of a seed while isolated.
 const SEED_FIRST: Duration = Duration::from_millis(500);
 const SEED_LONGEST: Duration = Duration::from_secs(30);
+/// How much later a seed is tried over TCP: by then one that UDP leads to has answered.
+const SEED_TCP_DELAY: Duration = Duration::from_millis(500);
 /// How often a joined node visits a seed, to find a ring beside its own; in a large ring less
 /// often, so that a seed has no more than about three visits a second.
 const SEED_VISIT: Duration = Duration::from_secs(60);
@@ -54,7 +56,7 @@ struct Known {
 }
 
 struct Seed {
-    address: SocketAddr,
+    address: Remote,
     node: Option<NodeId>,
     /// When it last answered.
     answered: Option<Instant>,
@@ -110,7 +112,7 @@ impl Neighbourhood {
     }
 
     /// A seed's address turned out to be this node.
-    pub(super) fn seed_answered(&mut self, now: Instant, address: SocketAddr, node: NodeId) {
+    pub(super) fn seed_answered(&mut self, now: Instant, address: Remote, node: NodeId) {
         for seed in &mut self.seeds {
             if seed.address == address {
                 seed.node = Some(node);
@@ -181,16 +183,20 @@ pub(super) fn jitter(span: Duration, rng: &mut Rng) -> Duration {
 
 impl Node {
     /// Replaces the seeds to join by.
-    pub fn set_seeds(&mut self, now: Instant, mut seeds: Vec<SocketAddr>) {
+    pub fn set_seeds(&mut self, now: Instant, mut seeds: Vec<Remote>) {
         seeds.truncate(SEEDS_MAX);
         let old = std::mem::take(&mut self.ring.seeds);
         for address in seeds {
             let known = old.iter().find(|seed| seed.address == address);
+            let first = match address.is_tcp() {
+                true => now + SEED_TCP_DELAY,
+                false => now,
+            };
             self.ring.seeds.push(Seed {
                 address,
                 node: known.and_then(|seed| seed.node),
                 answered: known.and_then(|seed| seed.answered),
-                due: known.map_or(now, |seed| seed.due),
+                due: known.map_or(first, |seed| seed.due),
                 pause: SEED_FIRST,
             });
         }
@@ -490,6 +496,10 @@ impl Node {
 
     fn try_seeds(&mut self, now: Instant) {
         let visit = SEED_VISIT.max(Duration::from_secs_f64(self.size_estimate() / 3.0));
+        let udp_works = self
+            .peers
+            .values()
+            .any(|peer| peer.active().is_some_and(|path| path.remote.is_udp()));
         let mut due = Vec::new();
         for i in 0..self.ring.seeds.len() {
             let seed = &self.ring.seeds[i];
@@ -506,7 +516,8 @@ impl Node {
             seed.due = now + pause;
             // The ring may have grown a lot since it answered.
             let early = seed.answered.is_some_and(|last| now - last < visit / 2);
-            if linked || (joined && early) {
+            let needless = seed.address.is_tcp() && udp_works;
+            if linked || needless || (joined && early) {
                 continue;
             }
             due.push(seed.address);

@@ -1,19 +1,21 @@
 //! One peer: the session with it and every path that its packets may take.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::id::NodeId;
 use crate::membership::{Addresses, Certificate};
 use crate::session::Session;
 use crate::time::Instant;
+use crate::wire::Remote;
 use crate::wire::message::{CANDIDATES_MAX, Contact, RELAYS_MAX};
 
 use super::budget::Budgets;
+use super::candidates::is_global;
 use super::holders::Holdings;
 use super::liveness::Liveness;
 use super::report::Table;
+use super::traversal::{Spent, Traversal};
 
 /// Sessions with one peer that may be open at once: the current one, its successor, and the one
 /// before, for records still in flight.
@@ -23,7 +25,7 @@ pub(super) const PATHS_MAX: usize = 3;
 /// Unanswered race probes remembered per peer.
 const RACE_PROBES_MAX: usize = 64;
 /// Candidates passed on in a contact: enough to meet, few enough for a list of contacts to fit.
-const CONTACT_CANDIDATES_MAX: usize = 4;
+pub(super) const CONTACT_CANDIDATES_MAX: usize = 4;
 
 /// When a race probes all candidates, counted from its start.
 const RACE_ROUNDS: [Duration; 7] = [
@@ -38,14 +40,24 @@ const RACE_ROUNDS: [Duration; 7] = [
 /// First and longest pause between races for a peer whose traffic has no direct path.
 const RACE_AGAIN_FIRST: Duration = Duration::from_secs(5);
 const RACE_AGAIN_LONGEST: Duration = Duration::from_secs(80);
+/// The round of a race from which TCP is tried too, unless something has answered: connections are
+/// dearer than datagrams.
+const TCP_FROM_ROUND: usize = 3;
+/// The round after which the ordinary candidates have had their chance.
+const RACE_FAILING_ROUND: usize = 5;
+/// What a round trip over TCP counts for beside one over UDP: what is lost stops all that follows.
+const TCP_HANDICAP: f64 = 1.5;
+/// What a round trip between a site's own addresses counts for: the same by way of a translator's
+/// outside address is the translator's work and ends with its mapping.
+const SITE_BONUS: f64 = 0.75;
 /// A path is changed for one whose round trip is below this share of the present one's.
 const SWITCH_BELOW: f64 = 0.8;
 
 /// How a record reaches a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Via {
-    /// In a UDP datagram to this address.
-    Direct(SocketAddr),
+    /// By its own datagram or in a connection to this remote.
+    Direct(Remote),
     /// Over the overlay, hop by hop.
     Overlay,
 }
@@ -67,15 +79,33 @@ impl LiveSession {
     }
 }
 
-/// A UDP 4-tuple that has carried authentic records.
+/// A UDP 4-tuple or a TCP connection that has carried authentic records.
 pub(super) struct DirectPath {
-    pub remote: SocketAddr,
+    pub remote: Remote,
     pub liveness: Liveness,
+}
+
+impl DirectPath {
+    /// Its round trip, once measured, weighed by its protocol and its scope.
+    fn cost(&self) -> Option<Duration> {
+        let rtt = self.liveness.rtt()?;
+        let protocol = if self.remote.is_tcp() {
+            TCP_HANDICAP
+        } else {
+            1.0
+        };
+        let site = if is_global(self.remote.ip()) {
+            1.0
+        } else {
+            SITE_BONUS
+        };
+        Some(rtt.mul_f64(protocol * site))
+    }
 }
 
 struct RaceProbe {
     token: u64,
-    to: SocketAddr,
+    to: Remote,
     sent: Instant,
 }
 
@@ -109,18 +139,22 @@ pub(super) struct Peer {
     /// Oldest first.
     pub sessions: Vec<LiveSession>,
     pub paths: Vec<DirectPath>,
-    active: Option<SocketAddr>,
+    active: Option<Remote>,
     /// The health of the way over the overlay, used while no direct path works.
     pub overlay: Liveness,
     /// The node to visit first on the way over the overlay.
     pub agent: Option<NodeId>,
     /// Nodes that the peer last said have a direct path to it.
     pub relays: Vec<Contact>,
-    pub candidates: Vec<SocketAddr>,
+    pub candidates: Vec<Remote>,
     race: Option<Race>,
     race_probes: VecDeque<RaceProbe>,
     /// When to race again for want of a direct path, and the pause before it.
     race_again: Option<(Instant, Duration)>,
+    /// An attempt to get through a translator that changes ports.
+    pub traversal: Option<Traversal>,
+    /// Probes spent on such attempts.
+    pub punches: Option<Spent>,
     /// The peer keeps the link for its own ends.
     pub remote_wants: bool,
     /// What the peer was last told about our own need of the link.
@@ -153,6 +187,8 @@ impl Peer {
             race: None,
             race_probes: VecDeque::new(),
             race_again: None,
+            traversal: None,
+            punches: None,
             remote_wants: true,
             told_wanted: None,
             budgets: Budgets::default(),
@@ -250,7 +286,7 @@ impl Peer {
         }
     }
 
-    fn path_mut(&mut self, remote: SocketAddr) -> Option<&mut DirectPath> {
+    fn path_mut(&mut self, remote: Remote) -> Option<&mut DirectPath> {
         self.paths.iter_mut().find(|path| path.remote == remote)
     }
 
@@ -262,7 +298,7 @@ impl Peer {
 
     /// An authentic record came by `via`. Returns an address that is worth a probe: the peer was
     /// never seen there, and it is not being probed.
-    pub(super) fn on_heard(&mut self, via: Via, now: Instant) -> Option<SocketAddr> {
+    pub(super) fn on_heard(&mut self, via: Via, now: Instant) -> Option<Remote> {
         if let Some(liveness) = self.liveness_mut(via) {
             liveness.on_heard(now);
             return None;
@@ -281,7 +317,7 @@ impl Peer {
     }
 
     /// Takes `remote` as a working direct path.
-    pub(super) fn adopt(&mut self, remote: SocketAddr, now: Instant) -> &mut Liveness {
+    pub(super) fn adopt(&mut self, remote: Remote, now: Instant) -> &mut Liveness {
         if let Some(known) = self.paths.iter().position(|path| path.remote == remote) {
             self.active.get_or_insert(remote);
             return &mut self.paths[known].liveness;
@@ -324,7 +360,7 @@ impl Peer {
 
     /// Moves to the path with the shortest round trip, if it is clearly better.
     fn choose(&mut self) {
-        let measured = |path: &DirectPath| path.liveness.rtt().map(|rtt| (rtt, path.remote));
+        let measured = |path: &DirectPath| path.cost().map(|cost| (cost, path.remote));
         let reliable = self
             .paths
             .iter()
@@ -333,18 +369,22 @@ impl Peer {
             return;
         };
         let reliable = self.active().filter(|path| !path.liveness.is_doubtful());
-        let present = reliable.and_then(|path| path.liveness.rtt());
+        let present = reliable.and_then(DirectPath::cost);
         if present.is_none_or(|present| best < present.mul_f64(SWITCH_BELOW)) {
             self.active = Some(remote);
+        }
+        if self.active.is_some_and(Remote::is_udp) {
+            // Connections are kept for want of something better; unused they are closed.
+            self.paths.retain(|path| path.remote.is_udp());
         }
     }
 
     /// Gives a dead direct path up and turns to the best of the others, or to the overlay.
-    pub(super) fn drop_path(&mut self, remote: SocketAddr) {
+    pub(super) fn drop_path(&mut self, remote: Remote) {
         self.paths.retain(|path| path.remote != remote);
         if self.active == Some(remote) {
-            let rtt = |path: &&DirectPath| path.liveness.rtt().unwrap_or(Duration::MAX);
-            self.active = self.paths.iter().min_by_key(rtt).map(|path| path.remote);
+            let cost = |path: &&DirectPath| path.cost().unwrap_or(Duration::MAX);
+            self.active = self.paths.iter().min_by_key(cost).map(|path| path.remote);
             if self.active.is_none() {
                 self.overlay.suspect();
             }
@@ -364,19 +404,22 @@ impl Peer {
     }
 
     /// Whether addresses that the peer offers have nothing in common with those it had.
-    pub(super) fn are_elsewhere(&self, candidates: &[SocketAddr]) -> bool {
-        let known = |candidate: &SocketAddr| self.candidates.contains(candidate);
+    pub(super) fn are_elsewhere(&self, candidates: &[Remote]) -> bool {
+        let known = |candidate: &Remote| self.candidates.contains(candidate);
         !self.candidates.is_empty() && !candidates.is_empty() && !candidates.iter().any(known)
     }
 
-    /// Takes in the addresses that the peer offers.
-    pub(super) fn offer(&mut self, candidates: &[SocketAddr]) {
+    /// Takes in the addresses that the peer offers. Returns whether any was new.
+    pub(super) fn offer(&mut self, candidates: &[Remote]) -> bool {
+        let mut news = false;
         for candidate in candidates {
             if !self.candidates.contains(candidate) {
                 self.candidates.insert(0, *candidate);
+                news = true;
             }
         }
         self.candidates.truncate(2 * CANDIDATES_MAX);
+        news
     }
 
     /// Whether it is time to look for a direct path again: there is none, packets go the long way
@@ -411,13 +454,14 @@ impl Peer {
     }
 
     /// The candidates to probe now, when a round of the race is due.
-    pub(super) fn race_round(&mut self, now: Instant) -> Vec<SocketAddr> {
+    pub(super) fn race_round(&mut self, now: Instant) -> Vec<Remote> {
         if self.race_deadline().is_none_or(|due| due > now) {
             return Vec::new();
         }
         let Some(race) = self.race.as_mut() else {
             return Vec::new();
         };
+        let with_tcp = race.round >= TCP_FROM_ROUND;
         race.round += 1;
         // One more round after a path was found, for a better one to answer.
         let found = self
@@ -427,14 +471,22 @@ impl Peer {
         if race.round == RACE_ROUNDS.len() || found {
             self.race = None;
         }
-        let untried = |candidate: &&SocketAddr| {
+        let untried = |candidate: &&Remote| {
             let known = self.paths.iter().find(|path| path.remote == **candidate);
             known.is_none_or(|path| path.liveness.rtt().is_none() || path.liveness.is_doubtful())
         };
-        self.candidates.iter().filter(untried).copied().collect()
+        let allowed = |candidate: &&Remote| candidate.is_udp() || (with_tcp && !found);
+        let due = self.candidates.iter().filter(untried).filter(allowed);
+        due.copied().collect()
     }
 
-    pub(super) fn on_race_probe_sent(&mut self, token: u64, to: SocketAddr, now: Instant) {
+    /// Whether the round that was just run had the ordinary candidates' last good chance.
+    pub(super) fn race_is_failing(&self) -> bool {
+        let round = self.race.as_ref().map(|race| race.round);
+        round == Some(RACE_FAILING_ROUND) && self.paths.is_empty()
+    }
+
+    pub(super) fn on_race_probe_sent(&mut self, token: u64, to: Remote, now: Instant) {
         if self.race_probes.len() == RACE_PROBES_MAX {
             self.race_probes.pop_front();
         }
@@ -447,13 +499,20 @@ impl Peer {
 
     /// What others need to reach this peer.
     pub(super) fn contact(&self) -> Contact {
-        let mut candidates = Vec::new();
-        let seen = self.active.into_iter();
-        for candidate in seen.chain(self.candidates.iter().copied()) {
-            if candidates.len() < CONTACT_CANDIDATES_MAX && !candidates.contains(&candidate) {
-                candidates.push(candidate);
+        // The far port of an accepted connection leads to the peer for us alone.
+        let seen = self.active.filter(|remote| remote.is_udp());
+        let seen = seen.map(|remote| remote.on_lane(0));
+        let mut candidates: Vec<Remote> = seen.into_iter().collect();
+        for candidate in &self.candidates {
+            if !candidates.contains(candidate) {
+                candidates.push(*candidate);
             }
         }
+        // Whoever cannot use UDP needs the one that is reached over TCP.
+        if let Some(tcp) = candidates.iter().position(|remote| remote.is_tcp()) {
+            candidates.swap(tcp, tcp.min(CONTACT_CANDIDATES_MAX - 1));
+        }
+        candidates.truncate(CONTACT_CANDIDATES_MAX);
         Contact {
             id: self.certificate.node_id(),
             static_key: self.certificate.static_key(),

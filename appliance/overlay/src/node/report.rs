@@ -1,6 +1,5 @@
 //! What a node tells about its peers.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -8,6 +7,7 @@ use serde::Serialize;
 use crate::id::NodeId;
 use crate::membership::{Addresses, Roles};
 use crate::time::Instant;
+use crate::wire::Remote;
 
 use super::Node;
 use super::lost::LOST_MAX;
@@ -20,13 +20,18 @@ pub use crate::wire::message::LinkKind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum PathInfo {
-    /// UDP to this address.
+    /// Straight to the peer.
     Direct {
-        /// Its address.
-        remote: SocketAddr,
+        /// Where it is and how it is reached.
+        remote: Remote,
     },
-    /// Over the overlay.
-    Routed {
+    /// By one node that both sides have a direct path to.
+    Relay {
+        /// That node.
+        via: NodeId,
+    },
+    /// Over the overlay, from node to node.
+    Overlay {
         /// The node that is visited first, if one is.
         via: Option<NodeId>,
     },
@@ -141,14 +146,17 @@ impl Node {
 
     pub(super) fn path_info(&self, id: NodeId) -> PathInfo {
         let peer = self.peers.get(&id);
-        match peer.and_then(|peer| peer.active()) {
-            Some(path) => PathInfo::Direct {
+        if let Some(path) = peer.and_then(|peer| peer.active()) {
+            return PathInfo::Direct {
                 remote: path.remote,
-            },
-            None => PathInfo::Routed {
-                via: self
-                    .relay_of(id)
-                    .or_else(|| peer.and_then(|peer| peer.agent)),
+            };
+        }
+        match self.relay_of(id) {
+            Some(via) if self.common_relays(id).any(|relay| relay == via) => {
+                PathInfo::Relay { via }
+            }
+            relay => PathInfo::Overlay {
+                via: relay.or_else(|| peer.and_then(|peer| peer.agent)),
             },
         }
     }

@@ -8,7 +8,7 @@ mod membership;
 mod table;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -23,7 +23,7 @@ const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
 struct Member {
     node: Node,
-    address: SocketAddr,
+    address: Remote,
     identity: Identity,
     alive: bool,
     received: Vec<Vec<u8>>,
@@ -36,7 +36,7 @@ struct Net {
     ticket: Ticket,
     rng: Rng,
     members: Vec<Member>,
-    flying: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    flying: BTreeMap<(Instant, u64), (Remote, Remote, Vec<u8>)>,
     sequence: u64,
     /// Pairs that cannot reach each other over UDP.
     cut: Vec<(usize, usize)>,
@@ -45,7 +45,7 @@ struct Net {
     /// A member that does as it likes.
     enemy: Option<enemy::Enemy>,
     /// Everything sent, while somebody listens: from, to, what.
-    overheard: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
+    overheard: Option<Vec<(Remote, Remote, Vec<u8>)>>,
     /// Draws what happens to datagrams on a network that delays, repeats and damages them.
     chaos: Option<Rng>,
 }
@@ -111,8 +111,8 @@ impl Net {
             not_after: WALL + MONTH,
         };
         let certificate = self.ticket.certify(&identity, &request).unwrap();
-        let address = SocketAddr::from(([192, 0, 2, index as u8 + 1], 4001));
-        let seed = SocketAddr::from(([192, 0, 2, 1], 4001));
+        let address = Remote::udp(([192, 0, 2, index as u8 + 1], 4001).into());
+        let seed = Remote::udp(([192, 0, 2, 1], 4001).into());
         let config = Config {
             identity: identity.clone(),
             certificate,
@@ -183,7 +183,7 @@ impl Net {
         }
     }
 
-    fn fly(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+    fn fly(&mut self, from: Remote, to: Remote, datagram: Vec<u8>) {
         if let Some(overheard) = &mut self.overheard {
             overheard.push((from, to, datagram.clone()));
         }
@@ -241,7 +241,7 @@ impl Net {
                 let enemy = self.enemy.as_mut().filter(|enemy| enemy.address == to);
                 if let Some(enemy) = enemy {
                     for (to, datagram) in enemy.hear(now, from, &mut datagram) {
-                        self.fly(enemy::ADDRESS, to, datagram);
+                        self.fly(enemy::enemy_address(), to, datagram);
                     }
                     continue;
                 }
@@ -432,7 +432,7 @@ fn peers_without_a_direct_path_talk_over_the_overlay() {
         .iter()
         .find(|peer| peer.id == id)
         .map(|peer| peer.path);
-    assert!(matches!(path, Some(PathInfo::Routed { .. })), "{path:?}");
+    assert!(matches!(path, Some(PathInfo::Relay { .. })), "{path:?}");
 }
 
 #[test]
@@ -661,7 +661,7 @@ fn a_node_of_another_pool_is_met_with_silence() {
 #[test]
 fn arbitrary_datagrams_are_counted_drops() {
     let mut net = Net::with_members(16, 1);
-    let from = SocketAddr::from(([198, 51, 100, 1], 9));
+    let from = Remote::udp(([198, 51, 100, 1], 9).into());
     for length in 0..64 {
         let mut datagram: Vec<u8> = (0..length).map(|_| net.rng.random()).collect();
         let now = net.now;

@@ -1,11 +1,10 @@
 //! Records in and out: opening them, the frames inside, and sealing what is sent.
 
-use std::net::SocketAddr;
-
 use crate::id::NodeId;
 use crate::time::Instant;
+use crate::wire::Remote;
 use crate::wire::frame::{self, Body, Frame};
-use crate::wire::message::{CANDIDATES_MAX, Control, Message};
+use crate::wire::message::{Control, Message};
 use crate::wire::outer::{self, Outer};
 
 use super::announcement::list_digest;
@@ -14,14 +13,11 @@ use super::handshake::Owner;
 use super::peer::Via;
 use super::{Node, peer};
 
-/// Addresses under which others saw us that are remembered.
-const REFLEXIVE_MAX: usize = 4;
-
 /// Where an outer datagram came from.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source {
-    /// Over UDP.
-    Direct(SocketAddr),
+    /// By a direct path.
+    Direct(Remote),
     /// Over the overlay.
     Overlay {
         from: NodeId,
@@ -39,7 +35,7 @@ impl Source {
         }
     }
 
-    pub(super) fn address(self) -> Option<SocketAddr> {
+    pub(super) fn remote(self) -> Option<Remote> {
         match self {
             Source::Direct(remote) => Some(remote),
             Source::Overlay { .. } => None,
@@ -48,8 +44,9 @@ impl Source {
 }
 
 impl Node {
-    /// Takes a datagram from the underlay. It is opened in place.
-    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+    /// Takes a datagram from the underlay, wherever and by whichever protocol it came. It is opened
+    /// in place.
+    pub fn handle_datagram(&mut self, now: Instant, from: Remote, datagram: &mut [u8]) {
         self.settle_peers();
         self.counters.datagrams_in += 1;
         self.counters.bytes_in += datagram.len() as u64;
@@ -117,7 +114,9 @@ impl Node {
         }
         let newcomer = peer.on_heard(source.via(), now);
         if let Some(remote) = newcomer {
-            peer.offer(&[remote]);
+            if remote.is_udp() {
+                peer.offer(&[remote.on_lane(0)]);
+            }
             self.probe_candidate(now, id, remote);
         }
         if !was_established {
@@ -155,7 +154,7 @@ impl Node {
         }
         match message {
             Control::Probe { token } => {
-                let observed = source.address();
+                let observed = source.remote();
                 let ack = Control::ProbeAck { token, observed };
                 self.send_control_by(now, from, source.via(), &ack);
             }
@@ -172,8 +171,13 @@ impl Node {
                 if let Some(observed) = observed
                     && ours
                 {
-                    self.learn_reflexive(observed);
-                    self.tell_new_place(now);
+                    // What leaves by an extra socket has a port of its own.
+                    let lane = source.remote().map_or(0, Remote::lane);
+                    if lane == 0 {
+                        self.candidates.learn(observed);
+                        self.sightings.note(now, from, observed);
+                        self.tell_new_place(now);
+                    }
                 }
             }
             Control::Neighbours {
@@ -226,6 +230,8 @@ impl Node {
                 let reply = Control::EchoReply { token, hops };
                 self.send_control_by(now, from, source.via(), &reply);
             }
+            Control::Punch { ip, first, count } => self.handle_punch(now, from, ip, first, count),
+            Control::Punching => self.handle_punching(now, from),
             Control::EchoReply { token, hops } => self.handle_echo_reply(now, from, token, hops),
             Control::Certificate(bytes) => self.handle_certificate(now, from, &bytes),
             Control::Revocations { revocations, reply } => {
@@ -277,20 +283,10 @@ impl Node {
         });
     }
 
-    /// Remembers an address that others see us under.
-    pub(super) fn learn_reflexive(&mut self, address: SocketAddr) {
-        if self.host_candidates.contains(&address) {
-            return;
-        }
-        self.reflexive.retain(|known| *known != address);
-        self.reflexive.push_front(address);
-        self.reflexive.truncate(REFLEXIVE_MAX.min(CANDIDATES_MAX));
-    }
-
     /// After a move: once others see us somewhere, those that do not hear us yet are told where, over
     /// the overlay. Behind filters, only what they send themselves opens the way.
     fn tell_new_place(&mut self, now: Instant) {
-        if self.reflexive.is_empty() || !std::mem::take(&mut self.tell_reflexive) {
+        if !self.candidates.is_seen() || !std::mem::take(&mut self.tell_reflexive) {
             return;
         }
         let candidates = self.own_candidates();
@@ -394,7 +390,7 @@ impl Node {
     }
 
     /// Probes one address of a peer, in case the peer answers there.
-    pub(super) fn probe_candidate(&mut self, now: Instant, id: NodeId, remote: SocketAddr) {
+    pub(super) fn probe_candidate(&mut self, now: Instant, id: NodeId, remote: Remote) {
         let token = self.token();
         if let Some(peer) = self.peers.get_mut(&id) {
             if !peer.budgets.take_probe(now) {

@@ -8,6 +8,7 @@
 //! Left out deliberately: whose key a static key is (the node checks the certificate in the payload
 //! against `remote_static`), retransmission (the node's timers), and which path a datagram takes.
 
+mod announcement;
 mod bucket;
 mod cipher;
 mod gate;
@@ -24,6 +25,7 @@ mod x25519;
 use std::fmt;
 use std::sync::Arc;
 
+pub use announcement::{ANNOUNCEMENT_MAX_BYTES, Announcer};
 pub(crate) use bucket::Bucket;
 pub use cipher::{CipherPreference, CipherSuite};
 pub use gate::{COOKIE_EPOCH, DropReason, Gate, GateLimits, Rate, Verdict};

@@ -2,13 +2,15 @@
 //!
 //! Lists are bounded here, on decoding, so that nothing behind this edge sees a longer one.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
 use super::record::{Key, NAME_MAX, Record};
 use crate::id::NodeId;
 use crate::membership::revocation::REVOCATION_BYTES_MAX;
+
+use super::Remote;
 
 /// Addresses a node offers to be reached at.
 pub const CANDIDATES_MAX: usize = 8;
@@ -33,9 +35,9 @@ pub struct Hello {
     /// The sender's certificate, to be verified before anything else is believed.
     pub certificate: Vec<u8>,
     /// Addresses the sender may be reached at.
-    pub candidates: Vec<SocketAddr>,
-    /// The address the other side's handshake came from, in an answer over UDP.
-    pub observed: Option<SocketAddr>,
+    pub candidates: Vec<Remote>,
+    /// The address the other side's handshake came from, in an answer by a direct path.
+    pub observed: Option<Remote>,
 }
 
 /// What is needed to begin a session with a node. Proven by the handshake, not by this.
@@ -46,7 +48,7 @@ pub struct Contact {
     /// Its X25519 static key.
     pub static_key: [u8; 32],
     /// Addresses it may be reached at.
-    pub candidates: Vec<SocketAddr>,
+    pub candidates: Vec<Remote>,
 }
 
 /// A message between the two ends of a session.
@@ -61,8 +63,8 @@ pub enum Control {
     ProbeAck {
         /// The probe's token.
         token: u64,
-        /// The address the probe came from, when it came over UDP.
-        observed: Option<SocketAddr>,
+        /// The address the probe came from, when it came by a direct path.
+        observed: Option<Remote>,
     },
     /// The sender's nearest neighbours, nearest first, and whether it needs this link.
     Neighbours {
@@ -91,7 +93,7 @@ pub enum Control {
     /// The sender's addresses: the receiver probes them at once, and so does the sender.
     Candidates {
         /// The addresses.
-        candidates: Vec<SocketAddr>,
+        candidates: Vec<Remote>,
         /// The receiver is asked for its own.
         reply: bool,
     },
@@ -140,6 +142,18 @@ pub enum Control {
         /// The receiver is asked for all that it knows.
         reply: bool,
     },
+    /// The sender's translator gives each far end another port: the receiver is asked to send probes
+    /// to many of them.
+    Punch {
+        /// The translator's address.
+        ip: IpAddr,
+        /// The first of the ports that are likely.
+        first: u16,
+        /// How many are; 0 where any may be.
+        count: u16,
+    },
+    /// Agrees to a [`Control::Punch`].
+    Punching,
     /// The sender drops the link.
     Bye {
         /// The sender leaves the pool, rather than just this link.
@@ -212,7 +226,7 @@ pub enum Finding {
         /// Its certificate, which names the key.
         certificate: Vec<u8>,
         /// How to reach it.
-        candidates: Vec<SocketAddr>,
+        candidates: Vec<Remote>,
         /// Its own virtual IPv4 address.
         v4: Ipv4Addr,
     },
@@ -229,7 +243,7 @@ pub enum Finding {
         /// The answering node's name.
         name: String,
         /// An address that it is reached at, in its own words.
-        address: Option<SocketAddr>,
+        address: Option<Remote>,
     },
     /// The answering node's links.
     Links {
@@ -300,7 +314,7 @@ fn sides_are_bounded(left: &[Contact], right: &[Contact]) -> bool {
         && left.iter().chain(right).all(Message::is_bounded)
 }
 
-fn offer_is_bounded(certificate: &[u8], candidates: &[SocketAddr]) -> bool {
+fn offer_is_bounded(certificate: &[u8], candidates: &[Remote]) -> bool {
     certificate.len() <= CERTIFICATE_MAX && candidates.len() <= CANDIDATES_MAX
 }
 
@@ -348,6 +362,8 @@ impl Message for Control {
             | Control::ProbeAck { .. }
             | Control::Echo { .. }
             | Control::EchoReply { .. }
+            | Control::Punch { .. }
+            | Control::Punching
             | Control::Bye { .. } => true,
         }
     }
@@ -393,7 +409,7 @@ mod tests {
         Contact {
             id: NodeId([7; 20]),
             static_key: [9; 32],
-            candidates: vec![SocketAddr::from(([192, 0, 2, 1], 4001)); 3],
+            candidates: vec!["192.0.2.1:4001".parse().unwrap(); 3],
         }
     }
 

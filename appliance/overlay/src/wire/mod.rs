@@ -7,3 +7,6 @@ pub mod frame;
 pub mod message;
 pub mod outer;
 pub mod record;
+pub mod remote;
+
+pub use remote::{Protocol, Remote};

@@ -4,11 +4,12 @@
 //! record = certificate, claim (postcard), the node's signature over the claim
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Remote;
 use super::message::{CERTIFICATE_MAX, Message, MessageError};
 use crate::id::NodeId;
 
@@ -50,7 +51,7 @@ pub struct Claim {
     /// Seconds for which the record lives without being renewed.
     pub lifetime_s: u16,
     /// How to reach the node.
-    pub candidates: Vec<SocketAddr>,
+    pub candidates: Vec<Remote>,
     /// What is stored: under a name or a service the node's virtual IPv4 address, four bytes; else
     /// whatever the claimant likes.
     pub value: Vec<u8>,

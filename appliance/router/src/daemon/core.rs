@@ -1,7 +1,7 @@
 //! The node with its underlay, guest and control stack: everything between two waits of the loop.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -9,9 +9,11 @@ use wow_control::{Answer, Control, Question};
 use wow_guest::Guest;
 use wow_init::clock::PauseWatch;
 use wow_overlay::membership::{Revocation, RevocationError};
-use wow_overlay::node::{Config, Event, LeaseId, Node};
+use wow_overlay::node::{Config, Event, LeaseId, Node, Transmit};
 use wow_overlay::time::{Instant, UnixTime};
-use wow_underlay::{Outgoing, Underlay};
+use wow_overlay::wire::Remote;
+use wow_underlay::portmap::{Mapped, Transport};
+use wow_underlay::{InterfaceAddress, Lan, Lanes, Outgoing, SendError, TcpUnderlay, Underlay};
 
 use super::Settings;
 use super::command::{Command, Pong, Waiting};
@@ -30,6 +32,13 @@ const PAUSE_CHECK: Duration = Duration::from_secs(1);
 /// Paths are not questioned because of links more often than this.
 const QUESTION_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often local networks are told of this node: by one that has peers, and by one that has none.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(60);
+const ANNOUNCE_ALONE: Duration = Duration::from_secs(4);
+
+/// How long after a change of the machine's addresses at most.
+const ANNOUNCE_SPREAD: Duration = Duration::from_millis(200);
+
 /// How often the wall clock is compared and the certificate's end looked at.
 const TICK: Duration = Duration::from_secs(60);
 
@@ -37,6 +46,9 @@ const TICK: Duration = Duration::from_secs(60);
 pub struct Core {
     pub settings: Settings,
     pub underlay: Box<dyn Underlay>,
+    pub tcp: Option<TcpUnderlay>,
+    pub lanes: Lanes,
+    pub lan: Option<Lan>,
     pub guest: Box<dyn Guest>,
     pub outbox: VecDeque<Outgoing>,
     control: Option<Control>,
@@ -54,6 +66,8 @@ pub struct Core {
     questioned: Option<Instant>,
     /// The links with addresses that are offered to other nodes.
     carriers: Vec<u32>,
+    /// When the local networks are told of this node again.
+    announce_due: Instant,
     /// The last join is not yet told to those who wait for it.
     tell_joined: bool,
 }
@@ -62,9 +76,11 @@ impl Core {
     pub fn new(
         settings: Settings,
         underlay: Box<dyn Underlay>,
+        tcp: Option<TcpUnderlay>,
+        lan: Option<Lan>,
         guest: Box<dyn Guest>,
         control: Option<Control>,
-        seeds: Vec<SocketAddr>,
+        seeds: Vec<Remote>,
     ) -> Self {
         let node = Node::new(
             Config {
@@ -78,10 +94,21 @@ impl Core {
             },
             Instant::ZERO,
         );
+        let v4 = underlay
+            .bound()
+            .into_iter()
+            .find_map(|bound| match bound.ip() {
+                IpAddr::V4(ip) => Some(ip),
+                IpAddr::V6(_) => None,
+            });
         let kept = settings.state.revocations(settings.ticket.facts());
         let mut core = Core {
             settings,
             underlay,
+            tcp,
+            lan,
+            announce_due: Instant::ZERO,
+            lanes: Lanes::new(v4.unwrap_or(Ipv4Addr::UNSPECIFIED)),
             guest,
             outbox: VecDeque::new(),
             control,
@@ -118,8 +145,9 @@ impl Core {
         let control = self.control.as_ref().and_then(Control::next_deadline);
         let control = control.map(|(due, _)| Instant::ZERO + due);
         let node = self.node.next_deadline().map(|(due, _)| due);
+        let announce = self.lan.as_ref().map(|_| self.announce_due);
         let own = self.tick_due.min(self.pause_due);
-        let due = [node, control]
+        let due = [node, control, announce]
             .into_iter()
             .flatten()
             .fold(own, Instant::min);
@@ -131,7 +159,7 @@ impl Core {
         self.outbox.len() < OUTBOX_HIGH
     }
 
-    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &mut [u8]) {
+    pub fn handle_datagram(&mut self, from: Remote, datagram: &mut [u8]) {
         self.node.handle_datagram(self.now(), from, datagram);
         self.drain_node();
     }
@@ -172,8 +200,12 @@ impl Core {
                 self.drain_node();
             }
         }
+        if self.lan.is_some() && self.announce_due <= now {
+            self.announce(now);
+        }
         if self.tick_due <= now {
             self.tick_due = now + TICK;
+            self.lanes.expire();
             let wall = wall_clock::now();
             self.node.set_wall_clock(now, wall);
             self.renew_certificate(now, wall);
@@ -250,17 +282,28 @@ impl Core {
             Vec::new()
         });
         let pool = self.settings.ticket.facts();
-        let candidates = host::candidates(
-            &self.underlay.bound(),
-            &own,
-            pool.range,
-            pool.summary().v6_prefix,
-        );
+        let tcp = self.tcp.as_ref().map_or(&[][..], TcpUnderlay::listening);
+        let bound = self.underlay.bound().into_iter().map(Remote::udp);
+        let bound: Vec<_> = bound.chain(tcp.iter().copied().map(Remote::tcp)).collect();
+        let prefix = pool.summary().v6_prefix;
+        let candidates = host::candidates(&bound, &own, pool.range, prefix);
         let offered = |ip| candidates.iter().any(|candidate| candidate.ip() == ip);
         let carriers = own.iter().filter(|address| offered(address.ip));
         self.carriers = carriers.map(|address| address.index).collect();
         tracing::debug!(?candidates, "own underlay addresses");
         let now = self.now();
+        if let Some(lan) = &mut self.lan {
+            let usable = |address: &InterfaceAddress| {
+                let udp = candidates.iter().filter(|candidate| candidate.is_udp());
+                udp.map(|candidate| candidate.ip())
+                    .any(|ip| ip == address.ip)
+            };
+            let mut networks = own.clone();
+            networks.retain(usable);
+            lan.set_networks(&networks);
+            // Many machines of one network may have woken up at once.
+            self.announce_due = now + ANNOUNCE_SPREAD.mul_f64(random::share(0.0, 1.0));
+        }
         self.node.set_host_candidates(now, candidates);
         self.drain_node();
     }
@@ -279,7 +322,38 @@ impl Core {
         }
     }
 
-    pub fn seeds_changed(&mut self, seeds: Vec<SocketAddr>) {
+    pub fn mappings_changed(&mut self, mapped: &[Mapped]) {
+        tracing::info!(?mapped, "ports mapped by the gateway");
+        let remote = |mapped: &Mapped| match mapped.transport {
+            Transport::Udp => Remote::udp(mapped.external.into()),
+            Transport::Tcp => Remote::tcp(mapped.external.into()),
+        };
+        let now = self.now();
+        let mapped = mapped.iter().map(remote).collect();
+        self.node.set_mapped_candidates(now, mapped);
+        self.drain_node();
+    }
+
+    pub fn handle_announcement(&mut self, from: SocketAddr, bytes: &mut [u8]) {
+        let now = self.now();
+        self.node.handle_announcement(now, from, bytes);
+        self.drain_node();
+    }
+
+    /// Tells the local networks of this node: often while it knows nobody.
+    fn announce(&mut self, now: Instant) {
+        let span = match self.node.has_peers() {
+            true => ANNOUNCE_INTERVAL,
+            false => ANNOUNCE_ALONE,
+        };
+        self.announce_due = now + span.mul_f64(random::share(0.75, 1.25));
+        let announcement = self.node.announcement();
+        if let Some(lan) = &self.lan {
+            lan.announce(&announcement);
+        }
+    }
+
+    pub fn seeds_changed(&mut self, seeds: Vec<Remote>) {
         tracing::debug!(?seeds, "seeds");
         let now = self.now();
         self.node.set_seeds(now, seeds);
@@ -299,16 +373,7 @@ impl Core {
         while !self.outbox.is_empty() {
             let sent = self.underlay.send(self.outbox.make_contiguous());
             for (index, error) in &sent.failures {
-                let to = self.outbox[*index].to;
-                tracing::debug!(%to, %error, "datagram not sent");
-                let reason = match error.reason() {
-                    "unreachable" => "drop_send_unreachable",
-                    "too_big" => "drop_send_too_big",
-                    "no_socket" => "drop_send_no_socket",
-                    "forbidden" => "drop_send_forbidden",
-                    _ => "drop_send_other",
-                };
-                *self.lost.entry(reason).or_default() += 1;
+                self.count_unsent(self.outbox[*index].to, error);
             }
             if sent.taken == 0 {
                 return false;
@@ -318,6 +383,18 @@ impl Core {
             }
         }
         true
+    }
+
+    fn count_unsent(&mut self, to: SocketAddr, error: &SendError) {
+        tracing::debug!(%to, %error, "datagram not sent");
+        let reason = match error.reason() {
+            "unreachable" => "drop_send_unreachable",
+            "too_big" => "drop_send_too_big",
+            "no_socket" => "drop_send_no_socket",
+            "forbidden" => "drop_send_forbidden",
+            _ => "drop_send_other",
+        };
+        *self.lost.entry(reason).or_default() += 1;
     }
 
     /// How the node is.
@@ -333,6 +410,14 @@ impl Core {
                 .map(|(name, count)| ((*name).to_owned(), *count)),
         );
         counters.insert("drop_receive_oversized".into(), self.underlay.oversized());
+        if let Some(tcp) = &self.tcp {
+            let tallies = tcp.tallies();
+            counters.insert("udp_lanes".into(), self.lanes.len() as u64);
+            counters.insert("tcp_connections".into(), tallies.connections as u64);
+            counters.insert("drop_tcp_refused".into(), tallies.refused);
+            counters.insert("drop_tcp_unproven".into(), tallies.unproven);
+            counters.insert("drop_tcp_malformed".into(), tallies.malformed);
+        }
         if let Some(control) = &self.control {
             counters.insert("drop_control_full".into(), control.dropped());
         }
@@ -358,6 +443,10 @@ impl Core {
             peers: self.node.peers().len(),
             pool_size_estimate: self.node.size_estimate(),
             listen: self.underlay.bound(),
+            tcp_listen: self
+                .tcp
+                .as_ref()
+                .map_or_else(Vec::new, |tcp| tcp.listening().to_vec()),
             guest: self.settings.guest.clone(),
             certificate_until: certificate.not_after().0,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -368,9 +457,13 @@ impl Core {
     /// The drain order of [`Node`]: datagrams, guest packets, events.
     fn drain_node(&mut self) {
         while let Some(transmit) = self.node.poll_transmit() {
-            if self.outbox.len() < OUTBOX_MAX {
+            if transmit.to.is_tcp() {
+                self.send_tcp(transmit);
+            } else if transmit.to.lane() != 0 {
+                self.send_on_lane(transmit);
+            } else if self.outbox.len() < OUTBOX_MAX {
                 self.outbox.push_back(Outgoing {
-                    to: transmit.to,
+                    to: transmit.to.address(),
                     payload: transmit.datagram,
                 });
             } else {
@@ -389,6 +482,29 @@ impl Core {
             for asker in self.waiting.joined() {
                 let _ = asker.send(Box::new(self.status()));
             }
+        }
+    }
+
+    fn send_on_lane(&mut self, transmit: Transmit) {
+        let (to, lane) = (transmit.to.address(), transmit.to.lane());
+        if let Err(error) = self.lanes.send(lane, to, &transmit.datagram) {
+            self.count_unsent(to, &error);
+        }
+        self.node.recycle(transmit.datagram);
+    }
+
+    fn send_tcp(&mut self, transmit: Transmit) {
+        let Some(tcp) = &self.tcp else {
+            return self.node.recycle(transmit.datagram);
+        };
+        if let Err(refusal) = tcp.send(transmit.to.address(), transmit.datagram) {
+            let reason = match refusal.reason() {
+                "full" => "drop_tcp_full",
+                "too_many" => "drop_tcp_too_many",
+                "too_big" => "drop_tcp_too_big",
+                _ => "drop_tcp_failed",
+            };
+            *self.lost.entry(reason).or_default() += 1;
         }
     }
 

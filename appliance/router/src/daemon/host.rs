@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use wow_overlay::session::CipherPreference;
+use wow_overlay::wire::Remote;
 use wow_underlay::InterfaceAddress;
 
 /// A route of the host's main table.
@@ -58,11 +59,11 @@ fn parse_routes(table: &str) -> Vec<Route> {
 /// The underlay addresses to offer to other nodes: where the sockets listen, on addresses that are
 /// not the pool's own.
 pub fn candidates(
-    bound: &[SocketAddr],
+    bound: &[Remote],
     own: &[InterfaceAddress],
     range: Ipv4Net,
     v6_prefix: Ipv6Net,
-) -> Vec<SocketAddr> {
+) -> Vec<Remote> {
     let mut found = Vec::new();
     for socket in bound {
         if !socket.ip().is_unspecified() {
@@ -74,9 +75,10 @@ pub fn candidates(
                 IpAddr::V4(ip) => !ip.is_link_local() && !range.contains(&ip),
                 IpAddr::V6(ip) => !ip.is_unicast_link_local() && !v6_prefix.contains(&ip),
             };
-            usable && !address.loopback && address.ip.is_ipv4() == socket.is_ipv4()
+            usable && !address.loopback && address.ip.is_ipv4() == socket.ip().is_ipv4()
         });
-        found.extend(offered.map(|address| SocketAddr::new(address.ip, socket.port())));
+        let offered = offered.map(|address| SocketAddr::new(address.ip, socket.port()));
+        found.extend(offered.map(|address| Remote::new(socket.protocol(), address)));
     }
     found
 }
@@ -154,8 +156,8 @@ mod tests {
             assert_eq!(found, expected);
         };
         check(
-            &["0.0.0.0:4001", "[::]:4001"],
-            &["192.0.2.1:4001", "[2001:db8::1]:4001"],
+            &["0.0.0.0:4001", "[::]:4001", "tcp:0.0.0.0:443"],
+            &["192.0.2.1:4001", "[2001:db8::1]:4001", "tcp:192.0.2.1:443"],
         );
         check(&["127.0.0.1:5"], &["127.0.0.1:5"]);
     }

@@ -17,7 +17,11 @@ use tokio::sync::{mpsc, watch};
 use wow_control::Control;
 use wow_guest::{Guest, GuestGone, PacketBatch};
 use wow_overlay::membership::{Certificate, Identity, NodeName, Ticket};
-use wow_underlay::{InterfaceWatch, ReceiveBatch, ReceiveError, Underlay};
+use wow_overlay::wire::Remote;
+use wow_underlay::portmap::Mapped;
+use wow_underlay::{
+    InterfaceWatch, Lan, PortMapper, ReceiveBatch, ReceiveError, TcpUnderlay, Underlay,
+};
 
 use self::command::Command;
 use self::core::Core;
@@ -50,16 +54,23 @@ pub struct Settings {
 pub struct Parts {
     /// The way to other nodes.
     pub underlay: Box<dyn Underlay>,
+    /// The way to nodes that UDP does not lead to; `None` where there is no other.
+    pub tcp: Option<TcpUnderlay>,
     /// The way to the guest.
     pub guest: Box<dyn Guest>,
     /// The control address, where there is a guest.
     pub control: Option<Control>,
+    /// The machine's local networks, where members are found without a seed; `None` where they are not
+    /// looked for.
+    pub lan: Option<Lan>,
+    /// Mappings on the gateway; `None` where none are asked for.
+    pub mapper: Option<PortMapper>,
     /// News of the machine's addresses; `None` where they never change.
     pub interfaces: Option<InterfaceWatch>,
     /// Called whenever the loop has done what was due: at least every few seconds.
     pub progress: Box<dyn FnMut()>,
-    /// The seeds' addresses.
-    pub seeds: watch::Receiver<Vec<SocketAddr>>,
+    /// Where the seeds are.
+    pub seeds: watch::Receiver<Vec<Remote>>,
     /// Questions of other tasks.
     pub commands: mpsc::Receiver<Command>,
 }
@@ -69,20 +80,25 @@ pub struct Daemon {
     core: Core,
     received: ReceiveBatch,
     packets: PacketBatch,
+    mapper: Option<PortMapper>,
     interfaces: Option<InterfaceWatch>,
     progress: Box<dyn FnMut()>,
-    seeds: watch::Receiver<Vec<SocketAddr>>,
+    seeds: watch::Receiver<Vec<Remote>>,
     commands: mpsc::Receiver<Command>,
 }
 
 /// What the loop woke up for.
 enum Wake {
     Datagrams(Result<(), ReceiveError>),
+    /// One by one: TCP's, and those of extra sockets.
+    Datagram(Remote, Vec<u8>),
+    Announcement(SocketAddr, Vec<u8>),
     Sendable,
     Packets(Result<(), GuestGone>),
     Deadline,
     Command(Command),
     Interfaces(std::io::Result<Vec<u32>>),
+    Mapped(Vec<Mapped>),
     Seeds,
 }
 
@@ -91,9 +107,18 @@ impl Daemon {
     pub fn new(settings: Settings, mut parts: Parts) -> Self {
         let seeds = parts.seeds.borrow_and_update().clone();
         Daemon {
-            core: Core::new(settings, parts.underlay, parts.guest, parts.control, seeds),
+            core: Core::new(
+                settings,
+                parts.underlay,
+                parts.tcp,
+                parts.lan,
+                parts.guest,
+                parts.control,
+                seeds,
+            ),
             received: ReceiveBatch::new(),
             packets: PacketBatch::new(),
+            mapper: parts.mapper,
             interfaces: parts.interfaces,
             progress: parts.progress,
             seeds: parts.seeds,
@@ -132,9 +157,11 @@ impl Daemon {
         match wake {
             Wake::Datagrams(Ok(())) => {
                 for (from, datagram) in self.received.iter_mut() {
-                    self.core.handle_datagram(from, datagram);
+                    self.core.handle_datagram(Remote::udp(from), datagram);
                 }
             }
+            Wake::Announcement(from, mut bytes) => self.core.handle_announcement(from, &mut bytes),
+            Wake::Datagram(from, mut datagram) => self.core.handle_datagram(from, &mut datagram),
             Wake::Datagrams(Err(error)) => tracing::debug!(%error, "underlay"),
             // The loop flushes before it waits again.
             Wake::Sendable => {}
@@ -155,7 +182,11 @@ impl Daemon {
             Wake::Interfaces(Ok(links)) => {
                 self.core.interfaces_changed();
                 self.core.links_changed(&links);
+                if let Some(mapper) = &self.mapper {
+                    mapper.network_changed();
+                }
             }
+            Wake::Mapped(mapped) => self.core.mappings_changed(&mapped),
             Wake::Interfaces(Err(error)) => {
                 tracing::warn!(%error, "no longer told of changes of the machine's addresses");
                 self.interfaces = None;
@@ -174,6 +205,9 @@ impl Daemon {
         let has_room = self.core.has_room();
         let Core {
             underlay,
+            tcp,
+            lanes,
+            lan,
             guest,
             outbox,
             ..
@@ -181,6 +215,20 @@ impl Daemon {
         let network = poll_fn(|cx| {
             if !outbox.is_empty() && underlay.poll_sendable(cx).is_ready() {
                 return Poll::Ready(Wake::Sendable);
+            }
+            if let Some(tcp) = tcp
+                && let Poll::Ready((from, datagram)) = tcp.poll_receive(cx)
+            {
+                return Poll::Ready(Wake::Datagram(Remote::tcp(from), datagram));
+            }
+            if let Some(lan) = lan
+                && let Poll::Ready((from, bytes)) = lan.poll_receive(cx)
+            {
+                return Poll::Ready(Wake::Announcement(from, bytes));
+            }
+            if let Poll::Ready((lane, from, datagram)) = lanes.poll_receive(cx) {
+                let from = Remote::udp(from).on_lane(lane);
+                return Poll::Ready(Wake::Datagram(from, datagram));
             }
             underlay
                 .poll_receive(cx, &mut self.received)
@@ -193,6 +241,7 @@ impl Daemon {
             () = tokio::time::sleep_until(deadline) => Wake::Deadline,
             Some(command) = self.commands.recv() => Wake::Command(command),
             changed = changed(&mut self.interfaces) => Wake::Interfaces(changed),
+            mapped = mapped(&mut self.mapper) => Wake::Mapped(mapped),
             Ok(()) = self.seeds.changed() => Wake::Seeds,
         }
     }
@@ -201,6 +250,13 @@ impl Daemon {
 async fn changed(interfaces: &mut Option<InterfaceWatch>) -> std::io::Result<Vec<u32>> {
     match interfaces {
         Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn mapped(mapper: &mut Option<PortMapper>) -> Vec<Mapped> {
+    match mapper {
+        Some(mapper) => mapper.changed().await,
         None => std::future::pending().await,
     }
 }

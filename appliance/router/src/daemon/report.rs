@@ -96,7 +96,7 @@ pub fn path_to(node: &Node, id: NodeId) -> api::Path {
         };
     }
     let info = node.peers().into_iter().find(|peer| peer.id == id);
-    path(info.map_or(PathInfo::Routed { via: None }, |peer| peer.path))
+    path(info.map_or(PathInfo::Overlay { via: None }, |peer| peer.path))
 }
 
 /// Every session.
@@ -172,12 +172,17 @@ pub fn trace(target: &str, node: api::Resolved, route: Route) -> api::TraceRepor
 fn path(info: PathInfo) -> api::Path {
     match info {
         PathInfo::Direct { remote } => api::Path {
-            kind: "direct".into(),
-            remote: Some(remote),
+            kind: remote.protocol().name().into(),
+            remote: Some(remote.address()),
             via: None,
         },
-        PathInfo::Routed { via } => api::Path {
-            kind: "routed".into(),
+        PathInfo::Relay { via } => api::Path {
+            kind: "relay".into(),
+            remote: None,
+            via: Some(via.to_string()),
+        },
+        PathInfo::Overlay { via } => api::Path {
+            kind: "overlay".into(),
             remote: None,
             via: via.map(|id| id.to_string()),
         },

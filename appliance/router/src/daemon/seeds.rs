@@ -1,10 +1,10 @@
-//! Turns seed addresses into socket addresses, and keeps at it while names move.
+//! Turns seed addresses into remotes, and keeps at it while names move.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use wow_overlay::membership::SeedAddr;
+use wow_overlay::wire::Remote;
 
 use crate::dns;
 
@@ -15,19 +15,19 @@ const RETRY_LONGEST: Duration = Duration::from_secs(60);
 /// How often names are looked up again that were found: seeds seldom move.
 const REFRESH: Duration = Duration::from_secs(600);
 
-/// Those seeds that are plain socket addresses.
-pub fn literal(seeds: &[SeedAddr]) -> Vec<SocketAddr> {
-    seeds.iter().filter_map(SeedAddr::socket_addr).collect()
+/// Those seeds that are plain addresses.
+pub fn literal(seeds: &[SeedAddr]) -> Vec<Remote> {
+    seeds.iter().filter_map(SeedAddr::remote).collect()
 }
 
 /// Keeps `found` up to date for as long as somebody listens. Ends at once without any name.
-pub async fn follow(seeds: Vec<SeedAddr>, found: watch::Sender<Vec<SocketAddr>>) {
-    if seeds.iter().all(|seed| seed.socket_addr().is_some()) {
+pub async fn follow(seeds: Vec<SeedAddr>, found: watch::Sender<Vec<Remote>>) {
+    if seeds.iter().all(|seed| seed.remote().is_some()) {
         return;
     }
-    let mut names: Vec<(SeedAddr, Vec<SocketAddr>)> = seeds
+    let mut names: Vec<(SeedAddr, Vec<Remote>)> = seeds
         .iter()
-        .filter(|seed| seed.socket_addr().is_none())
+        .filter(|seed| seed.remote().is_none())
         .map(|seed| (seed.clone(), Vec::new()))
         .collect();
     let mut pause = RETRY_FIRST;
@@ -36,10 +36,7 @@ pub async fn follow(seeds: Vec<SeedAddr>, found: watch::Sender<Vec<SocketAddr>>)
         for (seed, addresses) in &mut names {
             match dns::lookup(seed.host()).await {
                 Ok(ips) => {
-                    *addresses = ips
-                        .into_iter()
-                        .map(|ip| SocketAddr::new(ip, seed.port()))
-                        .collect();
+                    *addresses = ips.into_iter().map(|ip| seed.remote_at(ip)).collect();
                 }
                 Err(error) => {
                     failed = true;

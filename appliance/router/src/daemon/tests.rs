@@ -51,7 +51,7 @@ fn start(network: &Network, ticket: &Ticket, number: u8) -> Running {
     let addresses = Addresses::new(ticket.facts(), &certificate);
     let (guest, host) = pair();
     let (command_sender, commands) = mpsc::channel(8);
-    let (_, seeds) = watch::channel(vec![underlay_address(1)]);
+    let (_, seeds) = watch::channel(vec![Remote::udp(underlay_address(1))]);
     let control = Control::new(
         ControlConfig {
             address: control_v4(ticket.facts().range),
@@ -74,6 +74,9 @@ fn start(network: &Network, ticket: &Ticket, number: u8) -> Running {
         },
         Parts {
             underlay: Box::new(network.attach(underlay_address(number))),
+            tcp: None,
+            lan: None,
+            mapper: None,
             guest: Box::new(guest),
             control: Some(control),
             interfaces: None,
@@ -179,7 +182,7 @@ async fn three_nodes_join_carry_packets_and_part() {
             let peers = nodes[0].peers().await;
             assert_eq!(peers.len(), 2);
             assert!(
-                peers.iter().all(|peer| peer.path.kind == "direct"),
+                peers.iter().all(|peer| peer.path.kind == "udp"),
                 "{peers:?}"
             );
 

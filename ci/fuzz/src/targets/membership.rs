@@ -171,7 +171,7 @@ fn words(input: &[u8]) {
     if let Ok(seed) = text.parse::<SeedAddr>() {
         assert_eq!(seed.as_str().parse::<SeedAddr>(), Ok(seed.clone()));
         assert!(!seed.host().is_empty());
-        black_box((seed.port(), seed.socket_addr()));
+        black_box((seed.port(), seed.remote()));
     }
     if let Ok(id) = text.parse::<NodeId>() {
         assert_eq!(id.to_string(), text.to_ascii_lowercase());

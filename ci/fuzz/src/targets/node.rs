@@ -4,7 +4,6 @@
 //! Whatever happens, no table outgrows its limit, one datagram sets off no storm, and the node's
 //! deadlines move on.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -12,6 +11,7 @@ use wow_overlay::Rng;
 use wow_overlay::node::{Config, Node, Target as Wanted};
 use wow_overlay::session::{CipherPreference, Initiator, Session};
 use wow_overlay::time::Instant;
+use wow_overlay::wire::Remote;
 use wow_overlay::wire::frame::{self, Body, Delivery, Frame, RoutedHeader};
 use wow_overlay::wire::message::{Answer, Control, Hello, Message, Query};
 use wow_overlay::wire::outer::Outer;
@@ -44,7 +44,7 @@ struct Bench {
     now: Instant,
     rng: Rng,
     enemy: Option<Session>,
-    enemy_at: SocketAddr,
+    enemy_at: Remote,
     /// The last record that the enemy sent.
     last: Vec<u8>,
     /// The last token that the node asked the enemy with.
@@ -303,8 +303,8 @@ impl Bench {
     }
 }
 
-fn address(host: u8) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, host], 4001))
+fn address(host: u8) -> Remote {
+    Remote::udp(([192, 0, 2, host], 4001).into())
 }
 
 fn seeds() -> Vec<Vec<u8>> {

@@ -2,10 +2,11 @@
 //! the same.
 
 use std::hint::black_box;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use wow_overlay::id::NodeId;
 use wow_overlay::session::Initiator;
+use wow_overlay::wire::Remote;
 use wow_overlay::wire::frame::{Body, Delivery, Frame, RoutedHeader};
 use wow_overlay::wire::message::{
     Answer, Contact, Control, Finding, HOP_PADDING, Hello, Link, LinkKind, Message, Query,
@@ -171,8 +172,8 @@ pub(super) fn encoded<M: Message>(messages: &[M]) -> Vec<Vec<u8>> {
     messages.iter().map(encode).collect()
 }
 
-fn candidates() -> Vec<SocketAddr> {
-    let texts = ["192.0.2.1:4001", "[2001:db8::1]:4001", "10.0.0.7:65535"];
+fn candidates() -> Vec<Remote> {
+    let texts = ["192.0.2.1:4001", "tcp:[2001:db8::1]:443", "10.0.0.7:65535"];
     texts.map(|text| text.parse().expect("an address")).to_vec()
 }
 

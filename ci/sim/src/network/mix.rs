@@ -22,6 +22,12 @@ impl NatMix {
         }
     }
 
+    /// Whether a kind occurs.
+    pub fn has(&self, kind: NatKind) -> bool {
+        let mut weights = self.weights.iter();
+        weights.any(|(known, weight)| *known == kind && *weight > 0)
+    }
+
     /// Draws a kind by weight.
     pub fn draw(&self, rng: &mut Rng) -> NatKind {
         let total: u32 = self.weights.iter().map(|(_, weight)| weight).sum();

@@ -6,6 +6,7 @@
 
 pub mod mix;
 pub mod nat;
+mod tcp;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -15,9 +16,11 @@ use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 use wow_overlay::Rng;
 use wow_overlay::time::Instant;
+use wow_overlay::wire::Remote;
 
 use self::mix::NatMix;
 use self::nat::{Nat, NatKind};
+use self::tcp::{StreamId, Streams};
 use crate::text::Share;
 
 /// The port every host's socket is bound to.
@@ -28,6 +31,10 @@ pub const DOMAIN_HOSTS_MAX: usize = 8;
 const INTERNET: u32 = 0xc612_0000;
 /// The last byte of the first address inside a domain behind a translator.
 const FIRST_INSIDE: u8 = 10;
+/// Times a connection sends again what is lost before this is taken to have arrived.
+const RETRANSMISSIONS_MAX: u32 = 6;
+/// What a retransmission costs beside a round trip (Linux's TCP_RTO_MIN).
+const RETRANSMISSION_MIN: Duration = Duration::from_millis(200);
 /// One-way delay between two hosts of one domain.
 const LAN_DELAY: Duration = Duration::from_micros(200);
 
@@ -88,8 +95,28 @@ pub struct Flight {
     pub from: SocketAddrV4,
     /// The destination as the last network sees it.
     pub to: SocketAddrV4,
-    /// The host, when sender and receiver share a local network.
-    local: Option<HostId>,
+    way: Way,
+}
+
+/// What a datagram's last part of the way depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// On who has the address, and on the translator there.
+    Outside,
+    /// On nothing: sender and receiver share a local network.
+    Local(HostId),
+    /// On whether the connection still is.
+    Stream(StreamId, HostId),
+}
+
+impl Flight {
+    /// The source as the receiver's node is told it.
+    pub fn source(&self) -> Remote {
+        match self.way {
+            Way::Outside | Way::Local(_) => Remote::udp(self.from.into()),
+            Way::Stream(..) => Remote::tcp(self.from.into()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -128,6 +155,9 @@ pub struct Network {
     outside: Vec<Outside>,
     cut_off: BTreeSet<usize>,
     tallies: Tallies,
+    streams: Streams,
+    /// Public hosts listen on TCP: somebody's domain blocks UDP.
+    listening: bool,
 }
 
 impl Network {
@@ -141,16 +171,8 @@ impl Network {
         delay: DelayRange,
         conditions: Conditions,
     ) -> Self {
-        let mut network = Network {
-            delay,
-            conditions,
-            domains: Vec::new(),
-            places: Vec::with_capacity(hosts),
-            outside: Vec::new(),
-            cut_off: BTreeSet::new(),
-            tallies: Tallies::default(),
-            rng: rng.fork(),
-        };
+        let mut network = Network::empty(rng.fork(), delay, conditions);
+        network.listening = mix.has(NatKind::UdpBlocked);
         while network.places.len() < hosts {
             let (kind, size) = if network.places.len() < public {
                 (NatKind::None, 1)
@@ -161,6 +183,36 @@ impl Network {
             network.add_domain(&mut rng, kind, size);
         }
         network
+    }
+
+    /// A network of precisely these domains, each a kind and its number of hosts.
+    pub fn of_domains(
+        mut rng: Rng,
+        domains: &[(NatKind, usize)],
+        delay: DelayRange,
+        conditions: Conditions,
+    ) -> Self {
+        let mut network = Network::empty(rng.fork(), delay, conditions);
+        network.listening = true;
+        for (kind, hosts) in domains {
+            network.add_domain(&mut rng, *kind, *hosts);
+        }
+        network
+    }
+
+    fn empty(rng: Rng, delay: DelayRange, conditions: Conditions) -> Self {
+        Network {
+            delay,
+            conditions,
+            domains: Vec::new(),
+            places: Vec::new(),
+            outside: Vec::new(),
+            cut_off: BTreeSet::new(),
+            tallies: Tallies::default(),
+            streams: Streams::default(),
+            listening: false,
+            rng,
+        }
     }
 
     fn add_domain(&mut self, rng: &mut Rng, kind: NatKind, size: usize) {
@@ -229,9 +281,30 @@ impl Network {
         self.outside.get(index as usize).copied()
     }
 
-    /// The address `host` finds on its own interface.
-    pub fn local_address(&self, host: HostId) -> SocketAddr {
-        SocketAddr::V4(self.places[host.index()].address)
+    /// The UDP socket `host` finds on its own interface.
+    pub fn local_address(&self, host: HostId) -> Remote {
+        Remote::udp(self.places[host.index()].address.into())
+    }
+
+    /// Every socket that `host` listens on, on its own interface.
+    pub fn local_remotes(&self, host: HostId) -> Vec<Remote> {
+        let udp = self.local_address(host);
+        let tcp = self.listens(host).then(|| Remote::tcp(udp.address()));
+        [Some(udp), tcp].into_iter().flatten().collect()
+    }
+
+    /// Whether `host` takes TCP connections: where nobody outside could connect nobody listens.
+    fn listens(&self, host: HostId) -> bool {
+        self.listening && self.is_public(host)
+    }
+
+    /// Whether translators send what goes from inside to their outside address back in.
+    pub fn set_hairpin(&mut self, hairpins: bool) {
+        for domain in &mut self.domains {
+            if let Some(nat) = &mut domain.nat {
+                nat.set_hairpin(hairpins);
+            }
+        }
     }
 
     /// The kind of domain `host` is in, for reports.
@@ -268,7 +341,13 @@ impl Network {
     pub fn reset_nat(&mut self, domain: usize) {
         if let Some(nat) = &mut self.domains[domain].nat {
             nat.reset();
+            self.streams.close_domain(domain);
         }
+    }
+
+    /// Ends the connections of a host whose node is gone.
+    pub fn close(&mut self, host: HostId) {
+        self.streams.close_host(host);
     }
 
     /// Sends a datagram from `host`'s socket: its flight and the times it arrives, none if it is
@@ -277,14 +356,18 @@ impl Network {
         &mut self,
         now: Instant,
         host: HostId,
-        to: SocketAddr,
+        to: Remote,
     ) -> Option<(Flight, [Option<Instant>; 2])> {
         self.tallies.sent += 1;
-        let SocketAddr::V4(to) = to else {
+        let (is_tcp, lane) = (to.is_tcp(), to.lane());
+        let SocketAddr::V4(to) = to.address() else {
             self.tallies.unroutable += 1;
             return None;
         };
-        let (flight, domains) = self.route(now, host, to)?;
+        if is_tcp {
+            return self.send_stream(now, host, to);
+        }
+        let (flight, domains) = self.route(now, host, lane, to)?;
         let (source, target) = domains;
         if self.cut_off.contains(&source) != self.cut_off.contains(&target) {
             self.tallies.partitioned += 1;
@@ -303,11 +386,83 @@ impl Network {
         Some((flight, [Some(first), second]))
     }
 
+    /// Sends a datagram in a connection, which is opened if need be.
+    fn send_stream(
+        &mut self,
+        now: Instant,
+        host: HostId,
+        to: SocketAddrV4,
+    ) -> Option<(Flight, [Option<Instant>; 2])> {
+        if self.streams.find(now, host, to).is_none() {
+            self.connect(now, host, to);
+        }
+        let Some(way) = self.streams.find(now, host, to) else {
+            self.tallies.unroutable += 1;
+            return None;
+        };
+        let (source, target) = way.domains;
+        if self.cut_off.contains(&source) != self.cut_off.contains(&target) {
+            self.tallies.partitioned += 1;
+            return None;
+        }
+        let base = self.base_delay(source, target);
+        let mut travel = base + self.draw_jitter();
+        // What is lost is sent again, and all that follows waits for it.
+        let mut tries = 0;
+        while tries < RETRANSMISSIONS_MAX && self.chance(self.conditions.loss) {
+            travel += RETRANSMISSION_MIN + base * 2;
+            tries += 1;
+        }
+        let arrival = self.streams.arrival(now, &way, travel)?;
+        let flight = Flight {
+            from: way.from,
+            to,
+            way: Way::Stream(way.stream, way.to),
+        };
+        Some((flight, [Some(arrival), None]))
+    }
+
+    /// Opens a connection from `host` to a socket that listens and can be reached.
+    fn connect(&mut self, now: Instant, host: HostId, to: SocketAddrV4) {
+        let place = &self.places[host.index()];
+        let (source, inside) = (place.domain, *place.address.ip());
+        let server = match self.local_host(&self.domains[source], to) {
+            Some(neighbour) => neighbour,
+            None => match self.owner(*to.ip()) {
+                Some(Outside::Host(server)) => server,
+                // No connection comes in through a translator.
+                Some(Outside::Gateway(_) | Outside::Nobody) | None => return,
+            },
+        };
+        let target = self.places[server.index()].domain;
+        let cut = self.cut_off.contains(&source) != self.cut_off.contains(&target);
+        if cut || to.port() != PORT || !self.listens(server) {
+            return;
+        }
+        let seen = match &self.domains[source].nat {
+            Some(nat) if source != target => nat.outside(),
+            _ => inside,
+        };
+        let ready = now + self.base_delay(source, target) * 2;
+        self.streams
+            .open((host, source, seen), (server, target, to), now, ready);
+    }
+
     /// Who gets a datagram that has arrived, if anybody.
     pub fn receive(&mut self, now: Instant, flight: &Flight) -> Option<HostId> {
-        let host = match flight.local {
-            Some(host) => Some(host),
-            None => match self.owner(*flight.to.ip()) {
+        self.receive_on(now, flight).map(|(host, _)| host)
+    }
+
+    /// Who gets a datagram that has arrived, if anybody, and by which of its sockets.
+    pub fn receive_on(&mut self, now: Instant, flight: &Flight) -> Option<(HostId, u16)> {
+        let mut lane = 0;
+        let host = match flight.way {
+            Way::Local(host) => {
+                lane = flight.to.port().wrapping_sub(PORT);
+                Some(host)
+            }
+            Way::Stream(stream, host) => self.streams.is_open(stream).then_some(host),
+            Way::Outside => match self.owner(*flight.to.ip()) {
                 Some(Outside::Host(host)) if flight.to.port() == PORT => Some(host),
                 Some(Outside::Gateway(domain)) => {
                     let domain = &self.domains[domain];
@@ -317,7 +472,10 @@ impl Network {
                         self.tallies.refused += 1;
                         return None;
                     }
-                    inside.and_then(|inside| self.local_host(domain, inside))
+                    inside.and_then(|inside| {
+                        lane = inside.port().wrapping_sub(PORT);
+                        self.local_host(domain, inside)
+                    })
                 }
                 _ => None,
             },
@@ -326,7 +484,7 @@ impl Network {
             Some(_) => self.tallies.delivered += 1,
             None => self.tallies.unroutable += 1,
         }
-        host
+        host.map(|host| (host, lane))
     }
 
     fn local_host(&self, domain: &Domain, address: SocketAddrV4) -> Option<HostId> {
@@ -334,7 +492,7 @@ impl Network {
             .hosts
             .iter()
             .copied()
-            .find(|host| self.places[host.index()].address == address)
+            .find(|host| self.places[host.index()].address.ip() == address.ip())
     }
 
     /// The flight of a datagram and the domains it leaves and enters.
@@ -342,15 +500,17 @@ impl Network {
         &mut self,
         now: Instant,
         host: HostId,
+        lane: u16,
         to: SocketAddrV4,
     ) -> Option<(Flight, (usize, usize))> {
         let place = &self.places[host.index()];
-        let (source, inside) = (place.domain, place.address);
+        let source = place.domain;
+        let inside = SocketAddrV4::new(*place.address.ip(), PORT.wrapping_add(lane));
         if let Some(local) = self.local_host(&self.domains[source], to) {
             let flight = Flight {
                 from: inside,
                 to,
-                local: Some(local),
+                way: Way::Local(local),
             };
             return Some((flight, (source, source)));
         }
@@ -368,7 +528,8 @@ impl Network {
         };
         let mut from = inside;
         if let Some(nat) = &mut self.domains[source].nat {
-            if target == source && !nat.behaviour().hairpins {
+            let hairpin = target == source;
+            if nat.behaviour().blocks_udp || (hairpin && !nat.behaviour().hairpins) {
                 self.tallies.refused += 1;
                 return None;
             }
@@ -377,7 +538,7 @@ impl Network {
         let flight = Flight {
             from,
             to,
-            local: None,
+            way: Way::Outside,
         };
         Some((flight, (source, target)))
     }

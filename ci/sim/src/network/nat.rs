@@ -26,6 +26,17 @@ pub enum Dependence {
     AddressAndPort,
 }
 
+/// How a translator chooses the outside port of a new mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// The inside port, when it is free.
+    Preserved,
+    /// The one after the last.
+    Next,
+    /// Any.
+    Random,
+}
+
 /// How a translator behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Behaviour {
@@ -33,10 +44,12 @@ pub struct Behaviour {
     pub mapping: Dependence,
     /// From which remotes a mapping lets datagrams in.
     pub filtering: Dependence,
-    /// Whether the inside port is kept outside, when free.
-    pub preserves_ports: bool,
+    /// Which outside port a new mapping gets.
+    pub ports: Ports,
     /// Whether a datagram from inside to the outside address comes back in.
     pub hairpins: bool,
+    /// Whether no UDP passes at all; TCP does.
+    pub blocks_udp: bool,
     /// How long a mapping and a permit outlive the last datagram sent through them.
     pub timeout: Duration,
 }
@@ -54,16 +67,22 @@ pub enum NatKind {
     PortRestricted,
     /// Address-and-port-dependent mapping and filtering, random ports.
     Symmetric,
+    /// The same with one port after the other.
+    SymmetricNext,
+    /// A firewall that lets no UDP pass, but TCP connections from inside.
+    UdpBlocked,
 }
 
 impl NatKind {
     /// Every kind.
-    pub const ALL: [NatKind; 5] = [
+    pub const ALL: [NatKind; 7] = [
         NatKind::None,
         NatKind::FullCone,
         NatKind::Restricted,
         NatKind::PortRestricted,
         NatKind::Symmetric,
+        NatKind::SymmetricNext,
+        NatKind::UdpBlocked,
     ];
 
     /// As written on a command line.
@@ -74,26 +93,29 @@ impl NatKind {
             NatKind::Restricted => "restricted",
             NatKind::PortRestricted => "port-restricted",
             NatKind::Symmetric => "symmetric",
+            NatKind::SymmetricNext => "symmetric-next",
+            NatKind::UdpBlocked => "udp-blocked",
         }
     }
 
     /// What it does, if it is a translator at all.
     pub const fn behaviour(self) -> Option<Behaviour> {
-        let (mapping, filtering, preserves_ports) = match self {
+        let dependent = Dependence::AddressAndPort;
+        let (mapping, filtering, ports) = match self {
             NatKind::None => return None,
-            NatKind::FullCone => (Dependence::None, Dependence::None, true),
-            NatKind::Restricted => (Dependence::None, Dependence::Address, true),
-            NatKind::PortRestricted => (Dependence::None, Dependence::AddressAndPort, true),
-            NatKind::Symmetric => (
-                Dependence::AddressAndPort,
-                Dependence::AddressAndPort,
-                false,
-            ),
+            NatKind::FullCone => (Dependence::None, Dependence::None, Ports::Preserved),
+            NatKind::Restricted => (Dependence::None, Dependence::Address, Ports::Preserved),
+            NatKind::PortRestricted | NatKind::UdpBlocked => {
+                (Dependence::None, dependent, Ports::Preserved)
+            }
+            NatKind::Symmetric => (dependent, dependent, Ports::Random),
+            NatKind::SymmetricNext => (dependent, dependent, Ports::Next),
         };
         Some(Behaviour {
             mapping,
             filtering,
-            preserves_ports,
+            ports,
+            blocks_udp: matches!(self, NatKind::UdpBlocked),
             // Many home routers do not, so that is the case to survive.
             hairpins: false,
             // RFC 4787 asks for two minutes; Linux's conntrack forgets an unanswered flow after
@@ -110,6 +132,8 @@ pub struct Nat {
     outside: Ipv4Addr,
     by_port: BTreeMap<u16, Mapping>,
     by_inside: BTreeMap<(SocketAddrV4, Scope), u16>,
+    /// The last port that was handed out one after the other.
+    last: u16,
 }
 
 /// The part of a remote endpoint that a [`Dependence`] looks at.
@@ -139,7 +163,13 @@ impl Nat {
             outside,
             by_port: BTreeMap::new(),
             by_inside: BTreeMap::new(),
+            last: FIRST_PORT,
         }
+    }
+
+    /// Whether what goes from inside to the outside address comes back in.
+    pub fn set_hairpin(&mut self, hairpins: bool) {
+        self.behaviour.hairpins = hairpins;
     }
 
     /// Its address on the internet.
@@ -228,10 +258,14 @@ impl Nat {
         }
         let mut port = key.0.port();
         let wanted_is_taken = self.by_port.contains_key(&port) && self.is_fresh(now, port);
-        if !self.behaviour.preserves_ports || wanted_is_taken {
+        if self.behaviour.ports != Ports::Preserved || wanted_is_taken {
             // Ends: the table holds far fewer mappings than there are ports.
             port = loop {
-                let candidate = rng.random_range(FIRST_PORT..=u16::MAX);
+                let candidate = match self.behaviour.ports {
+                    Ports::Next => self.last.checked_add(1).unwrap_or(FIRST_PORT),
+                    Ports::Preserved | Ports::Random => rng.random_range(FIRST_PORT..=u16::MAX),
+                };
+                self.last = candidate;
                 if !self.by_port.contains_key(&candidate) {
                     break candidate;
                 }
@@ -303,12 +337,12 @@ mod tests {
             let (mut nat, mut rng) = nat(kind);
             let first = nat.outbound(Instant::ZERO, &mut rng, INSIDE, REMOTE);
             let second = nat.outbound(Instant::ZERO, &mut rng, INSIDE, OTHER);
-            assert_eq!(first == second, kind != NatKind::Symmetric, "{kind:?}");
-            assert_eq!(
-                first.port() == INSIDE.port(),
-                kind != NatKind::Symmetric,
-                "{kind:?}"
-            );
+            let symmetric = matches!(kind, NatKind::Symmetric | NatKind::SymmetricNext);
+            assert_eq!(first == second, !symmetric, "{kind:?}");
+            assert_eq!(first.port() == INSIDE.port(), !symmetric, "{kind:?}");
+            if kind == NatKind::SymmetricNext {
+                assert_eq!(second.port(), first.port() + 1);
+            }
         }
     }
 

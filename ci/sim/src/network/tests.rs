@@ -43,7 +43,10 @@ fn public_hosts_reach_each_other_within_the_range_of_delays() {
             let to = net.local_address(HostId(b));
             let (flight, times) = net.send(Instant::ZERO, HostId(a), to).unwrap();
             assert_eq!(net.receive(times[0].unwrap(), &flight), Some(HostId(b)));
-            assert_eq!(SocketAddr::V4(flight.from), net.local_address(HostId(a)));
+            assert_eq!(
+                Remote::udp(flight.from.into()),
+                net.local_address(HostId(a))
+            );
             assert_eq!(times[1], None);
             delays.insert(times[0].unwrap() - Instant::ZERO);
         }
@@ -81,7 +84,7 @@ fn local_hosts_meet_by_private_addresses_and_strangers_do_not() {
     let (a, b) = first_pair(&net, true);
     let (flight, _) = net.send(Instant::ZERO, a, net.local_address(b)).unwrap();
     assert_eq!(net.receive(Instant::ZERO, &flight), Some(b));
-    assert_eq!(SocketAddr::V4(flight.from), net.local_address(a));
+    assert_eq!(Remote::udp(flight.from.into()), net.local_address(a));
 
     // Another domain's private address is nobody's, or a local host's: never the stranger's.
     let (a, b) = first_pair(&net, false);
@@ -100,11 +103,11 @@ fn hole_punching_opens_port_restricted_domains() {
     let (from_a, _) = net.send(now, a, seed).unwrap();
     let (from_b, _) = net.send(now, b, seed).unwrap();
     let (reflexive_a, reflexive_b) = (from_a.from, from_b.from);
-    assert_ne!(SocketAddr::V4(reflexive_a), net.local_address(a));
+    assert_ne!(Remote::udp(reflexive_a.into()), net.local_address(a));
 
-    let (first, _) = net.send(now, a, SocketAddr::V4(reflexive_b)).unwrap();
+    let (first, _) = net.send(now, a, Remote::udp(reflexive_b.into())).unwrap();
     assert_eq!(net.receive(now, &first), None, "b has not sent to a yet");
-    let (second, _) = net.send(now, b, SocketAddr::V4(reflexive_a)).unwrap();
+    let (second, _) = net.send(now, b, Remote::udp(reflexive_a.into())).unwrap();
     assert_eq!(net.receive(now, &second), Some(a));
     assert_eq!(
         net.receive(now, &first),
@@ -131,7 +134,7 @@ fn a_reset_translator_lets_nobody_in() {
     let inside = HostId(5);
     let seed = net.local_address(HostId(0));
     let (flight, _) = net.send(Instant::ZERO, inside, seed).unwrap();
-    let back = SocketAddr::V4(flight.from);
+    let back = Remote::udp(flight.from.into());
     let (answer, _) = net.send(Instant::ZERO, HostId(0), back).unwrap();
     assert_eq!(net.receive(Instant::ZERO, &answer), Some(inside));
     net.reset_nat(net.places[inside.index()].domain);

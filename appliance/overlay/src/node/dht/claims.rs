@@ -323,8 +323,7 @@ impl Node {
         let wall = self.wall.at(now).0 << 16;
         let sequence = (self.dht.claims.sequence + 1).max(wall);
         self.dht.claims.sequence = sequence;
-        let mut candidates = self.own_candidates();
-        candidates.truncate(RECORD_CANDIDATES_MAX);
+        let candidates = self.candidates.offer(RECORD_CANDIDATES_MAX);
         let claim = Claim {
             key,
             sequence,

@@ -21,7 +21,7 @@ fn betrayed(seed: u64, count: usize) -> Net {
     let id = enemy.id;
     net.enemy = Some(enemy);
     for (to, call) in calls {
-        net.fly(enemy::ADDRESS, to, call);
+        net.fly(enemy::enemy_address(), to, call);
     }
     net.run_until("everybody knows the enemy", |net| {
         let knows = |m: &Member| m.node.peers.get(&id).is_some_and(|peer| peer.is_hop());
@@ -41,7 +41,7 @@ impl Net {
     fn betray(&mut self, to: usize, message: &Control) {
         let to = self.members[to].address;
         let datagram = self.enemy.as_ref().unwrap().say(to, message);
-        self.fly(enemy::ADDRESS, to, datagram);
+        self.fly(enemy::enemy_address(), to, datagram);
     }
 
     /// The enemy hands a member a frame to pass on.
@@ -50,7 +50,7 @@ impl Net {
         let mut frame = Vec::new();
         header.encode(&mut frame);
         let datagram = self.enemy.as_ref().unwrap().seal(to, &[&frame, body]);
-        self.fly(enemy::ADDRESS, to, datagram);
+        self.fly(enemy::enemy_address(), to, datagram);
     }
 
     /// Everybody among these pings everybody until answered. Returns how many pings were not.
@@ -104,7 +104,7 @@ fn newcomers_join_by_a_seed_that_is_flooded_from_forged_addresses() {
         while sent < (net.now - began).as_millis() as u64 * FLOOD_PER_SECOND / 1000 {
             sent += 1;
             let [.., a, b, c] = sent.to_be_bytes();
-            let forged = SocketAddr::from(([a, b, c, 200], 4001));
+            let forged = Remote::udp(([a, b, c, 200], 4001).into());
             let knock = enemy.knock();
             net.fly(forged, seed, knock);
         }
@@ -150,7 +150,7 @@ fn replayed_datagrams_change_nothing() {
             .map(|m| peers(m).collect::<Vec<_>>())
             .collect()
     };
-    let (before, stranger) = (of(&net), SocketAddr::from(([203, 0, 113, 9], 99)));
+    let (before, stranger) = (of(&net), Remote::udp(([203, 0, 113, 9], 99).into()));
     let counted = |net: &Net| -> u64 {
         let counters = net.members.iter().map(|m| m.node.counters());
         counters
@@ -252,7 +252,7 @@ fn a_member_that_invents_neighbours_keeps_nobody_out() {
         };
         if !std::mem::replace(&mut called, true) {
             let call = net.enemy.as_mut().unwrap().call(address, key);
-            net.fly(enemy::ADDRESS, address, call);
+            net.fly(enemy::enemy_address(), address, call);
         }
         let (enemy, heard) = {
             let enemy = net.enemy.as_ref().unwrap();
@@ -281,7 +281,7 @@ fn invented(beside: NodeId, rng: &mut Rng) -> Control {
         Contact {
             id,
             static_key: rng.random(),
-            candidates: vec![SocketAddr::from(([203, 0, 113, 1], 1))],
+            candidates: vec![Remote::udp(([203, 0, 113, 1], 1).into())],
         }
     };
     Control::Neighbours {
@@ -378,7 +378,7 @@ fn a_member_cannot_turn_probes_on_a_stranger() {
     let mut net = betrayed(110, 3);
     net.pass(Duration::from_secs(10));
     let victims: Vec<_> = (1..=8u16)
-        .map(|port| SocketAddr::from(([203, 0, 113, 7], port)))
+        .map(|port| Remote::udp(([203, 0, 113, 7], port).into()))
         .collect();
     net.overheard = Some(Vec::new());
     let offer = Control::Candidates {

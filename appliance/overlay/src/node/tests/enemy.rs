@@ -1,26 +1,26 @@
 //! A member that does as it likes: it has a certificate and sessions, and no code of ours behind them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use super::*;
 use crate::session::{Endpoint, Initiator, Session, StaticKey};
 use crate::wire::frame::{self, Body, Delivery, Frame, RoutedHeader};
 use crate::wire::message::{Answer, Control, Finding, Hello, Message, Query};
 
-pub(super) const ADDRESS: SocketAddr =
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 66)), 4001);
+pub(super) fn enemy_address() -> Remote {
+    Remote::udp(([198, 51, 100, 66], 4001).into())
+}
 
 /// See the module. It answers probes, so that everybody takes it for a good link; frames that it
 /// should pass on end here.
 pub(super) struct Enemy {
-    pub address: SocketAddr,
+    pub address: Remote,
     pub id: NodeId,
     certificate: Certificate,
     endpoint: Endpoint,
     rng: Rng,
-    calls: BTreeMap<u32, (SocketAddr, Initiator)>,
-    sessions: BTreeMap<u32, (SocketAddr, Session)>,
+    calls: BTreeMap<u32, (Remote, Initiator)>,
+    sessions: BTreeMap<u32, (Remote, Session)>,
     /// Answers to questions that come by, with a lie instead of silence.
     pub denies: bool,
     /// Frames that ended here.
@@ -40,7 +40,7 @@ impl Enemy {
         let key = StaticKey::new(*identity.static_secret(), identity.static_public());
         let pool_key = net.ticket.facts().key.0;
         Enemy {
-            address: ADDRESS,
+            address: enemy_address(),
             id: identity.node_id(),
             certificate: net.ticket.certify(&identity, &request).unwrap(),
             endpoint: Endpoint::new(key, &pool_key, CipherPreference::aes_first()),
@@ -60,7 +60,7 @@ impl Enemy {
     }
 
     /// Begins a session with a member.
-    pub(super) fn call(&mut self, to: SocketAddr, key: [u8; 32]) -> Vec<u8> {
+    pub(super) fn call(&mut self, to: Remote, key: [u8; 32]) -> Vec<u8> {
         let mut hello = Vec::new();
         Hello {
             certificate: self.certificate.bytes().to_vec(),
@@ -76,12 +76,12 @@ impl Enemy {
         datagram
     }
 
-    pub(super) fn has_session(&self, with: SocketAddr) -> bool {
+    pub(super) fn has_session(&self, with: Remote) -> bool {
         self.sessions.values().any(|(at, _)| *at == with)
     }
 
     /// A frame, sealed for the member at this address.
-    pub(super) fn seal(&self, to: SocketAddr, parts: &[&[u8]]) -> Vec<u8> {
+    pub(super) fn seal(&self, to: Remote, parts: &[&[u8]]) -> Vec<u8> {
         let session = self.sessions.values().find(|(at, _)| *at == to);
         let (_, session) = session.expect("there is a session with it");
         let mut datagram = Vec::new();
@@ -90,7 +90,7 @@ impl Enemy {
     }
 
     /// A message, sealed for the member at this address.
-    pub(super) fn say(&self, to: SocketAddr, message: &Control) -> Vec<u8> {
+    pub(super) fn say(&self, to: Remote, message: &Control) -> Vec<u8> {
         let mut bytes = vec![frame::CONTROL];
         message.encode(&mut bytes);
         self.seal(to, &[&bytes])
@@ -100,9 +100,9 @@ impl Enemy {
     pub(super) fn hear(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        from: Remote,
         datagram: &mut [u8],
-    ) -> Vec<(SocketAddr, Vec<u8>)> {
+    ) -> Vec<(Remote, Vec<u8>)> {
         match Outer::parse(datagram) {
             Ok(Outer::Response(response)) => {
                 let index = response.receiver_index();
@@ -125,7 +125,7 @@ impl Enemy {
         }
     }
 
-    fn react(&mut self, from: SocketAddr, plaintext: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
+    fn react(&mut self, from: Remote, plaintext: &[u8]) -> Vec<(Remote, Vec<u8>)> {
         match Frame::parse(plaintext) {
             Ok(Frame::Control(bytes)) => match Control::decode(bytes) {
                 Ok(Control::Probe { token }) => {
@@ -150,7 +150,7 @@ impl Enemy {
         }
     }
 
-    fn deny(&self, to: SocketAddr, header: &RoutedHeader, token: u64) -> Vec<u8> {
+    fn deny(&self, to: Remote, header: &RoutedHeader, token: u64) -> Vec<u8> {
         let answer = Answer {
             token,
             finding: Finding::Nobody,
