@@ -244,7 +244,7 @@ fn a_member_that_invents_neighbours_keeps_nobody_out() {
     let began = net.now;
     let newcomer = net.add(None);
     let mut rng = Rng::seed_from_u64(106);
-    let mut called = false;
+    let (mut called, mut lie_due) = (false, began);
     net.run_until("the newcomer has its place", |net| {
         let (address, key) = {
             let member = &net.members[newcomer];
@@ -254,16 +254,14 @@ fn a_member_that_invents_neighbours_keeps_nobody_out() {
             let call = net.enemy.as_mut().unwrap().call(address, key);
             net.fly(enemy::enemy_address(), address, call);
         }
-        let (enemy, heard) = {
-            let enemy = net.enemy.as_ref().unwrap();
-            (enemy.id, enemy.has_session(address))
-        };
-        let ids = net.members.iter().map(|m| m.node.id()).chain([enemy]);
-        let ids: BTreeSet<_> = ids.collect();
+        let heard = net.enemy.as_ref().unwrap().has_session(address);
+        let ids: BTreeSet<_> = net.members.iter().map(|m| m.node.id()).collect();
         let node = &net.members[newcomer].node;
-        let joined = node.is_joined()
-            && node.near_neighbours() == ring::nearest(node.id(), &ids, ring::NEAR_PER_SIDE);
-        if !joined && heard {
+        let honest = ring::nearest(node.id(), &ids, ring::NEAR_PER_SIDE);
+        let linked = node.established();
+        let joined = node.is_joined() && honest.iter().all(|id| linked.contains(&id));
+        if !joined && heard && net.now >= lie_due {
+            lie_due = net.now + Duration::from_millis(20);
             let lie = invented(node.id(), &mut rng);
             net.betray(newcomer, &lie);
         }
