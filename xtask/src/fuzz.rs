@@ -7,7 +7,7 @@ mod corpus;
 mod outcome;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use wow_builder::host::Purpose;
@@ -117,8 +117,10 @@ impl Fuzzer {
 
     fn fuzz(&self, name: &str, seconds: u32) -> Result<Outcome> {
         let grown = corpus::directory(&self.work, name)?;
-        let seeded = self.command(name).env("WOW_FUZZ_SEEDS", &grown).status();
-        let seeded = seeded.context("cannot run the fuzzer")?;
+        let mut seeding = self.command(name);
+        // libFuzzer warns of sanitizers that are not there.
+        seeding.env("WOW_FUZZ_SEEDS", &grown).stderr(Stdio::null());
+        let seeded = seeding.status().context("cannot run the fuzzer")?;
         anyhow::ensure!(seeded.success(), "{name} has no seeds: {seeded}");
         let finds = self.work.join("found");
         std::fs::create_dir_all(&finds).context("cannot make a directory for finds")?;
@@ -152,7 +154,7 @@ impl Fuzzer {
             .arg(corpus::directory(&self.work, name)?)
             .args(["-merge=1", "-verbosity=0"])
             .arg(format!("-max_len={INPUT_BYTES_MAX}"))
-            .stderr(std::process::Stdio::null())
+            .stderr(Stdio::null())
             .status()
             .context("cannot run the fuzzer")?;
         anyhow::ensure!(status.success(), "merging the corpus of {name} failed");
