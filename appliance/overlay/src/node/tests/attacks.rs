@@ -255,9 +255,9 @@ fn a_member_that_invents_neighbours_keeps_nobody_out() {
             net.fly(enemy::enemy_address(), address, call);
         }
         let heard = net.enemy.as_ref().unwrap().has_session(address);
-        let ids: BTreeSet<_> = net.members.iter().map(|m| m.node.id()).collect();
+        let ids: BTreeMap<_, _> = net.members.iter().map(|m| (m.node.id(), ())).collect();
         let node = &net.members[newcomer].node;
-        let honest = ring::nearest(node.id(), &ids, ring::NEAR_PER_SIDE);
+        let honest = ring::nearest(node.id(), &ids, ring::NEAR_PER_SIDE, |_, ()| true);
         let linked = node.established();
         let joined = node.is_joined() && honest.iter().all(|id| linked.contains(&id));
         if !joined && heard && net.now >= lie_due {
