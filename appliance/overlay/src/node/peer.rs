@@ -403,10 +403,18 @@ impl Peer {
         }
     }
 
-    /// Whether addresses that the peer offers have nothing in common with those it had.
-    pub(super) fn are_elsewhere(&self, candidates: &[Remote]) -> bool {
-        let known = |candidate: &Remote| self.candidates.contains(candidate);
-        !self.candidates.is_empty() && !candidates.is_empty() && !candidates.iter().any(known)
+    /// Whether addresses that the peer offers, by `via`, have nothing in common with those it had.
+    pub(super) fn is_elsewhere(&self, candidates: &[Remote], via: Via) -> bool {
+        if self.active.map(Via::Direct) == Some(via) || candidates.is_empty() {
+            return false;
+        }
+        // Where the offer itself came from was noted a moment ago.
+        let mut known = self
+            .candidates
+            .iter()
+            .filter(|known| Via::Direct(**known) != via)
+            .peekable();
+        known.peek().is_some() && known.all(|known| !candidates.contains(known))
     }
 
     /// Takes in the addresses that the peer offers. Returns whether any was new.

@@ -174,7 +174,13 @@ impl Node {
         self.pass_on(now, relay, &header, body);
     }
 
-    fn pass_on(&mut self, now: Instant, next: NodeId, header: &RoutedHeader, body: &[u8]) {
+    pub(super) fn pass_on(
+        &mut self,
+        now: Instant,
+        next: NodeId,
+        header: &RoutedHeader,
+        body: &[u8],
+    ) {
         let mut head = Vec::with_capacity(1 + ROUTED_HEADER_MAX);
         header.encode(&mut head);
         let Some(peer) = self.peers.get_mut(&next) else {
@@ -256,8 +262,13 @@ impl Node {
     pub(super) fn relay_to(&self, id: NodeId, turn: u64) -> Option<NodeId> {
         let mut relays: Vec<_> = self.common_relays(id).collect();
         if relays.is_empty() {
-            let way = |hop: NodeId, peer: &Peer| (peer.is_hop() && hop != id).then_some(());
-            return ring::closest(id, &self.peers, way).map(|(hop, ())| hop);
+            let reliable = |hop: NodeId, peer: &Peer| {
+                (peer.is_hop() && hop != id && !peer.is_doubtful()).then_some(())
+            };
+            let any = |hop: NodeId, peer: &Peer| (peer.is_hop() && hop != id).then_some(());
+            let way = ring::closest(id, &self.peers, reliable);
+            let way = way.or_else(|| ring::closest(id, &self.peers, any));
+            return way.map(|(hop, ())| hop);
         }
         let turn = turn % relays.len() as u64;
         Some(relays.swap_remove(usize::try_from(turn).unwrap_or(0)))

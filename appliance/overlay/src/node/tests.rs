@@ -448,7 +448,35 @@ fn a_direct_path_that_is_cut_is_left_for_the_overlay() {
         }
         received
     });
-    assert!(net.now < cut_at + Duration::from_secs(5), "{}", net.now);
+    assert!(net.now < cut_at + Duration::from_secs(1), "{}", net.now);
+}
+
+#[test]
+fn a_moved_node_is_followed_at_its_first_word() {
+    let mut net = Net::with_members(23, 6);
+    net.join_all();
+    net.pass(Duration::from_secs(5));
+    let id = net.members[2].node.id();
+    let peers = |net: &Net| {
+        let others = net.members.iter().filter(|member| member.node.id() != id);
+        let paths = others.flat_map(|member| member.node.peers());
+        let direct = paths.filter(|peer| peer.id == id).map(|peer| peer.path);
+        direct.collect::<Vec<_>>()
+    };
+    let before = peers(&net).len();
+    let elsewhere = Remote::udp(([198, 51, 100, 3], 4001).into());
+    let moved = net.now;
+    net.members[2].address = elsewhere;
+    net.members[2]
+        .node
+        .set_host_candidates(moved, vec![elsewhere]);
+    net.run_until("all peers send to the new address", |net| {
+        let there = PathInfo::Direct { remote: elsewhere };
+        let paths = peers(net);
+        paths.len() == before && paths.iter().all(|path| *path == there)
+    });
+    // Far below what a path takes to die.
+    assert!(net.now - moved <= LATENCY * 4, "{:?}", net.now - moved);
 }
 
 #[test]

@@ -212,7 +212,7 @@ impl Node {
             }
             Control::Candidates { candidates, reply } => {
                 if let Some(peer) = self.peers.get_mut(&from) {
-                    if peer.are_elsewhere(&candidates) {
+                    if peer.is_elsewhere(&candidates, source.via()) {
                         peer.moved(source.via(), now);
                     }
                     peer.offer(&candidates);
@@ -369,6 +369,23 @@ impl Node {
         }
     }
 
+    /// Sends a frame to a peer by another one, whatever direct path there is.
+    fn send_around(&mut self, now: Instant, to: NodeId, parts: &[&[u8]]) {
+        let Some(relay) = self.relay_to(to, 0) else {
+            return;
+        };
+        let mut datagram = self.buffer();
+        if let Some(peer) = self.peers.get_mut(&to)
+            && let Some(live) = peer.sending()
+            && live.session.sealer.seal(parts, &mut datagram).is_ok()
+        {
+            peer.sent.count(datagram.len());
+            let header = self.header_to(to, None, Body::Datagram);
+            self.pass_on(now, relay, &header, &datagram);
+        }
+        self.recycle(datagram);
+    }
+
     /// Sends a frame that carries somebody's traffic: silence afterwards questions the path.
     pub(super) fn send_traffic(&mut self, now: Instant, to: NodeId, parts: &[&[u8]]) {
         let Some(peer) = self.peers.get_mut(&to) else {
@@ -385,7 +402,7 @@ impl Node {
         }
         self.send_frame(now, to, via, parts);
         if doubtful {
-            self.send_frame(now, to, Via::Overlay, parts);
+            self.send_around(now, to, parts);
         }
     }
 
