@@ -154,6 +154,32 @@ fn tcp_passes_both_ways_and_a_reset_reaches_the_inner_host() {
 }
 
 #[test]
+fn tcp_opened_from_both_sides_at_once_passes_where_udp_does() {
+    for (behaviour, expected) in [
+        (Behaviour::PORT_RESTRICTED, true),
+        (Behaviour::SYMMETRIC, false),
+    ] {
+        let mut net = net(behaviour, behaviour);
+        let [ra, rb] = [0, 1].map(|host| {
+            net.send_tcp(host, 5000, SERVER, TCP_SYN);
+            net.run(S);
+            net.take_one(3).source()
+        });
+        net.send_tcp(0, 5000, rb, TCP_SYN);
+        net.run(S);
+        assert!(net.take(1).is_empty(), "nobody asked for it");
+        // The second side's goes through the way that the first side's has opened; then TCP repeats.
+        for _ in 0..2 {
+            net.send_tcp(1, 5000, ra, TCP_SYN);
+            net.send_tcp(0, 5000, rb, TCP_SYN);
+            net.run(S);
+        }
+        let met = [0, 1].map(|host| !net.take(host).is_empty());
+        assert_eq!(met, [expected; 2], "{behaviour:?}");
+    }
+}
+
+#[test]
 fn hairpin_lets_neighbours_meet_at_the_public_address_only_if_on() {
     for hairpin in [false, true] {
         let mut a = home("a", 10, Behaviour::PORT_RESTRICTED);
