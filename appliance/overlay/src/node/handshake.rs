@@ -581,7 +581,10 @@ impl Node {
     fn admit(&mut self, now: Instant, certificate: Certificate) -> Option<()> {
         let id = certificate.node_id();
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.certificate = certificate;
+            // An old first message, sent again by anybody, must not bring an old certificate back.
+            if certificate.not_after() >= peer.certificate.not_after() {
+                peer.certificate = certificate;
+            }
             return Some(());
         }
         if self.peers.len() >= PEERS_MAX && !self.evict_idle_peer(now) {

@@ -56,6 +56,7 @@ use crate::time::{Instant, UnixTime};
 use crate::wire::Remote;
 use crate::wire::message::{CANDIDATES_MAX, Contact};
 use crate::wire::outer::record_receiver;
+use crate::wire::record::{Record, SIGNATURE_BYTES};
 
 pub use api::{
     DownReason, Event, Found, Hop, PingId, QueryId, ResolveError, Route, Target, TraceId, Transmit,
@@ -293,6 +294,24 @@ impl Node {
             return Certificate::trust(bytes, &self.pool, wall);
         }
         Certificate::verify(bytes, &self.pool, wall)
+    }
+
+    /// Whether a record's claim is signed by the node that its certificate names.
+    fn has_signed_claim(&self, certificate: &Certificate, record: &Record) -> bool {
+        #[cfg(feature = "stand-in")]
+        if self.endpoint.is_stand_in() {
+            return record.signature.len() == SIGNATURE_BYTES;
+        }
+        certificate.has_signed_claim(&record.claim, &record.signature)
+    }
+
+    /// Our signature over a claim.
+    fn sign_claim(&self, claim: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        #[cfg(feature = "stand-in")]
+        if self.endpoint.is_stand_in() {
+            return [0; SIGNATURE_BYTES];
+        }
+        self.identity.sign_claim(claim)
     }
 
     /// The peers in a session with us.

@@ -22,7 +22,7 @@ pub const RECORD_CANDIDATES_MAX: usize = 4;
 /// Longest encoded claim, in bytes.
 pub const CLAIM_MAX: usize = 512;
 /// Bytes of a signature.
-const SIGNATURE_BYTES: usize = 64;
+pub const SIGNATURE_BYTES: usize = 64;
 /// Longest life of a record that is not renewed.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(300);
 

@@ -335,7 +335,7 @@ impl Node {
         claim.encode(&mut bytes);
         Record {
             certificate: self.certificate.bytes().to_vec(),
-            signature: self.identity.sign_claim(&bytes).to_vec(),
+            signature: self.sign_claim(&bytes).to_vec(),
             claim: bytes,
         }
     }

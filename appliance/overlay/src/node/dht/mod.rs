@@ -126,16 +126,21 @@ impl Node {
     fn try_verify_record(&self, now: Instant, record: Record) -> Option<Verified> {
         let claim = Claim::decode(&record.claim).ok()?;
         let wall = self.wall.at(now);
-        // Renewed again and again: the certificate's signatures are mostly known to be good.
+        // Renewed again and again, and handed on by several: mostly the signatures are known to be
+        // good, the certificate's or all.
         let known = self.dht.store.get(&claim.key).map(|kept| &kept.verified);
-        let known = known.map(|verified| &verified.certificate);
-        let certificate = match known.filter(|known| known.bytes() == record.certificate) {
-            Some(known) => known.check(wall).ok().map(|()| known.clone())?,
+        let known = known.filter(|known| known.record.certificate == record.certificate);
+        let certificate = match known {
+            Some(known) => {
+                let certificate = &known.certificate;
+                certificate.check(wall).ok().map(|()| certificate.clone())?
+            }
             None => self.verify_certificate(&record.certificate, wall).ok()?,
         };
         let good = !self.revocations.strike(&certificate)
             && self.may_claim(&certificate, &claim.key)
-            && certificate.has_signed_claim(&record.claim, &record.signature);
+            && (known.is_some_and(|known| known.record == record)
+                || self.has_signed_claim(&certificate, &record));
         good.then_some(Verified {
             record,
             certificate,
@@ -289,7 +294,7 @@ impl Node {
         if near == self.dht.replicas {
             return;
         }
-        let fresh: Vec<_> = near.difference(&self.dht.replicas).copied().collect();
+        let fresh: BTreeSet<_> = near.difference(&self.dht.replicas).copied().collect();
         self.dht.replicas = near;
         if fresh.is_empty() {
             return;
@@ -300,12 +305,15 @@ impl Node {
         for kept in self.dht.store.all_granted(now) {
             let position = kept.position;
             let own = self.id.distance(position);
-            let others = established.iter().map(|id| id.distance(position));
-            let decide = others.min().is_none_or(|other| own <= other);
-            for id in &fresh {
-                if decide || id.distance(position) < own {
-                    copies.push((*id, kept.verified.record.clone(), kept.remaining_s(now)));
-                }
+            let before = established.difference(&fresh);
+            let others = before.map(|id| id.distance(position));
+            // Whoever decided until now hands over, so that one copy comes and not five.
+            if others.min().is_none_or(|other| own <= other) {
+                let copy = |id: &NodeId| {
+                    let record = kept.verified.record.clone();
+                    (*id, record, kept.remaining_s(now))
+                };
+                copies.extend(fresh.iter().map(copy));
             }
         }
         for (id, record, remaining_s) in copies {
