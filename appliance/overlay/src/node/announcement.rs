@@ -116,10 +116,10 @@ impl Node {
         self.send_control(now, id, &message);
     }
 
-    /// A peer told the digest of its list, 0 for none. Asks for the list if it is not the one we had.
+    /// A peer told the digest of its list. Asks for the list if it is not the one we had.
     pub(super) fn compare_list(&mut self, now: Instant, from: NodeId, list: u64) {
         let heard = self.peers.get(&from).map(|peer| peer.heard_list);
-        if list != 0 && heard.is_some_and(|heard| heard != list) {
+        if heard.is_some_and(|heard| heard != list) {
             self.announce_to(now, from, true);
         }
     }

@@ -303,6 +303,7 @@ impl Node {
         let datagram = attempt.initiator.datagram().to_vec();
         let patient = attempt.patience > TRY_SENDINGS;
         let again = attempt.sent > 1;
+        let turn = attempt.sent - 1;
         match attempt.goal.clone() {
             Goal::Seed(address) => self.transmit(address, datagram),
             Goal::Contact { contact, agent } => {
@@ -325,7 +326,11 @@ impl Node {
                 // A node without an agent was found by its address: the overlay is the second way.
                 let by_overlay = agent.is_some() || contact.candidates.is_empty() || again;
                 if active.is_none() && patient && by_overlay {
-                    let header = self.header_to(contact.id, agent, Body::Datagram);
+                    let mut header = self.header_to(contact.id, agent, Body::Datagram);
+                    if again {
+                        // The answer to the last one may have been lost by the way we named.
+                        header.source_agent = self.own_agent_at(contact.id, turn);
+                    }
                     self.originate(now, header, &datagram);
                 }
             }

@@ -377,6 +377,12 @@ impl Node {
     fn suspect(&mut self, now: Instant, id: NodeId) {
         self.ring.known.remove(&id);
         self.ring.far.remove(id);
+        // Whoever told of it may tell of it again.
+        for neighbour in self.ring.near.clone().iter() {
+            if let Some(peer) = self.peers.get_mut(&neighbour) {
+                peer.heard_list = 0;
+            }
+        }
         if self.ring.suspects.len() < PEERS_MAX {
             self.ring.suspects.insert(id, now + SUSPICION);
         }

@@ -8,6 +8,7 @@ use crate::wire::frame::{Body, Delivery, HOPS_MAX, ROUTED_HEADER_MAX, RoutedHead
 use crate::wire::message::{Contact, RELAYS_MAX};
 
 use super::Node;
+use super::candidates::is_global;
 use super::handshake::Goal;
 use super::peer::{Peer, Via};
 use super::ring;
@@ -19,6 +20,9 @@ const NESTING_MAX: u8 = 3;
 
 /// Candidates of each relay that is offered, so that a full list of neighbours still fits.
 const RELAY_CANDIDATES_MAX: usize = 2;
+
+/// Agents that are named by turns.
+const AGENTS_MAX: usize = 4;
 
 enum Hop {
     /// To this peer.
@@ -226,8 +230,21 @@ impl Node {
     /// The node that frames to us should visit first: the nearest that has a direct path to us.
     /// Frames find it where the ring does not lead to us (yet), or leads by a link that is relayed.
     pub(super) fn own_agent(&self, except: NodeId) -> Option<NodeId> {
-        let way = |id: NodeId, peer: &Peer| (peer.is_hop() && id != except).then_some(());
-        ring::closest(self.id, &self.peers, way).map(|(id, ())| id)
+        self.own_agent_at(except, 0)
+    }
+
+    /// As [`Node::own_agent`]; each `turn` names another one, the next nearest. Whoever shares our
+    /// translator comes last: where the ring does not lead to us it hardly leads there.
+    pub(super) fn own_agent_at(&self, except: NodeId, turn: usize) -> Option<NodeId> {
+        let is_beside = |id: &NodeId| {
+            let path = self.peers.get(id).and_then(Peer::active);
+            path.is_some_and(|path| !is_global(path.remote.address().ip()))
+        };
+        let direct = self.direct_hops().filter(|id| *id != except);
+        let mut direct: Vec<_> = direct.map(|id| (is_beside(&id), id)).collect();
+        direct.sort_by_key(|(beside, id)| (*beside, id.distance(self.id)));
+        let turn = turn.checked_rem(direct.len().min(AGENTS_MAX))?;
+        direct.get(turn).map(|(_, id)| *id)
     }
 
     fn is_hop(&self, id: &NodeId) -> bool {

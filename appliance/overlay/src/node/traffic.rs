@@ -189,9 +189,15 @@ impl Node {
                 reply,
             } => {
                 self.compare_revocations(now, from, revocations);
+                // Of a node in suspicion nothing is taken in: the list is to be told again.
+                let mut told = left.iter().chain(&right).chain(&relays);
+                let heard = match told.any(|contact| self.ring.is_suspect(contact.id)) {
+                    true => 0,
+                    false => list_digest(&left, &right, &relays),
+                };
                 if let Some(peer) = self.peers.get_mut(&from) {
                     peer.remote_wants = wanted;
-                    peer.heard_list = list_digest(&left, &right, &relays);
+                    peer.heard_list = heard;
                     peer.relays = relays;
                 }
                 self.learn_contacts(now, left.into_iter().chain(right), from);
@@ -207,8 +213,11 @@ impl Node {
                 if let Some(peer) = self.peers.get_mut(&from) {
                     peer.remote_wants = wanted;
                 }
-                self.compare_list(now, from, list);
                 self.compare_revocations(now, from, revocations);
+                if list != 0 {
+                    self.compare_list(now, from, list);
+                    self.stabilise(now);
+                }
             }
             Control::Candidates { candidates, reply } => {
                 if let Some(peer) = self.peers.get_mut(&from) {

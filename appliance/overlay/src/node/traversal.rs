@@ -21,6 +21,7 @@ use crate::wire::message::Control;
 
 use super::Node;
 use super::candidates::is_global;
+use super::guest::ON_DEMAND_IDLE;
 use super::peer::{Peer, Via};
 
 /// Extra sockets opened for one attempt where the next port can be told.
@@ -175,7 +176,11 @@ impl Node {
             return;
         };
         let has_target = peer.candidates.iter().any(is_target);
-        if peer.traversal.is_some() || peer.active().is_some() || !has_target {
+        // A translator has room for some thousand mappings, and sites share one: what only keeps the ring
+        // together goes by a relay.
+        let recent = |last| now - last < ON_DEMAND_IDLE;
+        let has_traffic = peer.last_guest.is_some_and(recent);
+        if peer.traversal.is_some() || peer.active().is_some() || !has_target || !has_traffic {
             return;
         }
         peer.traversal = Some(Traversal::Asked {
