@@ -134,6 +134,8 @@ pub struct Node {
     /// The node has moved, and peers are to be told where others see it once that is known.
     tell_reflexive: bool,
     sightings: Sightings,
+    /// When many sockets were last opened to get through our translator.
+    guessed: Option<Instant>,
     announcer: Announcer,
     /// Of announcements that are opened.
     announcements: Bucket,
@@ -178,6 +180,7 @@ impl Node {
             candidates: Candidates::default(),
             tell_reflexive: false,
             sightings: Sightings::default(),
+            guessed: None,
             announcer,
             announcements: Bucket::default(),
             next_lane: 0,

@@ -27,17 +27,20 @@ use super::peer::{Peer, Via};
 /// Extra sockets opened for one attempt where the next port can be told.
 const LANES_PREDICTED: u16 = 12;
 /// Extra sockets opened for one attempt where it cannot: with [`GUESSES_MAX`] guesses among 64,512
-/// ports one of them is hit in 98 of 100 attempts. Home routers hold some thousand mappings.
-const LANES_GUESSED: u16 = 256;
+/// ports one of them is hit in 90 of 100 attempts. Home routers hold some thousand mappings, and a
+/// whole site shares one.
+const LANES_GUESSED: u16 = 96;
+/// The time from one such attempt of a node to its next: by then the lanes of the first are closed.
+const GUESS_PAUSE: Duration = Duration::from_secs(20);
 /// Lanes opened in one burst, and the pause between two: a full queue would lose them.
 const LANES_BURST: u16 = 16;
 const LANES_PAUSE: Duration = Duration::from_millis(40);
 /// Likely ports beyond the last one known.
 pub(super) const PREDICTED_PORTS: u16 = 48;
 /// Probes to random ports in one attempt.
-const GUESSES_MAX: u32 = 1024;
+const GUESSES_MAX: u32 = 1536;
 /// Probes to one peer in [`BUDGET_SPAN`]: an attempt and a half.
-const BUDGET_PROBES: u32 = 1536;
+const BUDGET_PROBES: u32 = 2304;
 const BUDGET_SPAN: Duration = Duration::from_secs(3600);
 /// Probes sent at once and the pause between two such bursts: 200 a second.
 const BURST: u32 = 10;
@@ -182,6 +185,13 @@ impl Node {
         let has_traffic = peer.last_guest.is_some_and(recent);
         if peer.traversal.is_some() || peer.active().is_some() || !has_target || !has_traffic {
             return;
+        }
+        let early = self.guessed.is_some_and(|last| now - last < GUESS_PAUSE);
+        if last.is_none() {
+            if early {
+                return;
+            }
+            self.guessed = Some(now);
         }
         peer.traversal = Some(Traversal::Asked {
             until: now + AGREEMENT_MAX,
