@@ -11,7 +11,7 @@ use wow_sim::scenario::Scenario;
 use wow_sim::sweep::{parse_seeds, sweep};
 
 const NODES: usize = 200;
-const SEEDS: &str = "1-20";
+const SEEDS: &str = "1-12";
 const SEEDS_MAX: usize = 10_000;
 
 fn seeds() -> Vec<u64> {
