@@ -132,18 +132,10 @@ fn a_state_directory_serves_one_pool_and_one_process() {
 fn two_nodes_without_privileges_join_and_hear_each_other() {
     let pool = Pool::new(&[]);
     let ticket = pool.ticket("n.ticket", &[]);
-    let guest = [
-        "--guest",
-        "none",
-        "--listen",
-        "127.0.0.1:0",
-        "--ticket",
-        &ticket,
-    ];
-    let first = Node::start(&pool, "n1", &[], &guest);
+    let first = Node::without_guest(&pool, "n1", &ticket, None);
     let status = first.ask(&["status", "--json"]).ok().json();
-    let seed = status["listen"][0].as_str().unwrap().to_owned();
-    let second = Node::start(&pool, "n2", &[], &[&guest[..], &["--seed", &seed]].concat());
+    let seed = first.listen();
+    let second = Node::without_guest(&pool, "n2", &ticket, Some(&seed));
     let joined = second.joined();
     assert!(joined["joined_after_ms"].is_u64());
     assert!(joined["rss_bytes"].as_u64().unwrap() > 0);
@@ -238,15 +230,7 @@ fn malformed_requests_get_an_error_and_the_conversation_goes_on() {
     use std::io::{BufRead, BufReader, Write};
     let pool = Pool::new(&[]);
     let ticket = pool.ticket("n.ticket", &[]);
-    let guest = [
-        "--guest",
-        "none",
-        "--listen",
-        "127.0.0.1:0",
-        "--ticket",
-        &ticket,
-    ];
-    let node = Node::start(&pool, "n1", &[], &guest);
+    let node = Node::without_guest(&pool, "n1", &ticket, None);
     let mut stream = std::os::unix::net::UnixStream::connect(&node.socket).unwrap();
     stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
     let long = "x".repeat(100_000);

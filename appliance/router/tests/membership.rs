@@ -6,21 +6,6 @@ use std::path::Path;
 
 use support::{Node, Pool, is_private, wow};
 
-const GUEST: [&str; 4] = ["--guest", "none", "--listen", "127.0.0.1:0"];
-
-fn start(pool: &Pool, name: &str, ticket: &str, seed: Option<&str>) -> Node {
-    let mut arguments = [&GUEST[..], &["--ticket", ticket]].concat();
-    if let Some(seed) = seed {
-        arguments.extend(["--seed", seed]);
-    }
-    Node::start(pool, name, &[], &arguments)
-}
-
-fn listen(node: &Node) -> String {
-    let status = node.ask(&["status", "--json"]).ok().json();
-    status["listen"][0].as_str().unwrap().to_owned()
-}
-
 fn knows(node: &Node, name: &str) -> bool {
     let peers = node.ask(&["peers", "--json"]).ok().json();
     peers
@@ -34,10 +19,10 @@ fn knows(node: &Node, name: &str) -> bool {
 fn a_revoked_node_is_cut_off_for_good() {
     let pool = Pool::new(&[]);
     let ticket = pool.ticket("n.ticket", &[]);
-    let mut first = start(&pool, "n1", &ticket, None);
-    let seed = listen(&first);
-    let mut second = start(&pool, "n2", &ticket, Some(&seed));
-    let third = start(&pool, "n3", &ticket, Some(&seed));
+    let mut first = Node::without_guest(&pool, "n1", &ticket, None);
+    let seed = first.listen();
+    let mut second = Node::without_guest(&pool, "n2", &ticket, Some(&seed));
+    let third = Node::without_guest(&pool, "n3", &ticket, Some(&seed));
     third.joined();
     second.joined();
 
@@ -59,7 +44,7 @@ fn a_revoked_node_is_cut_off_for_good() {
     // Alone with the revoked node, one that was restarted still refuses it.
     assert!(second.terminate().success());
     assert!(first.terminate().success());
-    let mut second = start(&pool, "n2", &ticket, Some(&listen(&third)));
+    let mut second = Node::without_guest(&pool, "n2", &ticket, Some(&third.listen()));
     second.until("the refusal", |node| {
         node.log().contains("refused a revoked node")
     });
@@ -70,7 +55,7 @@ fn a_revoked_node_is_cut_off_for_good() {
 fn a_revocation_travels_as_a_file() {
     let (pool, other) = (Pool::new(&[]), Pool::new(&[]));
     let ticket = pool.ticket("n.ticket", &[]);
-    let node = start(&pool, "n1", &ticket, None);
+    let node = Node::without_guest(&pool, "n1", &ticket, None);
     let out = pool.path("stolen.revocation");
     let stolen = pool.ticket("stolen.ticket", &[]);
     let file = pool.path("lab.pool");

@@ -7,19 +7,12 @@ use support::{Node, Pool, wow};
 /// So many nodes in one ring; the first is the others' seed.
 fn ring(pool: &Pool, count: usize) -> Vec<Node> {
     let ticket = pool.ticket("n.ticket", &[]);
-    let guest = [
-        "--guest",
-        "none",
-        "--listen",
-        "127.0.0.1:0",
-        "--ticket",
-        &ticket,
-    ];
-    let mut nodes = vec![Node::start(pool, "n0", &[], &guest)];
-    let seed = nodes[0].joined()["listen"][0].as_str().unwrap().to_owned();
+    let mut nodes = vec![Node::without_guest(pool, "n0", &ticket, None)];
+    nodes[0].joined();
+    let seed = nodes[0].listen();
     for index in 1..count {
-        let seeded = [&guest[..], &["--seed", &seed]].concat();
-        nodes.push(Node::start(pool, &format!("n{index}"), &[], &seeded));
+        let name = format!("n{index}");
+        nodes.push(Node::without_guest(pool, &name, &ticket, Some(&seed)));
     }
     for node in &nodes {
         node.joined();

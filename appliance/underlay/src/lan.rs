@@ -9,11 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll};
 
 use rustix::net::netdevice::name_to_index;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
 use crate::InterfaceAddress;
+use crate::udp::unbound;
 
 /// The group and port of IPv4: of the block for an organisation's own use (RFC 2365).
 pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 87, 79);
@@ -141,16 +141,10 @@ impl Lan {
 }
 
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    socket.set_nonblocking(true)?;
+    let socket = unbound(address)?;
     // Every node of the machine hears the group.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
         socket.set_multicast_hops_v6(1)?;
     } else {
         socket.set_multicast_ttl_v4(1)?;

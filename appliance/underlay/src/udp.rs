@@ -139,17 +139,23 @@ fn bind_both(port: u16) -> Result<Vec<UdpSocket>, BindError> {
     }
 }
 
+/// A socket of the address's family that does not block; of IPv6 one for IPv6 alone.
+pub(crate) fn unbound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
 fn bind_one(address: SocketAddr) -> Result<UdpSocket, BindError> {
     let open = || -> io::Result<UdpSocket> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
-        socket.set_nonblocking(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
+        let socket = unbound(address)?;
         // Refusals leave the kernel's default, which works.
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);

@@ -67,6 +67,24 @@ struct Open {
     asked_by: Vec<NodeId>,
 }
 
+/// Who asked, and where the answer goes.
+#[derive(Clone, Copy)]
+pub(super) struct Asker {
+    pub source: NodeId,
+    agent: Option<NodeId>,
+    token: u64,
+}
+
+impl Asker {
+    pub(super) fn new(header: &RoutedHeader, token: u64) -> Self {
+        Asker {
+            source: header.source,
+            agent: header.source_agent,
+            token,
+        }
+    }
+}
+
 struct Echo {
     target: NodeId,
     asked: Option<Instant>,
@@ -476,15 +494,16 @@ impl Node {
                 None => return,
             },
         };
-        let answer = Answer {
-            token: query.token,
-            finding,
-        };
+        self.answer(now, Asker::new(header, query.token), finding);
+    }
+
+    /// Answers a question, at once or when it is decided.
+    pub(super) fn answer(&mut self, now: Instant, asker: Asker, finding: Finding) {
+        let token = asker.token;
         let mut bytes = self.buffer();
-        answer.encode(&mut bytes);
-        let mut back = self.header_to(header.source, header.source_agent, Body::Answer);
-        if header.source == self.id {
-            back.source = self.id;
+        Answer { token, finding }.encode(&mut bytes);
+        let back = self.header_to(asker.source, asker.agent, Body::Answer);
+        if asker.source == self.id {
             self.handle_answer(now, &back, &bytes);
         } else {
             self.originate(now, back, &bytes);

@@ -50,7 +50,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::Rng;
 use crate::id::NodeId;
-use crate::membership::{Certificate, CertificateError, Identity, PoolFacts};
+use crate::membership::{Addresses, Certificate, CertificateError, Identity, PoolFacts};
 use crate::session::{Announcer, Bucket, CipherPreference, Endpoint, Gate, GateLimits, StaticKey};
 use crate::time::{Instant, UnixTime};
 use crate::wire::Remote;
@@ -116,6 +116,8 @@ pub struct Node {
     certificate: Certificate,
     pool: PoolFacts,
     identity: Identity,
+    /// The addresses that follow from the certificate; a renewed one says the same.
+    certified: Addresses,
     rng: Rng,
     wall: WallClock,
     gate: Gate,
@@ -156,6 +158,7 @@ impl Node {
         let id = config.identity.node_id();
         let gate = Gate::new(&mut rng, &config.pool.key.0, GateLimits::default());
         let announcer = Announcer::new(&config.pool.key.0);
+        let certified = Addresses::new(&config.pool, &config.certificate);
         let static_public = config.identity.static_public();
         let static_key = StaticKey::new(*config.identity.static_secret(), static_public);
         let mut node = Node {
@@ -165,6 +168,7 @@ impl Node {
             certificate: config.certificate,
             pool: config.pool,
             identity: config.identity,
+            certified,
             wall: WallClock::new(now, config.wall),
             gate,
             peers: Peers::default(),

@@ -117,6 +117,22 @@ impl Node {
         node
     }
 
+    /// Starts one without privileges on the loopback, to join by `seed` if one is given.
+    pub fn without_guest(pool: &Pool, name: &str, ticket: &str, seed: Option<&str>) -> Node {
+        let guest = ["--guest", "none", "--listen", "127.0.0.1:0"];
+        let mut arguments = [&guest[..], &["--ticket", ticket]].concat();
+        if let Some(seed) = seed {
+            arguments.extend(["--seed", seed]);
+        }
+        Node::start(pool, name, &[], &arguments)
+    }
+
+    /// Where it listens.
+    pub fn listen(&self) -> String {
+        let status = self.ask(&["status", "--json"]).ok().json();
+        status["listen"][0].as_str().unwrap().to_owned()
+    }
+
     /// Asks it through the program.
     pub fn ask(&self, arguments: &[&str]) -> Said {
         let socket = self.socket.to_str().unwrap();

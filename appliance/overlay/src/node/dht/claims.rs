@@ -145,16 +145,16 @@ impl Node {
     /// The virtual addresses of the node's guest. The IPv4 address may be used while
     /// [`Node::is_joined`] holds; until then it is the one that is tried for.
     pub fn addresses(&self) -> Addresses {
-        let derived = Addresses::new(&self.pool, &self.certificate);
+        let claimed = self.dht.claims.own_address();
         Addresses {
-            v4: self.dht.claims.own_address().unwrap_or(derived.v4),
-            ..derived
+            v4: claimed.unwrap_or(self.certified.v4),
+            ..self.certified
         }
     }
 
     /// Claims what the certificate says: the node's own address and its name.
     pub(in super::super) fn claim_own(&mut self, now: Instant) {
-        let v4 = Addresses::new(&self.pool, &self.certificate).v4;
+        let v4 = self.certified.v4;
         let name = Key::Name(self.certificate.name().to_string());
         let claims = &mut self.dht.claims;
         claims.insert(Slot::Address(LeaseId::OWN), Key::V4(v4), Vec::new(), now);
@@ -475,7 +475,7 @@ impl Node {
 
     /// Tells one peer.
     pub(in super::super) fn tell_addresses_to(&mut self, now: Instant, id: NodeId) {
-        let expected = Addresses::new(&self.pool, &self.certificate).v4;
+        let expected = self.certified.v4;
         let held: Vec<_> = self.dht.claims.addresses().collect();
         let told = self.peers.get(&id).is_some_and(|peer| peer.told_addresses);
         // Before the first lease is granted there is nothing to correct.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use crate::id::NodeId;
 use crate::time::Instant;
-use crate::wire::frame::{Body, RoutedHeader};
-use crate::wire::message::{Answer, Control, Finding, Message, Vote};
+use crate::wire::frame::RoutedHeader;
+use crate::wire::message::{Control, Finding, Vote};
 use crate::wire::record::{Key, Record};
 
 use super::super::Node;
+use super::super::lookup::Asker;
 use super::store::{Refused, Standing};
 use super::{LIFETIME, Verified};
 
@@ -22,14 +23,6 @@ const PROMISE: Duration = Duration::from_secs(3);
 
 /// How long a key is given to the next claimant without a vote.
 const VACANCY: Duration = Duration::from_secs(30);
-
-/// Who asked, and where the answer goes.
-#[derive(Clone, Copy)]
-struct Asker {
-    source: NodeId,
-    agent: Option<NodeId>,
-    token: u64,
-}
 
 struct Grant {
     verified: Verified,
@@ -80,11 +73,7 @@ impl Node {
         let Some(verified) = self.verify_record(now, record) else {
             return;
         };
-        let asker = Asker {
-            source: header.source,
-            agent: header.source_agent,
-            token,
-        };
+        let asker = Asker::new(header, token);
         if verified.owner() != asker.source {
             self.counters.drop_message += 1;
             return;
@@ -100,7 +89,7 @@ impl Node {
                 let is_stale = held.verified.claim.sequence > verified.claim.sequence;
                 if is_stale {
                     let finding = Finding::Record(held.verified.record.clone());
-                    self.answer_claim(now, asker, finding);
+                    self.answer(now, asker, finding);
                 } else if is_granted {
                     self.grant(now, verified, asker);
                 } else {
@@ -118,7 +107,7 @@ impl Node {
                 if may_fall && held.standing == Standing::Granted {
                     self.look_for_absentee(now, key, holder);
                 }
-                self.answer_claim(now, asker, finding);
+                self.answer(now, asker, finding);
             }
             None if self.dht.grants.is_vacant(now, &verified.claim.key) => {
                 self.grant(now, verified, asker);
@@ -139,11 +128,11 @@ impl Node {
         }
         if self.dht.grants.open.len() >= GRANTS_MAX {
             self.counters.drop_full += 1;
-            return self.answer_claim(now, asker, Finding::Undecided);
+            return self.answer(now, asker, Finding::Undecided);
         }
         let promised = self.keep(now, verified.clone(), now + PROMISE, Standing::Promised);
         if promised.is_err() {
-            return self.answer_claim(now, asker, Finding::Undecided);
+            return self.answer(now, asker, Finding::Undecided);
         }
         let voters: BTreeSet<_> = self.ring.near.iter().collect();
         let grant = Grant {
@@ -229,7 +218,7 @@ impl Node {
         let until = now + held.claim.lifetime();
         // Without room for it the next vote will tell again.
         let _ = self.keep(now, held, until, Standing::Granted);
-        self.answer_claim(now, grant.asker, finding);
+        self.answer(now, grant.asker, finding);
     }
 
     fn count_votes(&mut self, now: Instant, token: u64) {
@@ -256,14 +245,14 @@ impl Node {
             }
             Err(_) => Finding::Undecided,
         };
-        self.answer_claim(now, asker, finding);
+        self.answer(now, asker, finding);
     }
 
     /// Most did not promise the key.
     fn refuse(&mut self, now: Instant, token: u64) {
         if let Some(grant) = self.dht.grants.open.remove(&token) {
             self.dht.store.break_promise(&grant.verified.claim.key);
-            self.answer_claim(now, grant.asker, Finding::Undecided);
+            self.answer(now, grant.asker, Finding::Undecided);
         }
     }
 
@@ -277,21 +266,5 @@ impl Node {
         for token in due.map(|(token, _)| *token).collect::<Vec<_>>() {
             self.refuse(now, token);
         }
-    }
-
-    fn answer_claim(&mut self, now: Instant, asker: Asker, finding: Finding) {
-        let answer = Answer {
-            token: asker.token,
-            finding,
-        };
-        let mut bytes = self.buffer();
-        answer.encode(&mut bytes);
-        let back = self.header_to(asker.source, asker.agent, Body::Answer);
-        if asker.source == self.id {
-            self.handle_answer(now, &back, &bytes);
-        } else {
-            self.originate(now, back, &bytes);
-        }
-        self.recycle(bytes);
     }
 }

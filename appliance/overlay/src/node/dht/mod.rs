@@ -15,15 +15,16 @@ use std::time::Duration;
 
 use crate::id::NodeId;
 use crate::membership::addresses::{
-    check_v4, ring_position_of_name, ring_position_of_service, ring_position_of_v4,
+    check_v4, derive_v6, ring_position_of_name, ring_position_of_service, ring_position_of_v4,
     ring_position_of_v6,
 };
-use crate::membership::{Addresses, Certificate, Roles};
+use crate::membership::{Certificate, Roles};
 use crate::time::Instant;
 use crate::wire::message::{Control, Finding};
 use crate::wire::record::{Claim, Key, Record};
 
 use super::Node;
+use super::ring::Neighbours;
 
 pub(super) use claims::{Claims, Slot};
 pub use claims::{LEASES_MAX, LeaseId, LeaseInfo};
@@ -74,7 +75,7 @@ pub(super) struct Dht {
     pub grants: Grants,
     pub claims: Claims,
     /// The near neighbours that have been handed what concerns them.
-    replicas: BTreeSet<NodeId>,
+    handed: Neighbours,
 }
 
 impl Dht {
@@ -83,7 +84,7 @@ impl Dht {
             store: Store::new(id),
             grants: Grants::default(),
             claims: Claims::default(),
-            replicas: BTreeSet::new(),
+            handed: Neighbours::default(),
         }
     }
 
@@ -162,10 +163,9 @@ impl Node {
 
     /// Whether a verified certificate by itself gives its node the key.
     pub(super) fn is_certified(&self, certificate: &Certificate, key: &Key) -> bool {
-        let addresses = Addresses::new(&self.pool, certificate);
         match key {
             Key::Id(id) => certificate.node_id() == *id,
-            Key::V6(v6) => addresses.v6 == *v6,
+            Key::V6(v6) => derive_v6(self.pool.pool_id(), certificate.node_id()) == *v6,
             Key::Name(name) => certificate.name().as_str() == name,
             Key::V4(_) | Key::Service(_) => false,
         }
@@ -290,12 +290,12 @@ impl Node {
 
     /// Gives new near neighbours the records that concern them.
     fn hand_over(&mut self, now: Instant) {
-        let near: BTreeSet<_> = self.ring.near.iter().collect();
-        if near == self.dht.replicas {
+        if self.ring.near == self.dht.handed {
             return;
         }
-        let fresh: BTreeSet<_> = near.difference(&self.dht.replicas).copied().collect();
-        self.dht.replicas = near;
+        let before = std::mem::replace(&mut self.dht.handed, self.ring.near.clone());
+        let near = self.ring.near.iter();
+        let fresh: BTreeSet<_> = near.filter(|id| !before.contains(*id)).collect();
         if fresh.is_empty() {
             return;
         }
