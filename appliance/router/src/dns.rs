@@ -9,8 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, RecordType};
+use smoltcp::wire::{
+    self, DnsFlags, DnsOpcode, DnsPacket, DnsQueryType, DnsQuestion, DnsRcode, DnsRecord,
+    DnsRecordData, DnsRepr,
+};
 use tokio::net::UdpSocket;
 
 use crate::random;
@@ -29,6 +31,13 @@ const ROUNDS: usize = 2;
 
 /// Addresses taken from answers.
 const ADDRESSES_MAX: usize = 8;
+
+/// RFC 1035, section 4.1.1.
+const HEADER_BYTES: usize = 12;
+
+/// RFC 1035, section 2.3.4.
+const LABEL_BYTES_MAX: usize = 63;
+const NAME_BYTES_MAX: usize = 255;
 
 /// The configuration files are read up to this size.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -64,10 +73,11 @@ pub async fn lookup(host: &str) -> Result<Vec<IpAddr>, DnsError> {
 }
 
 async fn lookup_at(servers: &[SocketAddr], host: &str) -> Result<Vec<IpAddr>, DnsError> {
-    let name = absolute(host)?;
+    let name = encode(host).ok_or_else(|| DnsError::BadName(host.to_owned()))?;
+    let question = |type_| DnsQuestion { name: &name, type_ };
     let (v4, v6) = tokio::join!(
-        ask(servers, &name, RecordType::A),
-        ask(servers, &name, RecordType::AAAA),
+        ask(servers, host, question(DnsQueryType::A)),
+        ask(servers, host, question(DnsQueryType::Aaaa)),
     );
     let found: BTreeSet<IpAddr> = [&v4, &v6]
         .into_iter()
@@ -84,20 +94,30 @@ async fn lookup_at(servers: &[SocketAddr], host: &str) -> Result<Vec<IpAddr>, Dn
     }
 }
 
-fn absolute(host: &str) -> Result<Name, DnsError> {
-    let mut name = Name::from_ascii(host).map_err(|_| DnsError::BadName(host.to_owned()))?;
-    name.set_fqdn(true);
-    Ok(name)
+/// A host's name as questions carry it: each label behind its length, the root's empty one last.
+fn encode(host: &str) -> Option<Vec<u8>> {
+    let mut name = Vec::new();
+    for label in host.strip_suffix('.').unwrap_or(host).split('.') {
+        let known = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if label.is_empty() || label.len() > LABEL_BYTES_MAX || !label.as_bytes().iter().all(known)
+        {
+            return None;
+        }
+        name.push(u8::try_from(label.len()).ok()?);
+        name.extend(label.as_bytes());
+    }
+    name.push(0);
+    (name.len() <= NAME_BYTES_MAX).then_some(name)
 }
 
 /// The first usable answer of any server, asked in turn; `None` if there is none.
-async fn ask(servers: &[SocketAddr], name: &Name, kind: RecordType) -> Option<Vec<IpAddr>> {
+async fn ask(servers: &[SocketAddr], host: &str, question: DnsQuestion<'_>) -> Option<Vec<IpAddr>> {
     for server in servers.iter().cycle().take(servers.len() * ROUNDS) {
-        match tokio::time::timeout(PATIENCE, ask_one(*server, name, kind)).await {
+        match tokio::time::timeout(PATIENCE, ask_one(*server, &question)).await {
             Ok(Ok(Some(addresses))) => return Some(addresses),
-            Ok(Ok(None)) => tracing::debug!(%server, %name, "name server refuses"),
-            Ok(Err(error)) => tracing::debug!(%server, %name, %error, "name server not reached"),
-            Err(_) => tracing::debug!(%server, %name, "name server silent"),
+            Ok(Ok(None)) => tracing::debug!(%server, host, "name server refuses"),
+            Ok(Err(error)) => tracing::debug!(%server, host, %error, "name server not reached"),
+            Err(_) => tracing::debug!(%server, host, "name server silent"),
         }
     }
     None
@@ -105,8 +125,7 @@ async fn ask(servers: &[SocketAddr], name: &Name, kind: RecordType) -> Option<Ve
 
 async fn ask_one(
     server: SocketAddr,
-    name: &Name,
-    kind: RecordType,
+    question: &DnsQuestion<'_>,
 ) -> std::io::Result<Option<Vec<IpAddr>>> {
     let local: SocketAddr = if server.is_ipv4() {
         (Ipv4Addr::UNSPECIFIED, 0).into()
@@ -117,46 +136,73 @@ async fn ask_one(
     // The kernel then drops what comes from elsewhere; with the id and the port, 32 bits to guess.
     socket.connect(server).await?;
     let id = u16::from_le_bytes([random::seed()[0], random::seed()[0]]);
-    let mut message = Message::new(id, MessageType::Query, OpCode::Query);
-    message.metadata.recursion_desired = true;
-    let query = Query::query(name.clone(), kind);
-    message.add_query(query.clone());
-    let bytes = message.to_vec().map_err(std::io::Error::other)?;
+    let message = DnsRepr {
+        transaction_id: id,
+        opcode: DnsOpcode::Query,
+        flags: DnsFlags::RECURSION_DESIRED,
+        question: DnsQuestion { ..*question },
+    };
+    let mut bytes = vec![0; message.buffer_len()];
+    message.emit(&mut DnsPacket::new_unchecked(&mut bytes));
     socket.send(&bytes).await?;
 
     let mut buffer = [0; 1500];
     loop {
         let length = socket.recv(&mut buffer).await?;
-        let Ok(answer) = Message::from_vec(&buffer[..length]) else {
+        let Ok(answer) = Answer::parse(&buffer[..length]) else {
             continue;
         };
-        let header = &answer.metadata;
-        if header.id != id
-            || header.message_type != MessageType::Response
-            || answer.queries != [query.clone()]
-        {
+        if answer.id != id || !answer.is_to(question) {
             continue;
         }
-        return Ok(match header.response_code {
-            ResponseCode::NoError | ResponseCode::NXDomain => Some(addresses(&answer)),
+        return Ok(match answer.code {
+            DnsRcode::NoError | DnsRcode::NXDomain => Some(answer.addresses),
             // Another server may do better.
             _ => None,
         });
     }
 }
 
-/// All addresses in an answer: those of the aliases' ends are what was asked for.
-fn addresses(answer: &Message) -> Vec<IpAddr> {
-    answer
-        .answers
-        .iter()
-        .filter_map(|record| match &record.data {
-            RData::A(address) => Some(IpAddr::V4(address.0)),
-            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-            _ => None,
+/// What a name server said.
+struct Answer<'a> {
+    id: u16,
+    code: DnsRcode,
+    question: DnsQuestion<'a>,
+    /// All that it holds: those of the aliases' ends are what was asked for.
+    addresses: Vec<IpAddr>,
+}
+
+impl<'a> Answer<'a> {
+    fn parse(bytes: &'a [u8]) -> wire::Result<Self> {
+        let packet = DnsPacket::new_checked(bytes)?;
+        if !packet.flags().contains(DnsFlags::RESPONSE) || packet.question_count() != 1 {
+            return Err(wire::Error);
+        }
+        let (mut rest, question) = DnsQuestion::parse(&bytes[HEADER_BYTES..])?;
+        let mut addresses = Vec::new();
+        for _ in 0..packet.answer_record_count() {
+            let record;
+            (rest, record) = DnsRecord::parse(rest)?;
+            match record.data {
+                DnsRecordData::A(address) => addresses.push(IpAddr::V4(address)),
+                DnsRecordData::Aaaa(address) => addresses.push(IpAddr::V6(address)),
+                DnsRecordData::Cname(_) | DnsRecordData::Other(..) => {}
+            }
+        }
+        addresses.truncate(ADDRESSES_MAX);
+        Ok(Self {
+            id: packet.transaction_id(),
+            code: packet.rcode(),
+            question,
+            addresses,
         })
-        .take(ADDRESSES_MAX)
-        .collect()
+    }
+
+    fn is_to(&self, question: &DnsQuestion<'_>) -> bool {
+        // Lengths of labels are below the letters.
+        self.question.type_ == question.type_
+            && self.question.name.eq_ignore_ascii_case(question.name)
+    }
 }
 
 fn addresses_in_hosts(hosts: &str, host: &str) -> Vec<IpAddr> {
@@ -200,8 +246,8 @@ pub mod fuzzing {
 
     /// Reads a name server's answer.
     pub fn answer(bytes: &[u8]) {
-        if let Ok(answer) = Message::from_vec(bytes) {
-            assert!(addresses(&answer).len() <= ADDRESSES_MAX);
+        if let Ok(answer) = Answer::parse(bytes) {
+            assert!(answer.addresses.len() <= ADDRESSES_MAX);
         }
     }
 
@@ -215,7 +261,6 @@ pub mod fuzzing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_proto::rr::{Record, rdata};
 
     #[test]
     fn configuration_files_are_read_as_others_read_them() {
@@ -231,27 +276,94 @@ mod tests {
         assert!(addresses_in_hosts(hosts, "seed2").is_empty());
     }
 
+    #[test]
+    fn names_are_encoded_within_their_bounds() {
+        let encoded = encode("Seed-1.example.").unwrap();
+        assert_eq!(encoded, b"\x06Seed-1\x07example\x00");
+        assert_eq!(encode("seed.example"), encode("seed.example."));
+        let label = "a".repeat(LABEL_BYTES_MAX);
+        let longest = [&*label, &label, &label, &label[..61]].join(".");
+        assert_eq!(encode(&longest).unwrap().len(), NAME_BYTES_MAX);
+        let too_long = [longest + "a", label + "a"];
+        for wrong in ["", ".", "a..b", ".a", "a b", "\u{e9}.example"] {
+            assert_eq!(encode(wrong), None, "{wrong:?}");
+        }
+        for wrong in too_long {
+            assert_eq!(encode(&wrong), None, "{wrong:?}");
+        }
+    }
+
+    /// The answer to a question, with these records' bytes.
+    fn answer(question: &[u8], code: u8, records: &[&[u8]]) -> Vec<u8> {
+        let mut answer = question.to_vec();
+        answer[2] |= 0x80;
+        answer[3] |= code;
+        answer[7] = u8::try_from(records.len()).unwrap();
+        answer.extend(records.concat());
+        answer
+    }
+
+    /// A record whose name points at the question's.
+    fn record(kind: u8, data: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(data.len()).unwrap();
+        let head = [0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, length];
+        [&head, data].concat()
+    }
+
+    #[test]
+    fn an_answer_is_taken_whole_or_not_at_all() {
+        let name = encode("seed.example").unwrap();
+        let asked = |type_| DnsQuestion { name: &name, type_ };
+        let message = DnsRepr {
+            transaction_id: 7,
+            opcode: DnsOpcode::Query,
+            flags: DnsFlags::RECURSION_DESIRED,
+            question: asked(DnsQueryType::A),
+        };
+        let mut question = vec![0; message.buffer_len()];
+        message.emit(&mut DnsPacket::new_unchecked(&mut question));
+        assert!(Answer::parse(&question).is_err(), "it is no answer");
+
+        let alias = record(5, b"\x01x\xc0\x0c");
+        let address = record(1, &[192, 0, 2, 5]);
+        let bytes = answer(&question, 0, &[&alias, &address]);
+        let parsed = Answer::parse(&bytes).unwrap();
+        assert_eq!(parsed.id, 7);
+        assert_eq!(parsed.addresses, [IpAddr::from([192, 0, 2, 5])]);
+        assert!(parsed.is_to(&asked(DnsQueryType::A)));
+        assert!(!parsed.is_to(&asked(DnsQueryType::Aaaa)));
+        for length in 0..bytes.len() {
+            assert!(Answer::parse(&bytes[..length]).is_err(), "{length} bytes");
+        }
+
+        let capitals: Vec<u8> = bytes.iter().map(u8::to_ascii_uppercase).collect();
+        let parsed = Answer::parse(&capitals).unwrap();
+        assert!(parsed.is_to(&asked(DnsQueryType::A)));
+
+        let many = vec![&*address; 3 * ADDRESSES_MAX];
+        let bytes = answer(&question, 0, &many);
+        let parsed = Answer::parse(&bytes).unwrap();
+        assert_eq!(parsed.addresses.len(), ADDRESSES_MAX);
+    }
+
     /// A server that answers `seed.example` and nothing else, after a forgery.
     async fn serve(socket: UdpSocket) {
         let mut buffer = [0; 1500];
         while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-            let query = Message::from_vec(&buffer[..length]).unwrap();
-            let mut answer = Message::response(query.metadata.id, OpCode::Query);
-            let question = query.queries[0].clone();
-            let name = question.name.clone();
-            answer.add_query(question.clone());
-            if name != Name::from_ascii("seed.example.").unwrap() {
-                answer.metadata.response_code = ResponseCode::NXDomain;
-            } else if question.query_type() == RecordType::A {
-                let data = RData::A(rdata::A(Ipv4Addr::new(192, 0, 2, 5)));
-                answer.answers.push(Record::from_rdata(name, 60, data));
+            let query = &buffer[..length];
+            let (_, question) = DnsQuestion::parse(&query[HEADER_BYTES..]).unwrap();
+            let answer = if question.name != encode("seed.example").unwrap() {
+                answer(query, 3, &[])
+            } else if question.type_ == DnsQueryType::A {
+                let answer = answer(query, 0, &[&record(1, &[192, 0, 2, 5])]);
                 let mut forged = answer.clone();
-                forged.metadata.id = forged.metadata.id.wrapping_add(1);
+                forged[0] = forged[0].wrapping_add(1);
                 socket.send_to(b"garbage", from).await.unwrap();
-                let forged = forged.to_vec().unwrap();
                 socket.send_to(&forged, from).await.unwrap();
-            }
-            let answer = answer.to_vec().unwrap();
+                answer
+            } else {
+                answer(query, 0, &[])
+            };
             socket.send_to(&answer, from).await.unwrap();
         }
     }

@@ -1,9 +1,9 @@
 //! What people and programs read on standard output.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use anyhow::{Context, Result};
-use comfy_table::{Attribute, Cell, Table, presets};
+use comfy_table::{Cell, Table, presets};
 use serde::Serialize;
 
 /// Prints text as it is.
@@ -52,11 +52,19 @@ fn plain() -> Table {
 }
 
 /// Bold on a terminal; plain text stays plain in pipes and files.
+#[cfg(feature = "styles")]
 fn strong(text: &str) -> Cell {
+    use std::io::IsTerminal;
+
     let cell = Cell::new(text);
     if io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-        cell.add_attribute(Attribute::Bold)
+        cell.add_attribute(comfy_table::Attribute::Bold)
     } else {
         cell
     }
+}
+
+#[cfg(not(feature = "styles"))]
+fn strong(text: &str) -> Cell {
+    Cell::new(text)
 }

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha12Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -164,7 +164,7 @@ pub fn run(plan: &Plan, lanes: &[Lane], members: &[Member], task: &Task) -> Resu
 
 /// Chooses everything beforehand, so that a seed repeats it.
 fn draw(plan: &Plan, lanes: &[Lane], members: &[Member]) -> Result<VecDeque<Draw>> {
-    let mut rng = ChaCha12Rng::seed_from_u64(plan.seed);
+    let mut rng = StdRng::seed_from_u64(plan.seed);
     (1..=plan.trials)
         .map(|number| {
             let lane = rng.random_range(0..lanes.len());

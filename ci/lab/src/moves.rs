@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rand::SeedableRng;
+use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand_chacha::ChaCha12Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -106,7 +106,7 @@ pub fn run(
     members: &[Member],
     task: &Task,
 ) -> Result<Outcome> {
-    let mut rng = ChaCha12Rng::seed_from_u64(plan.seed);
+    let mut rng = StdRng::seed_from_u64(plan.seed);
     let (node, partner) = choose(members)?;
     let ends = [node, partner].map(|member| End {
         space: bed.space(member.place).to_owned(),
@@ -191,7 +191,7 @@ fn next_domain(
     bed: &NamespaceTestbed,
     node: &Member,
     partner: &Member,
-    rng: &mut ChaCha12Rng,
+    rng: &mut StdRng,
 ) -> Result<String> {
     let topology = bed.topology();
     let present = &topology.places[node.place].domain;
