@@ -50,7 +50,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 fn prepare(runner: &mut Runner, root: &Path, fast: bool) {
     let purposes: &[Purpose] = match fast {
         true => &[Purpose::Boot],
-        false => &[Purpose::Image, Purpose::Boot, Purpose::Lab],
+        false => &[Purpose::Image, Purpose::Boot, Purpose::Lab, Purpose::Test],
     };
     runner.preparation("packages", || router::ensure_packages(purposes));
     runner.preparation("rustfmt and clippy", || {

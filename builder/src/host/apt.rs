@@ -155,6 +155,14 @@ fn with_sudo(root: bool, command: &str) -> String {
     }
 }
 
+/// What installs packages where apt does not know them yet.
+fn without_lists(names: &[&str]) -> String {
+    format!(
+        "sudo apt-get update && sudo apt-get install --no-install-recommends {}",
+        names.join(" ")
+    )
+}
+
 fn update(root: bool, say: &mut dyn FnMut(&str)) -> Result<(), HostError> {
     say("fetching the package lists: apt-get update");
     apt_get(root, &["update"]).map(drop)
@@ -177,12 +185,17 @@ fn choose_suite(
 ) -> Result<(Option<String>, Simulation), HostError> {
     let first = match simulate(names, None) {
         Ok(simulation) => simulation,
-        // Names unknown to old lists. Only root refreshes unasked.
-        Err(_) if root => {
+        // No lists yet, or names unknown to old ones. Only root refreshes unasked.
+        Err(_) => {
+            if !root && !asked("apt's lists do not name them all. Run `sudo apt-get update`?")? {
+                return Err(HostError::Missing {
+                    names: names.join(" "),
+                    command: without_lists(names),
+                });
+            }
             update(root, say)?;
             simulate(names, None)?
         }
-        Err(error) => return Err(error),
     };
     if first.removes.is_empty() {
         return Ok((None, first));
@@ -259,18 +272,23 @@ fn parse_policy(text: &str) -> Option<String> {
 }
 
 fn agreed(command: &str, simulation: &Simulation) -> Result<bool, HostError> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Ok(false);
-    }
     let removal = match simulation.removes.len() {
         0 => String::new(),
         count => format!(", removing {count}"),
     };
-    eprint!(
-        "Run `{command}` ({} new{removal})? [y/N] ",
+    asked(&format!(
+        "Run `{command}` ({} new{removal})?",
         simulation.installs.len()
-    );
+    ))
+}
+
+/// The answer of whoever sits at the terminal; no without one.
+fn asked(question: &str) -> Result<bool, HostError> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Ok(false);
+    }
+    eprint!("{question} [y/N] ");
     let run = |source| HostError::Run {
         program: "the terminal",
         source,

@@ -14,6 +14,8 @@ pub enum Purpose {
     Boot,
     /// Running a testbed of network namespaces.
     Lab,
+    /// Holding what we write against the system's own readers.
+    Test,
     /// Building the fuzzer.
     Fuzz,
 }
@@ -113,6 +115,11 @@ const LAB: &[Package] = &[
     program("util-linux", "setpriv", "ends a process with its parent"),
 ];
 
+const TEST: &[Package] = &[
+    program("cpio", "cpio", "reads the initramfs in a test"),
+    program("fdisk", "sfdisk", "reads the disk's partitions in a test"),
+];
+
 const FUZZ: &[Package] = &[program("g++", "g++", "compiles libFuzzer")];
 
 impl Purpose {
@@ -122,6 +129,7 @@ impl Purpose {
             Self::Image => IMAGE,
             Self::Boot => BOOT,
             Self::Lab => LAB,
+            Self::Test => TEST,
             Self::Fuzz => FUZZ,
         }
     }
