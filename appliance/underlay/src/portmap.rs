@@ -1,22 +1,25 @@
-//! Port mappings: the gateway is asked to pass a port on to this machine, by PCP or, where that is
-//! not spoken, NAT-PMP; and asked again before it forgets.
+//! Port mappings: the gateway is asked to pass a port on to this machine, by PCP, NAT-PMP or UPnP,
+//! asked again before it forgets, and told when the port is no longer needed.
 //!
-//! IPv4 only. A machine whose own address is valid everywhere asks for nothing. UPnP is left out.
+//! IPv4 only. A machine whose own address is valid everywhere asks for nothing.
 
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+mod gateway;
+mod held;
+mod igd;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddrV4;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crab_nat::{
-    InternetProtocol, MappingFailure, PortMapping, PortMappingOptions, PortMappingType,
-    TimeoutConfig, natpmp,
-};
-use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+
+use self::gateway::Gateway;
+use self::held::{Held, Way, first};
 
 /// Asked for; the gateway may grant less.
 const LIFETIME_S: u32 = 1200;
@@ -24,16 +27,12 @@ const LIFETIME_S: u32 = 1200;
 const RENEW_MIN: Duration = Duration::from_secs(30);
 /// A gateway that maps nothing is asked again after this.
 const RETRY: Duration = Duration::from_secs(600);
-/// The first wait for an answer; it doubles with each of the retries. Gateways are near.
-const TIMEOUTS: TimeoutConfig = TimeoutConfig {
-    initial_timeout: Duration::from_millis(250),
-    max_retries: 3,
-    max_retry_timeout: None,
-};
+/// The gateway is not asked more often than this, however often the machine's addresses change.
+const PAUSE: Duration = Duration::from_secs(5);
 /// The longest that one port may take, all protocols together.
 const PORT_MAX: Duration = Duration::from_secs(20);
-/// The kernel's routing table for IPv4.
-const ROUTES: &str = "/proc/net/route";
+/// The longest that giving all ports back may take: the machine is on its way down.
+const GIVE_BACK_MAX: Duration = Duration::from_secs(1);
 
 /// What a port is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,19 +65,27 @@ pub struct Mapped {
 pub struct PortMapper {
     mapped: watch::Receiver<Vec<Mapped>>,
     moved: Arc<Notify>,
-    task: AbortHandle,
+    ending: Arc<Notify>,
+    task: JoinHandle<()>,
 }
 
 impl PortMapper {
     /// Begins to ask for `wanted`. Must be called inside a tokio runtime with I/O and time.
     pub fn start(wanted: Vec<Wanted>) -> Self {
-        let (sender, mapped) = watch::channel(Vec::new());
+        let (found, mapped) = watch::channel(Vec::new());
         let moved = Arc::new(Notify::new());
-        let task = tokio::spawn(keep(wanted, sender, Arc::clone(&moved)));
+        let ending = Arc::new(Notify::new());
+        let keeper = Keeper {
+            wanted,
+            held: Vec::new(),
+            gateway: None,
+            found,
+        };
         PortMapper {
             mapped,
-            moved,
-            task: task.abort_handle(),
+            moved: Arc::clone(&moved),
+            ending: Arc::clone(&ending),
+            task: tokio::spawn(keeper.run(moved, ending)),
         }
     }
 
@@ -96,6 +103,15 @@ impl PortMapper {
             Err(_) => std::future::pending().await,
         }
     }
+
+    /// Gives all mappings back to the gateway, within about a second. A mapper that is only dropped
+    /// leaves them there until they run out.
+    pub async fn end(mut self) {
+        self.ending.notify_one();
+        if timeout(GIVE_BACK_MAX, &mut self.task).await.is_err() {
+            tracing::debug!("the gateway did not take all port mappings back in time");
+        }
+    }
 }
 
 impl Drop for PortMapper {
@@ -104,182 +120,112 @@ impl Drop for PortMapper {
     }
 }
 
-async fn keep(wanted: Vec<Wanted>, found: watch::Sender<Vec<Mapped>>, moved: Arc<Notify>) {
-    loop {
-        let mut mapped = Vec::new();
-        let mut rest = RETRY;
-        if let Some((gateway, client)) = gateway().await {
-            for port in &wanted {
-                match timeout(PORT_MAX, map(gateway, client, *port)).await {
-                    Ok(Ok((mapping, lifetime))) => {
-                        mapped.push(mapping);
-                        rest = rest.min((lifetime / 2).max(RENEW_MIN));
-                    }
-                    Ok(Err(error)) => tracing::debug!(%gateway, ?port, %error, "no port mapping"),
-                    Err(_) => tracing::debug!(%gateway, ?port, "no port mapping in time"),
-                }
+/// The task behind [`PortMapper`].
+struct Keeper {
+    wanted: Vec<Wanted>,
+    held: Vec<Held>,
+    /// Who granted what is held.
+    gateway: Option<Gateway>,
+    found: watch::Sender<Vec<Mapped>>,
+}
+
+impl Keeper {
+    async fn run(mut self, moved: Arc<Notify>, ending: Arc<Notify>) {
+        let keep = async {
+            loop {
+                let rest = self.round(Gateway::find().await).await;
+                sleep(PAUSE).await;
+                // Being told that the network changed is remembered in between.
+                let _ = timeout(rest.saturating_sub(PAUSE), moved.notified()).await;
+            }
+        };
+        tokio::select! {
+            () = keep => {}
+            () = ending.notified() => {}
+        }
+        self.give_back().await;
+    }
+
+    async fn give_back(self) {
+        for held in self.held {
+            let (wanted, external) = (held.wanted, held.external);
+            if let Err(error) = held.give_back().await {
+                tracing::debug!(?wanted, %external, %error, "port mapping not given back");
             }
         }
-        found.send_if_modified(|known| {
+    }
+
+    /// Renews what is held and asks for the rest; when to do so again.
+    async fn round(&mut self, gateway: Option<Gateway>) -> Duration {
+        if gateway != self.gateway {
+            // What another gateway granted is out of reach, and runs out there.
+            self.held.clear();
+            self.gateway = gateway;
+        }
+        if let Some(gateway) = gateway {
+            self.renew(gateway).await;
+            self.ask(gateway).await;
+        }
+        let mapped: Vec<_> = self.held.iter().map(Mapped::from).collect();
+        self.found.send_if_modified(|known| {
             let news = *known != mapped;
             *known = mapped;
             news
         });
-        tokio::select! {
-            () = sleep(rest) => {}
-            () = moved.notified() => {}
-        }
+        let lifetimes = self.held.iter().map(|held| held.lifetime);
+        lifetimes.fold(RETRY, |rest, lifetime| {
+            rest.min((lifetime / 2).max(RENEW_MIN))
+        })
     }
-}
 
-/// Asks `gateway` to map one port; the mapping and how long it holds.
-async fn map(
-    gateway: Ipv4Addr,
-    client: Ipv4Addr,
-    wanted: Wanted,
-) -> Result<(Mapped, Duration), MappingFailure> {
-    let protocol = match wanted.transport {
-        Transport::Udp => InternetProtocol::Udp,
-        Transport::Tcp => InternetProtocol::Tcp,
-    };
-    let options = PortMappingOptions {
-        external_port: Some(wanted.port),
-        lifetime_seconds: Some(LIFETIME_S),
-        timeout_config: Some(TIMEOUTS),
-    };
-    let client = IpAddr::V4(client);
-    let mapping =
-        match PortMapping::new(gateway.into(), client, protocol, wanted.port, options).await {
-            Ok(mapping) => mapping,
-            // Many gateways speak NAT-PMP alone and do not say so.
-            Err(MappingFailure::Pcp(_)) => {
-                natpmp::port_mapping(gateway.into(), protocol, wanted.port, options).await?
+    async fn renew(&mut self, gateway: Gateway) {
+        let mut index = 0;
+        while let Some(held) = self.held.get_mut(index) {
+            let (wanted, external) = (held.wanted, held.external);
+            match timeout(PORT_MAX, held.renew(gateway)).await {
+                Ok(Ok(())) => {
+                    index += 1;
+                    continue;
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(?gateway, ?wanted, %external, %error, "port mapping not renewed");
+                }
+                Err(_) => tracing::debug!(?gateway, ?wanted, %external, "no renewal in time"),
             }
-            Err(error) => return Err(error),
-        };
-    let ip = match mapping.mapping_type() {
-        PortMappingType::Pcp {
-            external_ip: IpAddr::V4(ip),
-            ..
-        } => ip,
-        PortMappingType::Pcp { .. } | PortMappingType::NatPmp => {
-            natpmp::external_address(gateway.into(), Some(TIMEOUTS)).await?
-        }
-    };
-    let mapped = Mapped {
-        transport: wanted.transport,
-        external: SocketAddrV4::new(ip, mapping.external_port().get()),
-    };
-    Ok((mapped, Duration::from_secs(mapping.lifetime().into())))
-}
-
-/// The gateway to ask and our address toward it, where that address is one behind a translator.
-async fn gateway() -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let gateway = default_gateway(&fs::read_to_string(ROUTES).ok()?)?;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await.ok()?;
-    // Connecting sends nothing; it makes the kernel choose our address.
-    socket.connect((gateway, 9)).await.ok()?;
-    match socket.local_addr().ok()?.ip() {
-        IpAddr::V4(own) if is_translated(own) => Some((gateway, own)),
-        _ => None,
-    }
-}
-
-/// Whether an address is of the blocks behind translators (RFC 1918, RFC 6598).
-fn is_translated(ip: Ipv4Addr) -> bool {
-    let [first, second, ..] = ip.octets();
-    ip.is_private() || (first == 100 && second & 0xc0 == 64)
-}
-
-/// The gateway of the default route with the lowest metric. Columns: interface, destination, gateway,
-/// flags, two counts, metric, mask; addresses as the kernel holds them in memory.
-fn default_gateway(table: &str) -> Option<Ipv4Addr> {
-    const UP_BY_GATEWAY: u32 = 3;
-    let routes = table.lines().skip(1).filter_map(|line| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        let [_, "00000000", gateway, flags, _, _, metric, "00000000", ..] = columns[..] else {
-            return None;
-        };
-        let by_gateway = u32::from_str_radix(flags, 16).ok()? & UP_BY_GATEWAY == UP_BY_GATEWAY;
-        let gateway = u32::from_str_radix(gateway, 16).ok()?;
-        by_gateway.then_some((metric.parse::<u32>().ok()?, gateway))
-    });
-    let (_, gateway) = routes.min()?;
-    Some(Ipv4Addr::from(gateway.to_ne_bytes()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_route_with_the_lowest_metric_leads_to_the_gateway() {
-        let table = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n\
-                     eth0 00000000 0102A8C0 0003 0 0 200 00000000 0 0 0\n\
-                     wlan0 00000000 0103A8C0 0003 0 0 100 00000000 0 0 0\n\
-                     ppp0 00000000 00000000 0001 0 0 0 00000000 0 0 0\n\
-                     eth0 0002A8C0 00000000 0001 0 0 0 00FFFFFF 0 0 0\n\
-                     rubbish\n";
-        let found = default_gateway(table);
-        assert_eq!(found, Some(Ipv4Addr::new(192, 168, 3, 1)));
-        assert_eq!(default_gateway(""), None);
-    }
-
-    #[test]
-    fn only_addresses_behind_translators_need_a_mapping() {
-        for (ip, translated) in [
-            ("192.168.1.2", true),
-            ("100.64.0.1", true),
-            ("100.128.0.1", false),
-            ("203.0.113.1", false),
-        ] {
-            assert_eq!(is_translated(ip.parse().unwrap()), translated, "{ip}");
+            // The gateway may be another one under the same address, or one that began anew.
+            self.held.remove(index);
         }
     }
 
-    /// A gateway that speaks NAT-PMP alone (RFC 6886), at an address of the loopback.
-    async fn natpmp_gateway(socket: UdpSocket) {
-        let mut room = [0; 1100];
-        loop {
-            let (length, from) = socket.recv_from(&mut room).await.unwrap();
-            let answer = match room[..length] {
-                // The external address.
-                [0, 0] => vec![0, 128, 0, 0, 0, 0, 0, 9, 203, 0, 113, 5],
-                // A mapping: granted on another port, for ten minutes.
-                [0, operation, _, _, high, low, ..] => {
-                    let mut answer = vec![0, 128 + operation, 0, 0, 0, 0, 0, 9, high, low];
-                    answer.extend(5000u16.to_be_bytes());
-                    answer.extend(600u32.to_be_bytes());
-                    answer
+    async fn ask(&mut self, gateway: Gateway) {
+        let mut way: Option<Way> = None;
+        for wanted in self.wanted.clone() {
+            if self.held.iter().any(|held| held.wanted == wanted) {
+                continue;
+            }
+            let asked = async {
+                match &way {
+                    Some(way) => Ok((way.clone(), Held::new(gateway, way, wanted).await?)),
+                    None => first(gateway, wanted).await,
                 }
-                // Anything newer: unsupported version.
-                _ => vec![0, 128, 0, 1, 0, 0, 0, 9],
             };
-            socket.send_to(&answer, from).await.unwrap();
+            match timeout(PORT_MAX, asked).await {
+                Ok(Ok((answered, held))) => {
+                    way = Some(answered);
+                    self.held.push(held);
+                }
+                Ok(Err(error)) => tracing::debug!(?gateway, ?wanted, %error, "no port mapping"),
+                Err(_) => tracing::debug!(?gateway, ?wanted, "no port mapping in time"),
+            }
         }
     }
+}
 
-    #[tokio::test]
-    async fn a_port_is_mapped_by_a_gateway_that_speaks_natpmp_alone() {
-        // The port is the protocol's; the address is nobody else's.
-        let address = Ipv4Addr::new(127, 87, 79, 1);
-        let gateway = UdpSocket::bind((address, 5351)).await.unwrap();
-        tokio::spawn(natpmp_gateway(gateway));
-        for transport in [Transport::Udp, Transport::Tcp] {
-            let wanted = Wanted {
-                transport,
-                port: NonZeroU16::new(4001).unwrap(),
-            };
-            let (mapped, lifetime) = map(address, Ipv4Addr::LOCALHOST, wanted).await.unwrap();
-            let external = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 5000);
-            assert_eq!(
-                mapped,
-                Mapped {
-                    transport,
-                    external
-                }
-            );
-            assert_eq!(lifetime, Duration::from_secs(600));
+impl From<&Held> for Mapped {
+    fn from(held: &Held) -> Self {
+        Mapped {
+            transport: held.wanted.transport,
+            external: held.external,
         }
     }
 }

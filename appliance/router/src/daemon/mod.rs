@@ -147,7 +147,14 @@ impl Daemon {
                 poll_fn(|cx| self.core.underlay.poll_sendable(cx)).await;
             }
         };
-        if tokio::time::timeout(GOODBYE_MAX, goodbye).await.is_err() {
+        let goodbye = tokio::time::timeout(GOODBYE_MAX, goodbye);
+        let unmapped = async {
+            if let Some(mapper) = self.mapper.take() {
+                mapper.end().await;
+            }
+        };
+        let (told, ()) = tokio::join!(goodbye, unmapped);
+        if told.is_err() {
             tracing::debug!("not every neighbour heard the goodbye");
         }
         Ok(())
