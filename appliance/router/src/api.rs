@@ -173,6 +173,9 @@ pub struct Status {
     pub roles: String,
     /// Whether it has its place in the ring.
     pub joined: bool,
+    /// What keeps it from its work, and what to do about it: a sentence each.
+    #[serde(default)]
+    pub trouble: Vec<String>,
     /// From the daemon's start to its first place in the ring.
     pub joined_after_ms: Option<u64>,
     /// From the kernel's start to that, when the daemon booted the machine.

@@ -76,6 +76,7 @@ fn show_status(status: &Status) -> Result<()> {
             format!("{} {}", status.addresses.v4, status.addresses.v6),
         ),
         ("joined", joined),
+        ("trouble", status.trouble.join("\n")),
         (
             "since power-on",
             status.boot_to_joined_ms.map(span).unwrap_or_default(),

@@ -18,7 +18,7 @@ use wow_underlay::portmap::{Transport, Wanted};
 use wow_underlay::{InterfaceWatch, Lan, PortMapper, TcpUnderlay, UdpUnderlay, Underlay};
 
 use crate::config::{Config, GuestKind};
-use crate::daemon::{Daemon, Parts, Settings, host, seeds};
+use crate::daemon::{Daemon, Parts, Settings, host, overlap, seeds};
 use crate::ipc::{self, Operator, Server};
 use crate::state::{self, State};
 use crate::{random, wall_clock};
@@ -129,9 +129,9 @@ pub async fn serve(
             certificate,
             name,
             address: config.address,
-            guest: match &config.guest {
-                GuestKind::Tun(tun) => format!("tun {tun}"),
-                GuestKind::None => "none".into(),
+            tun: match &config.guest {
+                GuestKind::Tun(tun) => Some(tun.clone()),
+                GuestKind::None => None,
             },
             booted: config.booted,
         },
@@ -177,23 +177,10 @@ fn check_overlap(
     allowed: bool,
 ) -> Result<()> {
     for route in host::overlapping_routes(facts.range, Some(tun)) {
+        // One that is allowed, or that comes later, the daemon tells of.
         if !allowed {
-            bail!(
-                "the range {} of the pool {} overlaps this host's route to {} by {}: traffic would go \
-                 astray; use a pool with another range (`wow pool new --range`), run with `--guest \
-                 none`, or accept it with `--allow-overlap`",
-                facts.range,
-                facts.name,
-                route.destination,
-                route.interface,
-            );
+            bail!(overlap(facts, &route));
         }
-        tracing::warn!(
-            range = %facts.range,
-            route = %route.destination,
-            interface = route.interface,
-            "the pool's range overlaps a route of this host"
-        );
     }
     Ok(())
 }

@@ -129,6 +129,23 @@ fn a_state_directory_serves_one_pool_and_one_process() {
 }
 
 #[test]
+fn whoever_waits_for_a_node_without_an_answering_seed_is_told_why() {
+    let pool = Pool::new(&[]);
+    let ticket = pool.ticket("n.ticket", &[]);
+    // Bound, so that nobody else answers there, and silent.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let seed = silent.local_addr().unwrap().to_string();
+    let node = Node::without_guest(&pool, "lonely", &ticket, Some(&seed));
+    let wait = node.ask(&["wait", "--timeout", "1s"]);
+    wait.refused(1, &["not joined within 1s", &seed, "address", "firewalls"]);
+    let status = node.ask(&["status"]).ok().out;
+    assert!(
+        status.contains(&seed) && status.contains("trouble"),
+        "{status}"
+    );
+}
+
+#[test]
 fn two_nodes_without_privileges_join_and_hear_each_other() {
     let pool = Pool::new(&[]);
     let ticket = pool.ticket("n.ticket", &[]);

@@ -150,6 +150,26 @@ fn nodes_with_tun_devices_join_and_answer_pings_and_http() {
         &["10.200.0.0/16", "eth0", "--range", "--guest none"],
     );
 
+    // One that comes while the node runs.
+    ip(&[
+        "-n",
+        &spaces.a,
+        "addr",
+        "add",
+        "10.201.0.9/16",
+        "dev",
+        "eth0",
+    ])
+    .ok();
+    let mut a = a;
+    a.until("trouble with its range", |node| {
+        let trouble = &node.ask(&["status", "--json"]).ok().json()["trouble"];
+        let told = trouble.to_string();
+        ["10.201.0.0/16", "eth0", "--range"]
+            .iter()
+            .all(|part| told.contains(part))
+    });
+
     let socket = a.socket.clone();
     assert!(a.terminate().success());
     assert!(!socket.exists());

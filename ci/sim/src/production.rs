@@ -174,6 +174,7 @@ impl Running {
                 token: self.pings.remove(&ping)?,
             }),
             Event::Joined
+            | Event::OutOfTime { .. }
             | Event::Isolated
             | Event::PeerUp { .. }
             | Event::PeerDown { .. }

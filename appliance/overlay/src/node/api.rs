@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::id::NodeId;
-use crate::membership::{Addresses, Certificate, Revocation};
+use crate::membership::{Addresses, Certificate, CertificateError, Revocation};
 use crate::wire::Remote;
 use crate::wire::message::Link;
 
@@ -198,6 +198,14 @@ pub enum Event {
     Revocation(Revocation),
     /// The pool's authority has ended our own membership.
     Revoked,
+    /// A member's certificate does not hold now, by our clock: one of both clocks may be wrong. Told
+    /// once a minute at most.
+    OutOfTime {
+        /// Where its handshake came from, unless over the overlay.
+        from: Option<Remote>,
+        /// When it holds.
+        error: CertificateError,
+    },
     /// The address that our certificate fixes is somebody else's; it is tried for again and again.
     AddressConflict {
         /// The holder.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use crate::id::NodeId;
-use crate::membership::{Addresses, Certificate};
+use crate::membership::{Addresses, Certificate, CertificateError};
 use crate::session::{
     Accepted, DropReason, Finished, HandshakeError, Initiator, Responder, Session, Verdict,
 };
@@ -52,6 +52,8 @@ const RETRIES: [Duration; 6] = [
     Duration::from_millis(1600),
     Duration::from_millis(2000),
 ];
+/// How often it is told that a member's certificate does not hold now.
+const OUT_OF_TIME_PAUSE: Duration = Duration::from_secs(60);
 /// How often a handshake is sent that most likely nobody answers.
 const TRY_SENDINGS: usize = 2;
 
@@ -117,6 +119,7 @@ pub(super) struct Handshakes {
     attempts: BTreeMap<u32, Attempt>,
     pending: BTreeMap<u32, Pending>,
     answered: VecDeque<Answered>,
+    told_out_of_time: Option<Instant>,
 }
 
 impl From<Source> for Origin {
@@ -442,7 +445,7 @@ impl Node {
         let response = match accepted {
             Accepted::Finished { response, finished } => {
                 let (certificate, hello) =
-                    self.verify(now, &finished.payload, finished.remote_static)?;
+                    self.verify(now, source, &finished.payload, finished.remote_static)?;
                 let id = certificate.node_id();
                 self.admit(now, certificate)?;
                 self.install(now, id, index, finished.session, None, None);
@@ -485,7 +488,8 @@ impl Node {
         let finished = pending.responder.on_final(now, last).ok()?;
         self.handshakes.pending.remove(&index);
         self.handshakes.release(index);
-        let (certificate, hello) = self.verify(now, &finished.payload, finished.remote_static)?;
+        let (certificate, hello) =
+            self.verify(now, source, &finished.payload, finished.remote_static)?;
         let id = certificate.node_id();
         self.admit(now, certificate)?;
         // The last message proves the initiator's keys.
@@ -518,7 +522,7 @@ impl Node {
         let goal = attempt.goal.clone();
         self.handshakes.attempts.remove(&index);
         self.handshakes.release(index);
-        let (certificate, hello) = self.verify(now, &payload, remote_static)?;
+        let (certificate, hello) = self.verify(now, source, &payload, remote_static)?;
         let id = certificate.node_id();
         if let Goal::Contact { contact, .. } = &goal
             && contact.id != id
@@ -562,6 +566,7 @@ impl Node {
     fn verify(
         &mut self,
         now: Instant,
+        source: Source,
         payload: &[u8],
         remote_static: [u8; 32],
     ) -> Option<(Certificate, Hello)> {
@@ -571,6 +576,7 @@ impl Node {
             Ok(certificate) => certificate,
             Err(error) => {
                 tracing::debug!(%error, "refused a peer's certificate");
+                self.refused(now, source, error);
                 return None;
             }
         };
@@ -580,6 +586,20 @@ impl Node {
         }
         let proven = certificate.static_key() == remote_static;
         (proven && certificate.node_id() != self.id).then_some((certificate, hello))
+    }
+
+    /// Tells of a certificate that would hold at another time: it is some member's.
+    fn refused(&mut self, now: Instant, source: Source, error: CertificateError) {
+        let late = matches!(
+            error,
+            CertificateError::Expired { .. } | CertificateError::NotYetValid { .. }
+        );
+        let told = &mut self.handshakes.told_out_of_time;
+        if late && told.is_none_or(|last| now - last >= OUT_OF_TIME_PAUSE) {
+            *told = Some(now);
+            let from = source.remote();
+            self.event(Event::OutOfTime { from, error });
+        }
     }
 
     /// Makes room for the peer, and an entry, if it has none.

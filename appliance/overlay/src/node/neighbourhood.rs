@@ -42,6 +42,8 @@ const SEED_FIRST: Duration = Duration::from_millis(500);
 const SEED_LONGEST: Duration = Duration::from_secs(30);
 /// How much later a seed is tried over TCP: by then one that UDP leads to has answered.
 const SEED_TCP_DELAY: Duration = Duration::from_millis(500);
+/// A seed that nodes ask for has answered within this, or is called silent.
+const SEED_SILENT: Duration = Duration::from_secs(30);
 /// How often a joined node visits a seed, to find a ring beside its own; in a large ring less
 /// often, so that a seed has no more than about three visits a second.
 const SEED_VISIT: Duration = Duration::from_secs(60);
@@ -201,6 +203,19 @@ impl Node {
             });
         }
         self.stabilise(now);
+    }
+
+    /// The seeds that have not answered lately.
+    pub fn silent_seeds(&self, now: Instant) -> impl Iterator<Item = Remote> {
+        let silent = move |seed: &&Seed| match seed.answered {
+            Some(last) => now - last > SEED_SILENT,
+            None => true,
+        };
+        self.ring
+            .seeds
+            .iter()
+            .filter(silent)
+            .map(|seed| seed.address)
     }
 
     /// Takes in nodes that `agent` has links to.

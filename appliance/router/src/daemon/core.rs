@@ -9,7 +9,7 @@ use wow_control::{Answer, Control, Question};
 use wow_guest::Guest;
 use wow_init::clock::PauseWatch;
 use wow_overlay::membership::{Revocation, RevocationError};
-use wow_overlay::node::{Config, Event, LeaseId, Node, Transmit};
+use wow_overlay::node::{Config, DownReason, Event, LeaseId, Node, Transmit};
 use wow_overlay::time::{Instant, UnixTime};
 use wow_overlay::wire::Remote;
 use wow_underlay::portmap::{Mapped, Transport};
@@ -17,6 +17,8 @@ use wow_underlay::{InterfaceAddress, Lan, Lanes, Outgoing, SendError, TcpUnderla
 
 use super::Settings;
 use super::command::{Command, Pong, Waiting};
+use super::seeds::Seeds;
+use super::trouble::Trouble;
 use super::{host, report};
 use crate::{api, random, state, wall_clock};
 
@@ -56,6 +58,7 @@ pub struct Core {
     /// The address that the guest was last given.
     guest_v4: Ipv4Addr,
     waiting: Waiting,
+    trouble: Trouble,
     lost: BTreeMap<&'static str, u64>,
     started: tokio::time::Instant,
     first_joined: Option<Instant>,
@@ -80,14 +83,14 @@ impl Core {
         lan: Option<Lan>,
         guest: Box<dyn Guest>,
         control: Option<Control>,
-        seeds: Vec<Remote>,
+        seeds: Seeds,
     ) -> Self {
         let node = Node::new(
             Config {
                 identity: settings.identity.clone(),
                 certificate: settings.certificate.clone(),
                 pool: settings.ticket.facts().clone(),
-                seeds,
+                seeds: seeds.remotes,
                 rng_seed: *random::seed(),
                 wall: wall_clock::now(),
                 ciphers: host::ciphers(),
@@ -115,6 +118,7 @@ impl Core {
             guest_v4: node.addresses().v4,
             node,
             waiting: Waiting::default(),
+            trouble: Trouble::new(seeds.unknown),
             lost: BTreeMap::new(),
             started: tokio::time::Instant::now(),
             first_joined: None,
@@ -147,7 +151,8 @@ impl Core {
         let node = self.node.next_deadline().map(|(due, _)| due);
         let announce = self.lan.as_ref().map(|_| self.announce_due);
         let own = self.tick_due.min(self.pause_due);
-        let due = [node, control, announce]
+        let trouble = self.trouble.due(&self.node);
+        let due = [node, control, announce, trouble]
             .into_iter()
             .flatten()
             .fold(own, Instant::min);
@@ -202,6 +207,9 @@ impl Core {
         }
         if self.lan.is_some() && self.announce_due <= now {
             self.announce(now);
+        }
+        if self.trouble.due(&self.node).is_some_and(|due| due <= now) {
+            self.trouble.tell(&self.node, now);
         }
         if self.tick_due <= now {
             self.tick_due = now + TICK;
@@ -304,6 +312,10 @@ impl Core {
             // Many machines of one network may have woken up at once.
             self.announce_due = now + ANNOUNCE_SPREAD.mul_f64(random::share(0.0, 1.0));
         }
+        if let Some(tun) = &self.settings.tun {
+            let pool = self.settings.ticket.facts();
+            self.trouble.routes_changed(pool, tun);
+        }
         self.node.set_host_candidates(now, candidates);
         self.drain_node();
     }
@@ -353,10 +365,11 @@ impl Core {
         }
     }
 
-    pub fn seeds_changed(&mut self, seeds: Vec<Remote>) {
+    pub fn seeds_changed(&mut self, seeds: Seeds) {
         tracing::debug!(?seeds, "seeds");
         let now = self.now();
-        self.node.set_seeds(now, seeds);
+        self.trouble.seeds_changed(seeds.unknown);
+        self.node.set_seeds(now, seeds.remotes);
         self.drain_node();
     }
 
@@ -447,7 +460,11 @@ impl Core {
                 .tcp
                 .as_ref()
                 .map_or_else(Vec::new, |tcp| tcp.listening().to_vec()),
-            guest: self.settings.guest.clone(),
+            guest: match &self.settings.tun {
+                Some(tun) => format!("tun {tun}"),
+                None => "none".into(),
+            },
+            trouble: self.trouble.list(&self.node, now),
             certificate_until: certificate.not_after().0,
             version: env!("CARGO_PKG_VERSION").into(),
             counters,
@@ -557,6 +574,7 @@ impl Core {
                     }
                 }
                 self.tell_joined = true;
+                self.trouble.joined();
                 let addresses = self.node.addresses();
                 tracing::info!(
                     pool = %self.settings.ticket.facts().name,
@@ -566,12 +584,19 @@ impl Core {
                     "joined"
                 );
             }
-            Event::Isolated => tracing::warn!("no neighbour left; trying the seeds again"),
+            Event::Isolated => {
+                tracing::warn!("no neighbour left; trying the seeds again");
+                let now = self.now();
+                self.trouble.isolated(now);
+            }
             Event::PeerUp { id, name } => {
                 tracing::info!(id = id.short(), name, "peer up");
             }
             Event::PeerDown { id, reason } => {
                 tracing::info!(id = id.short(), ?reason, "peer down");
+                if reason == DownReason::Unreachable && !self.node.has_peers() {
+                    self.trouble.unreachable(id);
+                }
             }
             Event::Resolved { query, result } => {
                 let result = result.map(|found| report::resolved(&found));
@@ -593,6 +618,7 @@ impl Core {
                     tracing::warn!(error, "the revocation will be forgotten with a restart");
                 }
             }
+            Event::OutOfTime { from, error } => self.trouble.out_of_time(from, &error),
             Event::Revoked => tracing::error!(
                 "the pool's authority has ended this node's membership; it needs a new ticket, and a \
                  new identity if the node itself was revoked"

@@ -6,6 +6,7 @@ mod core;
 pub mod host;
 pub mod report;
 pub mod seeds;
+mod trouble;
 
 use std::future::{Future, poll_fn};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,6 +26,8 @@ use wow_underlay::{
 
 use self::command::Command;
 use self::core::Core;
+use self::seeds::Seeds;
+pub use self::trouble::overlap;
 use crate::state::State;
 
 /// How long the goodbye may wait for room in the sockets' buffers.
@@ -44,8 +47,8 @@ pub struct Settings {
     pub name: NodeName,
     /// Its fixed address, if it has one.
     pub address: Option<Ipv4Addr>,
-    /// The guest's back end, for the status.
-    pub guest: String,
+    /// The guest's interface, where it has one.
+    pub tun: Option<String>,
     /// Whether this process booted the machine.
     pub booted: bool,
 }
@@ -70,7 +73,7 @@ pub struct Parts {
     /// Called whenever the loop has done what was due: at least every few seconds.
     pub progress: Box<dyn FnMut()>,
     /// Where the seeds are.
-    pub seeds: watch::Receiver<Vec<Remote>>,
+    pub seeds: watch::Receiver<Seeds>,
     /// Questions of other tasks.
     pub commands: mpsc::Receiver<Command>,
 }
@@ -83,7 +86,7 @@ pub struct Daemon {
     mapper: Option<PortMapper>,
     interfaces: Option<InterfaceWatch>,
     progress: Box<dyn FnMut()>,
-    seeds: watch::Receiver<Vec<Remote>>,
+    seeds: watch::Receiver<Seeds>,
     commands: mpsc::Receiver<Command>,
 }
 

@@ -9,6 +9,7 @@ use wow_guest::memory::{MemoryHost, pair};
 use wow_overlay::membership::addresses::control_v4;
 use wow_overlay::membership::{Addresses, PoolAuthority, PoolName, Roles};
 use wow_overlay::node::Target;
+use wow_overlay::time::UnixTime;
 use wow_underlay::memory::Network;
 
 use super::*;
@@ -18,13 +19,16 @@ use crate::{random, wall_clock};
 /// Of virtual time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Valid since long ago.
 fn ticket() -> Ticket {
     let range = wow_overlay::membership::pool::DEFAULT_RANGE;
     let name = PoolName::new("lab").unwrap();
     let pool = PoolAuthority::create(name, range, vec![], &mut random::rng()).unwrap();
     let now = wall_clock::now();
-    let until = now + Duration::from_secs(24 * 3600);
-    pool.issue_ticket(Roles::ROUTER, now, until, None, &mut random::rng())
+    let (from, until) = (UnixTime(now.0 - 400 * DAY.as_secs()), now + DAY);
+    pool.issue_ticket(Roles::ROUTER, from, until, None, &mut random::rng())
         .unwrap()
 }
 
@@ -42,16 +46,25 @@ fn underlay_address(number: u8) -> SocketAddr {
 
 /// Starts node `number`, with the first as everybody's seed.
 fn start(network: &Network, ticket: &Ticket, number: u8) -> Running {
+    start_certified(network, ticket, number, wall_clock::now())
+}
+
+/// Starts a node whose clock was at `then` when it made its certificate.
+fn start_certified(network: &Network, ticket: &Ticket, number: u8, then: UnixTime) -> Running {
     let state = State::in_memory();
     let identity = state.identity(ticket.facts()).unwrap();
     let name = NodeName::new(&format!("n{number}")).unwrap();
     let certificate = state
-        .certificate(&identity, ticket, &name, None, wall_clock::now())
+        .certificate(&identity, ticket, &name, None, then)
         .unwrap();
     let addresses = Addresses::new(ticket.facts(), &certificate);
     let (guest, host) = pair();
     let (command_sender, commands) = mpsc::channel(8);
-    let (_, seeds) = watch::channel(vec![Remote::udp(underlay_address(1))]);
+    let seeds = Seeds {
+        remotes: vec![Remote::udp(underlay_address(1))],
+        ..Seeds::default()
+    };
+    let (_, seeds) = watch::channel(seeds);
     let control = Control::new(
         ControlConfig {
             address: control_v4(ticket.facts().range),
@@ -69,7 +82,7 @@ fn start(network: &Network, ticket: &Ticket, number: u8) -> Running {
             certificate,
             name,
             address: None,
-            guest: "memory".into(),
+            tun: None,
             booted: false,
         },
         Parts {
@@ -114,6 +127,25 @@ impl Running {
 
     async fn status(&self) -> Status {
         *self.ask(Command::Status).await
+    }
+
+    /// Waits until it tells of a trouble with all these words.
+    async fn tells_of(&self, words: &[&str]) {
+        let told = async {
+            loop {
+                let trouble = self.status().await.trouble;
+                if trouble
+                    .iter()
+                    .any(|told| words.iter().all(|word| told.contains(word)))
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, told).await.is_err() {
+            panic!("no trouble {words:?} in {:?}", self.status().await.trouble);
+        }
     }
 
     async fn peers(&self) -> Vec<Peer> {
@@ -260,6 +292,34 @@ async fn losses_are_counted_by_reason() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             node.stop().await;
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_says_why_it_has_not_joined() {
+    let network = Network::new();
+    let ticket = ticket();
+    LocalSet::new()
+        .run_until(async {
+            // Nobody is there.
+            let late = start(&network, &ticket, 2);
+            late.tells_of(&["192.0.2.1:4001", "not answer", "firewalls"])
+                .await;
+            // A seed whose clock was wrong by a year: one of the two is, as far as the other knows.
+            let lost = UnixTime(wall_clock::now().0 - 365 * DAY.as_secs());
+            let seed = start_certified(&network, &ticket, 1, lost);
+            late.tells_of(&["192.0.2.1:4001", "expired", "clock"]).await;
+            // It has a new certificate within a minute, and then all is well.
+            late.joined().await;
+            assert_eq!(late.status().await.trouble, [""; 0]);
+            // A newcomer with such a clock is not heard of again.
+            let odd = start_certified(&network, &ticket, 3, lost);
+            odd.tells_of(&["accepts no session", "clock", "revoked"])
+                .await;
+            for running in [odd, late, seed] {
+                running.stop().await;
+            }
         })
         .await;
 }

@@ -83,7 +83,7 @@ impl Operator {
                 let joined = self.ask_within(limit, Command::Joined).await;
                 match joined {
                     Some(answer) => json(&answer?),
-                    None => Err(format!("not joined within {limit:?}")),
+                    None => Err(self.why_not_joined(limit).await),
                 }
             }
             Op::Ping {
@@ -111,6 +111,13 @@ impl Operator {
     /// How the node is.
     pub(super) async fn status(&self) -> Result<Status, String> {
         Ok(*self.ask(Command::Status).await?)
+    }
+
+    async fn why_not_joined(&self, limit: Duration) -> String {
+        let trouble = self.status().await.map(|status| status.trouble);
+        let why = trouble.unwrap_or_default().join("; ");
+        let colon = if why.is_empty() { "" } else { ": " };
+        format!("not joined within {limit:?}{colon}{why}")
     }
 
     /// The node that a person calls `text`.
