@@ -14,7 +14,7 @@ pub enum Purpose {
     Boot,
     /// Running a testbed of network namespaces.
     Lab,
-    /// Holding what we write against the system's own readers.
+    /// The tests: the system's own readers of what we write, a gateway.
     Test,
     /// Building the fuzzer.
     Fuzz,
@@ -118,6 +118,12 @@ const LAB: &[Package] = &[
 const TEST: &[Package] = &[
     program("cpio", "cpio", "reads the initramfs in a test"),
     program("fdisk", "sfdisk", "reads the disk's partitions in a test"),
+    program(
+        "miniupnpd-nftables",
+        "miniupnpd",
+        "is the gateway that maps ports in tests",
+    ),
+    program("nftables", "nft", "translates addresses in tests"),
 ];
 
 const FUZZ: &[Package] = &[program("g++", "g++", "compiles libFuzzer")];
