@@ -17,6 +17,7 @@ pub mod interrupt;
 pub mod join;
 pub mod kept;
 pub mod members;
+pub mod memory;
 pub mod moves;
 pub mod namespaces;
 pub mod planet;

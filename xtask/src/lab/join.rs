@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use wow_lab::join::{self, Plan};
+use serde::Serialize;
+use wow_lab::join::{self, Outcome, Plan};
+use wow_lab::memory::{self, Memory};
 use wow_lab::namespaces::NamespaceTestbed;
 use wow_lab::progress::Progress;
 use wow_lab::report::join_table;
@@ -22,6 +24,15 @@ pub struct Arguments {
     parallel: usize,
     #[command(flatten)]
     bed: BedArguments,
+}
+
+/// All that is printed as JSON.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    outcome: Outcome,
+    /// The standing routers', after the trials.
+    memory: Memory,
 }
 
 /// Runs the experiment; success when every trial came through.
@@ -45,6 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let outcome = join::run(&plan, &join::lanes(&bed)?, &members, &task)?;
     drop(task);
     bed.check_running()?;
+    let memory = memory::ask(&bed)?;
     drop(bed);
 
     let csv = directory.join("join.csv");
@@ -52,13 +64,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .with_context(|| format!("cannot write {}", csv.display()))?;
     let svg = directory.join("join.svg");
     plot::draw(&outcome, &svg)?;
+    let missing = outcome.routable.missing + outcome.direct.missing;
     if arguments.bed.json {
-        super::print_json(&outcome)?;
+        super::print_json(&Report { outcome, memory })?;
     } else {
-        println!("{}", join_table(&outcome));
+        println!("{}\n{memory}", join_table(&outcome));
     }
     eprintln!("{}\n{}", csv.display(), svg.display());
-    let missing = outcome.routable.missing + outcome.direct.missing;
     Ok(if missing == 0 {
         ExitCode::SUCCESS
     } else {
