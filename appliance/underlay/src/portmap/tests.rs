@@ -1,4 +1,6 @@
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Mutex;
 
 use tokio::net::UdpSocket;
 
@@ -69,6 +71,48 @@ async fn ports_are_mapped_by_a_gateway_that_speaks_natpmp_alone() {
     let rest = keeper.round(Some(gateway)).await;
     assert_eq!(*mapped.borrow(), both(5000));
     assert_eq!(rest, Duration::from_secs(300));
+}
+
+/// A gateway that speaks PCP (RFC 6887) and lets a mapping be changed only under the nonce that it was
+/// made under.
+async fn pcp_gateway(socket: UdpSocket, mappings: Arc<Mutex<BTreeMap<u8, [u8; 12]>>>) {
+    const NOT_AUTHORIZED: u8 = 2;
+    let mut room = [0; 1100];
+    loop {
+        let (length, from) = socket.recv_from(&mut room).await.unwrap();
+        let mut answer = room[..length].to_vec();
+        if length != 60 || answer[..2] != [2, 1] {
+            continue;
+        }
+        let nonce: [u8; 12] = answer[24..36].try_into().unwrap();
+        let protocol = answer[36];
+        let ends = answer[4..8] == [0; 4];
+        let known = *mappings.lock().unwrap().entry(protocol).or_insert(nonce);
+        if ends {
+            mappings.lock().unwrap().remove(&protocol);
+        }
+        answer[1] |= 0x80;
+        answer[3] = if known == nonce { 0 } else { NOT_AUTHORIZED };
+        answer[8..24].fill(0);
+        let external = Ipv4Addr::new(203, 0, 113, 5).to_ipv6_mapped();
+        answer[44..60].copy_from_slice(&external.octets());
+        socket.send_to(&answer, from).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn mappings_by_pcp_are_renewed_under_their_nonce() {
+    let gateway = loopback(105);
+    let socket = UdpSocket::bind((gateway.router, 5351)).await.unwrap();
+    let mappings = Arc::new(Mutex::new(BTreeMap::new()));
+    tokio::spawn(pcp_gateway(socket, Arc::clone(&mappings)));
+    let (mut keeper, mut mapped) = keeper();
+    keeper.round(Some(gateway)).await;
+    assert_eq!(*mapped.borrow_and_update(), both(4001));
+    keeper.round(Some(gateway)).await;
+    assert!(!mapped.has_changed().unwrap(), "{:?}", *mapped.borrow());
+    keeper.give_back().await;
+    assert!(mappings.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
