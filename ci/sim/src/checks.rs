@@ -1,4 +1,8 @@
-//! What must hold, looked at from outside: one ring, bounded tables, no session with the dead.
+//! What must hold, looked at from outside: one ring, bounded tables, one holder for each address, no
+//! session with the dead or the revoked.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use wow_overlay::id::NodeId;
 
@@ -125,6 +129,40 @@ pub fn sessions<P: Population>(world: &World<P>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The addresses that several nodes take for their own at this moment, and these nodes. Whoever is
+/// stopped takes nothing for its own.
+pub fn disputes<P: Population>(world: &World<P>) -> BTreeMap<Ipv4Addr, Vec<HostId>> {
+    let mut holders: BTreeMap<Ipv4Addr, Vec<HostId>> = BTreeMap::new();
+    for (host, machine) in world.machines() {
+        if !world.is_paused(host) {
+            for address in machine.leases() {
+                holders.entry(address).or_default().push(host);
+            }
+        }
+    }
+    holders.retain(|_, hosts| hosts.len() > 1);
+    holders
+}
+
+/// The members that have a session with a revoked node at this moment, and that node. Whoever is
+/// stopped has none.
+pub fn links_to_revoked<P: Population>(world: &World<P>) -> Vec<(HostId, HostId)> {
+    let mut links = Vec::new();
+    if world.revoked().next().is_none() {
+        return links;
+    }
+    for (host, machine) in world.machines() {
+        if world.is_paused(host) {
+            continue;
+        }
+        let peers = machine.peers().into_iter();
+        let peers = peers.filter_map(|peer| world.host_of(peer));
+        let revoked = peers.filter(|peer| world.revoked_at(*peer).is_some());
+        links.extend(revoked.map(|revoked| (host, revoked)));
+    }
+    links
 }
 
 /// How many nodes forward a frame that goes greedily, from peer to peer, from one host's node to

@@ -60,10 +60,12 @@ pub enum StrikeKind {
     Pause,
     /// A share of the nodes moves to another domain, and so to another address.
     Move,
+    /// The memberships of a share of the nodes are ended; these nodes run on.
+    Revoke,
 }
 
 impl StrikeKind {
-    const ALL: [StrikeKind; 9] = [
+    const ALL: [StrikeKind; 10] = [
         StrikeKind::Kill,
         StrikeKind::Stop,
         StrikeKind::Restart,
@@ -73,6 +75,7 @@ impl StrikeKind {
         StrikeKind::Rebind,
         StrikeKind::Pause,
         StrikeKind::Move,
+        StrikeKind::Revoke,
     ];
 
     /// As written.
@@ -87,12 +90,17 @@ impl StrikeKind {
             StrikeKind::Rebind => "rebind",
             StrikeKind::Pause => "pause",
             StrikeKind::Move => "move",
+            StrikeKind::Revoke => "revoke",
         }
     }
 
     const fn lasts(self) -> bool {
         match self {
-            StrikeKind::Kill | StrikeKind::Stop | StrikeKind::Rebind | StrikeKind::Move => false,
+            StrikeKind::Kill
+            | StrikeKind::Stop
+            | StrikeKind::Rebind
+            | StrikeKind::Move
+            | StrikeKind::Revoke => false,
             StrikeKind::Restart
             | StrikeKind::Churn
             | StrikeKind::Partition
@@ -228,7 +236,7 @@ mod tests {
             "loss=0.5%,dup=1%,jitter=20ms,kill=20%",
             "kill=20%@3s,partition=50%:1m,storm=30%@10s:5s,rebind=10%",
             "restart=10%:500ms,churn=1%,stop=5%",
-            "pause=10%:30s,move=20%@1m",
+            "pause=10%:30s,move=20%@1m,revoke=2%",
         ] {
             assert_eq!(text.parse::<Faults>().unwrap().to_string(), text);
         }

@@ -1,8 +1,8 @@
 //! A deterministic simulator for the overlay: production protocol code on virtual time.
 //!
 //! A [`scenario::Scenario`] determines a run to the last event. [`network`] says what becomes of
-//! each datagram, [`world`] moves time, [`run`] plays the scenario, [`checks`] and [`probes`] say
-//! what must hold, [`report`] what was found. Nothing here reads a clock or the system's
+//! each datagram, [`world`] moves time, [`run`] plays the scenario, [`checks`], [`watch`] and
+//! [`probes`] say what must hold, [`report`] what was found. Nothing here reads a clock or the system's
 //! randomness; only [`sweep`] uses threads, a whole run on each.
 #![forbid(unsafe_code)]
 
@@ -25,4 +25,5 @@ pub mod text;
 #[cfg(test)]
 mod toy;
 pub mod trace;
+pub mod watch;
 pub mod world;

@@ -22,6 +22,15 @@ pub struct VirtualAddresses {
     pub v6: Ipv6Addr,
 }
 
+/// What a lookup is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// The holder of a virtual address.
+    Address(IpAddr),
+    /// The node of a name.
+    Name(String),
+}
+
 /// A datagram to send.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -86,12 +95,14 @@ pub trait Machine {
     fn poll_notice(&mut self) -> Option<Notice>;
     /// Takes a buffer back.
     fn recycle(&mut self, buffer: Vec<u8>);
-    /// Asks who has a virtual address.
-    fn lookup(&mut self, now: Instant, address: IpAddr) -> u64;
+    /// Asks who has a virtual address or a name.
+    fn lookup(&mut self, now: Instant, sought: Sought) -> u64;
     /// Asks a node for an echo, over the overlay.
     fn ping(&mut self, now: Instant, target: NodeId) -> u64;
     /// The host's interface has another address.
     fn handle_move(&mut self, now: Instant, local: Vec<Remote>);
+    /// Its owner tells the authority's word that somebody is a member no longer.
+    fn revoke(&mut self, now: Instant, word: &[u8]);
     /// Says goodbye.
     fn leave(&mut self, now: Instant);
     /// When the node became part of the ring.
@@ -100,6 +111,10 @@ pub trait Machine {
     fn is_joined(&self) -> bool;
     /// Nearest neighbours at decreasing and at increasing positions, nearest first.
     fn neighbours(&self) -> (Vec<NodeId>, Vec<NodeId>);
+    /// The virtual addresses of the node's guest; the IPv4 address may still be tried for.
+    fn addresses(&self) -> VirtualAddresses;
+    /// The IPv4 addresses that the node takes for its own to use.
+    fn leases(&self) -> Vec<Ipv4Addr>;
     /// Everybody the node has a session with.
     fn peers(&self) -> Vec<NodeId>;
     /// Tables and their limits.
@@ -131,6 +146,8 @@ pub trait Population {
     fn start(&mut self, start: Start) -> Self::Machine;
     /// The position of a host's node.
     fn id(&self, host: HostId) -> NodeId;
-    /// The virtual addresses of a host's node.
-    fn addresses(&self, host: HostId) -> VirtualAddresses;
+    /// The name of a host's node.
+    fn name(&self, host: HostId) -> String;
+    /// The authority's word that a host's node is a member no longer.
+    fn revocation(&self, host: HostId) -> Vec<u8>;
 }

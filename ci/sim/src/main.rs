@@ -15,7 +15,7 @@ use wow_sim::matrix::{Matrix, matrix};
 use wow_sim::network::mix::NatMix;
 use wow_sim::production::simulate;
 use wow_sim::report::Report;
-use wow_sim::scenario::{LIMIT, NODES_MAX, Scenario, idle_for_pool_of};
+use wow_sim::scenario::{LIMIT, NODES_MAX, PREFIX, Scenario, idle_for_pool_of, prefix_max};
 use wow_sim::sweep::{parse_seeds, sweep};
 use wow_sim::text::parse_duration;
 
@@ -33,10 +33,14 @@ struct Args {
     #[arg(long, default_value = "1")]
     seed: String,
     /// What goes wrong: loss=5%,dup=1%,jitter=20ms all along; at a moment (@3s, else when the ring
-    /// stands) kill=20%, stop=20%, rebind=50%, move=10%; for a while (:20s) restart=10%, churn=2%,
+    /// stands) kill=20%, stop=20%, rebind=50%, move=10%, revoke=2%; for a while (:20s) restart=10%, churn=2%,
     /// partition=50%, storm=30%, pause=10%
     #[arg(long, default_value = "", hide_default_value = true)]
     faults: Faults,
+    /// Bits that all of the pool's IPv4 addresses share: with more there are fewer addresses, and
+    /// more nodes that want the same one
+    #[arg(long, default_value_t = PREFIX)]
+    prefix: u8,
     /// What stands before domains, with weights: none=1,full-cone,restricted,port-restricted=3,
     /// symmetric,symmetric-next,udp-blocked
     #[arg(long, default_value = "none")]
@@ -83,6 +87,15 @@ fn main() -> anyhow::Result<ExitCode> {
     if !(1..=NODES_MAX).contains(&args.nodes) {
         anyhow::bail!("--nodes {}: give 1 to {NODES_MAX}", args.nodes);
     }
+    let prefixes = PREFIX..=prefix_max(args.nodes);
+    if !prefixes.contains(&args.prefix) {
+        let (least, most) = (prefixes.start(), prefixes.end());
+        anyhow::bail!(
+            "--prefix {}: give {least} to {most} for {} nodes",
+            args.prefix,
+            args.nodes
+        );
+    }
     let seeds = parse_seeds(&args.seed, SEEDS_MAX).map_err(|error| anyhow!("--seed {error}"))?;
     if args.nat_matrix {
         let matrices: Vec<_> = seeds.into_iter().map(matrix).collect();
@@ -97,6 +110,7 @@ fn main() -> anyhow::Result<ExitCode> {
             limit: Duration::from_secs(args.seconds),
             idle: args.idle.unwrap_or(idle_for_pool_of(args.nodes)),
             crypto: args.crypto.unwrap_or(Crypto::for_pool_of(args.nodes)),
+            prefix: args.prefix,
             ..Scenario::new(args.nodes, seed)
         })
         .collect();

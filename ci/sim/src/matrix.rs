@@ -13,7 +13,7 @@ use crate::crypto::Crypto;
 use crate::network::nat::NatKind;
 use crate::network::{Conditions, HostId, Network};
 use crate::production::Members;
-use crate::scenario::DELAY;
+use crate::scenario::{DELAY, PREFIX};
 use crate::text::Share;
 use crate::world::World;
 
@@ -104,7 +104,7 @@ impl Play {
             jitter: Duration::ZERO,
         };
         let network = Network::of_domains(rng.fork(), &domains, DELAY, clean);
-        let members = Members::new(rng.fork(), hosts, Crypto::Real);
+        let members = Members::new(rng.fork(), hosts, Crypto::Real, PREFIX);
         let world = World::new(rng.fork(), network, members, hosts, PUBLIC);
         Play {
             world,

@@ -1,4 +1,4 @@
-//! What a converged pool must do for random pairs: find addresses, echo, carry guest packets.
+//! What a converged pool must do for random pairs: find addresses and names, echo, carry guest packets.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,17 +7,24 @@ use std::time::Duration;
 use serde::Serialize;
 use wow_overlay::id::NodeId;
 
-use crate::machine::{Notice, Population};
+use crate::machine::{Machine, Notice, Population, Sought};
 use crate::network::HostId;
 use crate::world::World;
 
 /// Tries of each probe: a datagram network may lose any of them, hardly all.
 pub const ATTEMPTS: usize = 10;
+/// Tries of a lookup. A record that was lost together with all who kept it is back when its holder
+/// renews it, within 80 s.
+const LOOKUPS: usize = 45;
 /// Time between tries.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Payloads run from a number alone to what fills the guest's MTU of 1280 bytes over IPv6.
 const PAYLOAD_MIN: usize = 8;
 const PAYLOAD_MAX: usize = 1232;
+/// Revoked nodes that are looked for.
+const REVOKED_MAX: usize = 20;
+/// Longer than a question is asked for.
+const QUESTION: Duration = Duration::from_secs(10);
 
 /// What probing found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -38,7 +45,7 @@ pub struct Findings {
     pub rtt_ms: Vec<f64>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Pair {
     resolved: bool,
     answered: bool,
@@ -52,26 +59,24 @@ pub fn probe<P: Population>(
     pairs: &[(HostId, HostId)],
     findings: &mut Findings,
 ) {
-    let mut states: Vec<Pair> = pairs.iter().map(|_| Pair::default()).collect();
-    let mut lookups: BTreeMap<(HostId, u64), usize> = BTreeMap::new();
+    let mut states = vec![Pair::default(); pairs.len()];
+    let mut lookups: BTreeMap<(HostId, u64), (usize, Sought)> = BTreeMap::new();
     let mut pings: BTreeMap<(HostId, u64), usize> = BTreeMap::new();
     world.take_notices();
-    for attempt in 0..ATTEMPTS {
+    for attempt in 0..LOOKUPS {
         let again = u64::from(attempt > 0);
         for (n, (state, &(from, to))) in states.iter_mut().zip(pairs).enumerate() {
-            // One family of addresses and then the other, and all lengths.
-            let v6 = (n + attempt) % 2 == 1;
-            if !state.resolved {
-                let addresses = world.addresses(to);
-                let address = match v6 {
-                    false => IpAddr::V4(addresses.v4),
-                    true => IpAddr::V6(addresses.v6),
-                };
+            if !state.resolved
+                && let Some(sought) = sought(world, to, n)
+            {
                 findings.lookups += 1;
                 findings.lookups_repeated += again;
-                if let Some(token) = world.lookup(from, address) {
-                    lookups.insert((from, token), n);
+                if let Some(token) = world.lookup(from, sought.clone()) {
+                    lookups.insert((from, token), (n, sought));
                 }
+            }
+            if attempt >= ATTEMPTS {
+                continue;
             }
             if !state.answered {
                 findings.pings_repeated += again;
@@ -81,6 +86,8 @@ pub fn probe<P: Population>(
             }
             if !state.delivered {
                 findings.packets_repeated += again;
+                // One family of addresses and the other, and all lengths.
+                let v6 = n % 2 == 1;
                 let length = PAYLOAD_MIN + n * 37 % (PAYLOAD_MAX - PAYLOAD_MIN + 1);
                 state
                     .packet_numbers
@@ -91,12 +98,12 @@ pub fn probe<P: Population>(
         for (host, notice) in world.take_notices() {
             match notice {
                 Notice::Resolved { token, result } => {
-                    let Some(n) = lookups.remove(&(host, token)) else {
+                    let Some((n, sought)) = lookups.remove(&(host, token)) else {
                         continue;
                     };
                     if let Ok(found) = result {
-                        states[n].resolved = true;
-                        check_found(world, pairs[n], found);
+                        states[n].resolved |= found == world.id(pairs[n].1);
+                        check_found(world, pairs[n], &sought, found);
                     }
                 }
                 Notice::Pong { token, rtt, hops } => {
@@ -117,11 +124,10 @@ pub fn probe<P: Population>(
         for state in &mut states {
             state.delivered |= state.packet_numbers.iter().any(|n| world.has_arrived(*n));
         }
-        if states
-            .iter()
-            .all(|s| s.resolved && s.answered && s.delivered)
-        {
-            return;
+        let done =
+            |s: &Pair| s.resolved && (attempt + 1 >= ATTEMPTS || (s.answered && s.delivered));
+        if states.iter().all(done) {
+            break;
         }
     }
     for (state, (from, to)) in states.iter().zip(pairs) {
@@ -139,11 +145,74 @@ pub fn probe<P: Population>(
     }
 }
 
-fn check_found<P: Population>(world: &mut World<P>, pair: (HostId, HostId), found: NodeId) {
+/// What to look a node up by: its addresses by turns, and its name.
+fn sought<P: Population>(world: &World<P>, host: HostId, turn: usize) -> Option<Sought> {
+    let addresses = world.machine(host)?.addresses();
+    Some(match turn % 3 {
+        0 => Sought::Address(IpAddr::V4(addresses.v4)),
+        1 => Sought::Address(IpAddr::V6(addresses.v6)),
+        _ => Sought::Name(world.name(host)),
+    })
+}
+
+fn check_found<P: Population>(
+    world: &mut World<P>,
+    pair: (HostId, HostId),
+    sought: &Sought,
+    found: NodeId,
+) {
     let (from, to) = pair;
-    if found != world.id(to) {
+    // Two may hold one address for a while: then either is right.
+    let holder = world.host_of(found).and_then(|host| world.machine(host));
+    let holds = match sought {
+        Sought::Address(IpAddr::V4(v4)) => holder.is_some_and(|node| node.leases().contains(v4)),
+        _ => false,
+    };
+    if found != world.id(to) && !holds {
         let (from, to, found) = (from.0, to.0, found.short());
-        let detail = format!("host {from} looked up host {to} and was told of {found}");
+        let detail = format!("host {from} looked up host {to} by {sought:?}, was told of {found}");
         world.violate("addresses resolve to their holder", detail);
+    }
+}
+
+/// Looks for the revoked by their addresses and names, and lets them send: nobody is to find or hear
+/// them.
+pub fn probe_revoked<P: Population>(world: &mut World<P>) {
+    let revoked: Vec<HostId> = world.revoked().map(|(host, _)| host).collect();
+    if revoked.is_empty() {
+        return;
+    }
+    let mut lookups: BTreeMap<(HostId, u64), HostId> = BTreeMap::new();
+    let mut packets = Vec::new();
+    world.take_notices();
+    for host in revoked.into_iter().take(REVOKED_MAX) {
+        for (turn, (from, _)) in world.draw_pairs(3).into_iter().enumerate() {
+            if let Some(sought) = sought(world, host, turn)
+                && let Some(token) = world.lookup(from, sought)
+            {
+                lookups.insert((from, token), host);
+            }
+            let number = world.send_guest(host, from, true, 64);
+            packets.extend(number.map(|number| (number, host, from)));
+        }
+    }
+    world.run_until(world.now() + QUESTION);
+    for (from, notice) in world.take_notices() {
+        if let Notice::Resolved {
+            token,
+            result: Ok(found),
+        } = notice
+            && let Some(host) = lookups.remove(&(from, token))
+            && found == world.id(host)
+        {
+            let detail = format!("host {} found host {}", from.0, host.0);
+            world.violate("nobody finds the revoked", detail);
+        }
+    }
+    for (number, host, to) in packets {
+        if world.has_arrived(number) {
+            let detail = format!("host {} got a packet of host {}", to.0, host.0);
+            world.violate("nobody hears the revoked", detail);
+        }
     }
 }

@@ -1,15 +1,15 @@
 //! The production node in the simulator's world: identities, certificates, and a thin mapping of
 //! the facade.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use wow_overlay::Rng;
 use wow_overlay::id::NodeId;
 use wow_overlay::membership::{
-    Addresses, Certificate, CertificateRequest, Identity, NodeName, PoolAuthority, PoolFacts,
-    PoolName, Roles,
+    Addresses, Certificate, CertificateRequest, Identity, NodeName, PoolAuthority, PoolName,
+    Revoked, Roles,
 };
 use wow_overlay::node::{Config, Event, Node, PathInfo, PingId, QueryId, Target};
 use wow_overlay::session::CipherPreference;
@@ -17,7 +17,9 @@ use wow_overlay::time::{Instant, UnixTime};
 use wow_overlay::wire::Remote;
 
 use crate::crypto::Crypto;
-use crate::machine::{Machine, Notice, Occupancy, Outgoing, Population, Start, VirtualAddresses};
+use crate::machine::{
+    Machine, Notice, Occupancy, Outgoing, Population, Sought, Start, VirtualAddresses,
+};
 use crate::network::HostId;
 use crate::report::Report;
 use crate::run::run;
@@ -31,13 +33,19 @@ const VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Runs `scenario` with production nodes.
 pub fn simulate(scenario: &Scenario) -> Report {
     run(scenario, |rng, _, _| {
-        Members::new(rng, scenario.nodes, scenario.crypto)
+        let Scenario {
+            nodes,
+            crypto,
+            prefix,
+            ..
+        } = *scenario;
+        Members::new(rng, nodes, crypto, prefix)
     })
 }
 
-/// Members of one pool, each with keys, a certificate and addresses of its own.
+/// Members of one pool, each with keys and a certificate of its own.
 pub struct Members {
-    pool: PoolFacts,
+    authority: PoolAuthority,
     ciphers: CipherPreference,
     members: Vec<Member>,
 }
@@ -45,29 +53,26 @@ pub struct Members {
 struct Member {
     identity: Identity,
     certificate: Certificate,
-    addresses: Addresses,
 }
 
 impl Members {
-    /// `count` members of a new pool, each under a name of its own, all under one ticket.
-    ///
-    /// Two nodes may derive one IPv4 address from their positions. Whoever holds it then is for
-    /// leases to say, so here the second draws another identity.
-    pub fn new(mut rng: Rng, count: usize, crypto: Crypto) -> Self {
+    /// `count` members of a new pool, each under a name of its own, all under one ticket. The pool
+    /// has the IPv4 addresses that begin like 10.128.0.0 in `prefix` bits.
+    pub fn new(mut rng: Rng, count: usize, crypto: Crypto, prefix: u8) -> Self {
         let name = PoolName::new("simulated").expect("the name is valid");
-        let range = "10.128.0.0/9".parse().expect("the range is valid");
+        let range = format!("10.128.0.0/{prefix}");
+        let range = range.parse().expect("the range is valid");
         let authority = PoolAuthority::create(name, range, Vec::new(), &mut rng)
             .expect("the pool's parts are valid");
         let not_after = WALL + VALIDITY;
         let ticket = authority
             .issue_ticket(Roles::ROUTER, WALL, not_after, None, &mut rng)
             .expect("the ticket's parts are valid");
-        let mut taken = BTreeSet::new();
         let mut members = Vec::with_capacity(count);
-        while members.len() < count {
+        for n in 0..count {
             let identity = Identity::generate(&mut rng);
             let request = CertificateRequest {
-                name: NodeName::new(&format!("n{}", members.len())).expect("the name is valid"),
+                name: NodeName::new(&node_name(n)).expect("the name is valid"),
                 roles: Roles::ROUTER,
                 fixed_address: None,
                 not_before: WALL,
@@ -76,17 +81,13 @@ impl Members {
             let certificate = ticket
                 .certify(&identity, &request)
                 .expect("the ticket allows the request");
-            let addresses = Addresses::new(authority.facts(), &certificate);
-            if taken.insert(addresses.v4) {
-                members.push(Member {
-                    identity,
-                    certificate,
-                    addresses,
-                });
-            }
+            members.push(Member {
+                identity,
+                certificate,
+            });
         }
         Members {
-            pool: authority.facts().clone(),
+            authority,
             ciphers: match crypto {
                 Crypto::Real => CipherPreference::aes_first(),
                 Crypto::StandIn => CipherPreference::stand_in(),
@@ -94,6 +95,10 @@ impl Members {
             members,
         }
     }
+}
+
+fn node_name(n: usize) -> String {
+    format!("n{n}")
 }
 
 impl Population for Members {
@@ -106,7 +111,7 @@ impl Population for Members {
         let config = Config {
             identity,
             certificate: member.certificate.clone(),
-            pool: self.pool.clone(),
+            pool: self.authority.facts().clone(),
             seeds: start.seeds,
             rng_seed: start.rng_seed,
             wall: WALL + (start.now - Instant::ZERO),
@@ -126,9 +131,13 @@ impl Population for Members {
         self.members[host.index()].certificate.node_id()
     }
 
-    fn addresses(&self, host: HostId) -> VirtualAddresses {
-        let Addresses { v4, v6 } = self.members[host.index()].addresses;
-        VirtualAddresses { v4, v6 }
+    fn name(&self, host: HostId) -> String {
+        node_name(host.index())
+    }
+
+    fn revocation(&self, host: HostId) -> Vec<u8> {
+        let revocation = self.authority.revoke(Revoked::Node(self.id(host)));
+        revocation.bytes().to_vec()
     }
 }
 
@@ -233,11 +242,12 @@ impl Machine for Running {
         self.node.recycle(buffer);
     }
 
-    fn lookup(&mut self, now: Instant, address: IpAddr) -> u64 {
+    fn lookup(&mut self, now: Instant, sought: Sought) -> u64 {
         let token = self.token();
-        let target = match address {
-            IpAddr::V4(v4) => Target::V4(v4),
-            IpAddr::V6(v6) => Target::V6(v6),
+        let target = match sought {
+            Sought::Address(IpAddr::V4(v4)) => Target::V4(v4),
+            Sought::Address(IpAddr::V6(v6)) => Target::V6(v6),
+            Sought::Name(name) => Target::Name(name),
         };
         let query = self.node.resolve(now, target);
         self.queries.insert(query, token);
@@ -256,6 +266,11 @@ impl Machine for Running {
         self.node.question_paths(now);
     }
 
+    fn revoke(&mut self, now: Instant, word: &[u8]) {
+        let news = self.node.revoke(now, word);
+        news.expect("the pool's own authority has signed it");
+    }
+
     fn leave(&mut self, now: Instant) {
         self.node.leave(now);
     }
@@ -271,6 +286,18 @@ impl Machine for Running {
     fn neighbours(&self) -> (Vec<NodeId>, Vec<NodeId>) {
         let near = self.node.near_neighbours();
         (near.left, near.right)
+    }
+
+    fn addresses(&self) -> VirtualAddresses {
+        let Addresses { v4, v6 } = self.node.addresses();
+        VirtualAddresses { v4, v6 }
+    }
+
+    fn leases(&self) -> Vec<Ipv4Addr> {
+        // The time matters only to how long each still holds.
+        let leases = self.node.leases(Instant::ZERO).into_iter();
+        let held = leases.filter(|lease| lease.remaining.is_some());
+        held.map(|lease| lease.address).collect()
     }
 
     fn peers(&self) -> Vec<NodeId> {

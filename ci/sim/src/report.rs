@@ -29,6 +29,10 @@ pub struct Report {
     pub healed_s: Option<f64>,
     /// From the end of the strikes until nobody had a session with a dead node, in seconds.
     pub forgotten_s: Option<f64>,
+    /// The longest from a revocation until no member had a session with the revoked, in seconds.
+    pub cut_off_s: Option<f64>,
+    /// The longest that an address had two holders in a ring that was whole again, in seconds.
+    pub disputed_s: f64,
     /// From a node's start to its being joined.
     pub join_ms: Spread,
     /// Nodes that forward a frame between a random pair before there is a direct path.
@@ -84,6 +88,12 @@ impl fmt::Display for Report {
             seconds(self.formed_s),
             seconds(self.healed_s),
             seconds(self.forgotten_s)
+        )?;
+        writeln!(
+            f,
+            "  the revoked cut off after {}, an address disputed for {:.2} s",
+            seconds(self.cut_off_s),
+            self.disputed_s
         )?;
         writeln!(
             f,

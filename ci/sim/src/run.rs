@@ -14,10 +14,11 @@ use crate::faults::{Strike, StrikeKind};
 use crate::figures::Spread;
 use crate::machine::{Machine, Population};
 use crate::network::{Conditions, HostId, Network};
-use crate::probes::{Findings, probe};
+use crate::probes::{Findings, probe, probe_revoked};
 use crate::queue::Queue;
 use crate::report::Report;
 use crate::scenario::{DELAY, Scenario};
+use crate::watch::{CUT_OFF, LEASES_SETTLE, Watch};
 use crate::world::World;
 
 /// Public nodes that the others know from the start.
@@ -37,6 +38,8 @@ const LINGER_MAX: Duration = Duration::from_secs(60);
 const PAIRS_MAX: usize = 100;
 /// Guest packets between random pairs while faults strike, in this interval.
 const TRAFFIC: Duration = Duration::from_millis(100);
+/// How often it is looked whether the revoked are cut off: what is measured to tens of milliseconds.
+const LOOK: Duration = Duration::from_millis(50);
 /// How often churn strikes.
 const CHURN: Duration = Duration::from_secs(1);
 
@@ -64,7 +67,9 @@ pub fn run<P: Population>(
         agenda: Queue::new(),
         quiet: Instant::ZERO,
         struck: None,
+        samples: 0,
         consistent_since: None,
+        watch: Watch::default(),
         fault: None,
         findings: Findings::default(),
         report: Report::default(),
@@ -81,6 +86,8 @@ enum Step {
     Start(HostId),
     Resume(HostId),
     Traffic,
+    /// Until when.
+    Look(Instant),
 }
 
 struct Run<'a, P: Population> {
@@ -91,7 +98,9 @@ struct Run<'a, P: Population> {
     quiet: Instant,
     /// When the last strike ended.
     struck: Option<Instant>,
+    samples: u32,
     consistent_since: Option<Instant>,
+    watch: Watch,
     fault: Option<RingFault>,
     findings: Findings,
     report: Report,
@@ -129,6 +138,10 @@ impl<P: Population> Run<'_, P> {
         if let Some(struck) = self.struck {
             self.forget_the_dead(struck);
         }
+        if self.struck.is_some() || !self.scenario.idle.is_zero() {
+            self.settle();
+        }
+        probe_revoked(&mut self.world);
     }
 
     fn schedule_starts(&mut self) {
@@ -159,7 +172,6 @@ impl<P: Population> Run<'_, P> {
     fn converge(&mut self) -> Option<Instant> {
         self.consistent_since = None;
         let deadline = self.quiet.max(self.world.now()) + self.scenario.limit;
-        let mut samples = 0u32;
         while self.world.violations().is_empty() {
             let now = self.world.now();
             if now > self.quiet
@@ -176,13 +188,24 @@ impl<P: Population> Run<'_, P> {
                 break;
             }
             self.advance(now + SAMPLE);
-            samples += 1;
-            self.sample(samples.is_multiple_of(4));
         }
         None
     }
 
-    fn sample(&mut self, tables: bool) {
+    /// Lets time pass, and looks at everything meanwhile.
+    fn advance(&mut self, until: Instant) {
+        while self.world.now() < until {
+            let next = until.min(self.world.now() + SAMPLE);
+            while let Some((at, step)) = self.agenda.pop_until(next) {
+                self.world.run_until(at);
+                self.step(step);
+            }
+            self.world.run_until(next);
+            self.sample();
+        }
+    }
+
+    fn sample(&mut self) {
         match checks::ring(&self.world) {
             Ok(()) => {
                 self.consistent_since.get_or_insert(self.world.now());
@@ -192,17 +215,13 @@ impl<P: Population> Run<'_, P> {
                 self.fault = Some(fault);
             }
         }
-        if tables && let Err(detail) = checks::tables(&self.world) {
+        self.watch.look(&mut self.world, self.consistent_since);
+        self.samples += 1;
+        if self.samples.is_multiple_of(4)
+            && let Err(detail) = checks::tables(&self.world)
+        {
             self.world.violate("tables are bounded", detail);
         }
-    }
-
-    fn advance(&mut self, until: Instant) {
-        while let Some((at, step)) = self.agenda.pop_until(until) {
-            self.world.run_until(at);
-            self.step(step);
-        }
-        self.world.run_until(until);
     }
 
     fn step(&mut self, step: Step) {
@@ -221,6 +240,13 @@ impl<P: Population> Run<'_, P> {
                     self.world.send_guest(from, to, false, 64);
                 }
             }
+            Step::Look(end) => {
+                self.watch.look(&mut self.world, self.consistent_since);
+                let next = self.world.now() + LOOK;
+                if self.watch.awaits_cut_off() && next <= end {
+                    self.agenda.push(next, Step::Look(end));
+                }
+            }
         }
     }
 
@@ -228,7 +254,11 @@ impl<P: Population> Run<'_, P> {
         let now = self.world.now();
         let end = now + strike.lasting;
         let live = strike.share.of(self.world.live().count());
+        if strike.kind != StrikeKind::Revoke {
+            self.watch.disturb(end);
+        }
         match strike.kind {
+            StrikeKind::Revoke => self.revoke(live),
             StrikeKind::Kill => {
                 for host in self.world.draw_live(live) {
                     self.world.kill(host);
@@ -282,6 +312,20 @@ impl<P: Population> Run<'_, P> {
         }
     }
 
+    fn revoke(&mut self, count: usize) {
+        let now = self.world.now();
+        // The one drawn last tells of it.
+        let mut drawn = self.world.draw_live(usize::MAX);
+        let able = |host: &HostId| !self.world.is_paused(*host);
+        let Some(by) = drawn.iter().rposition(able).map(|n| drawn.remove(n)) else {
+            return;
+        };
+        drawn.truncate(count);
+        self.world.revoke(by, &drawn);
+        self.watch.revoke(now);
+        self.agenda.push(now + LOOK, Step::Look(now + CUT_OFF));
+    }
+
     fn churn(&mut self, strike: Strike, end: Instant) {
         let now = self.world.now();
         let count = strike.share.of(self.world.hosts().count());
@@ -289,6 +333,7 @@ impl<P: Population> Run<'_, P> {
             .world
             .hosts()
             .filter(|host| !self.world.is_live(*host))
+            .filter(|host| self.world.revoked_at(*host).is_none())
             .take(count)
             .collect();
         for host in dead {
@@ -364,6 +409,15 @@ impl<P: Population> Run<'_, P> {
         self.report.forgotten_s = Some(seconds(self.world.now() - struck));
     }
 
+    /// Lets the leases come to rest, and sees that they do.
+    fn settle(&mut self) {
+        let now = self.world.now();
+        if let Some(since) = self.consistent_since {
+            let settled = since.max(self.struck.unwrap_or(now)) + LEASES_SETTLE + 2 * SAMPLE;
+            self.advance(now.max(settled));
+        }
+    }
+
     /// The nodes' own counters, summed.
     fn counters(&self) -> BTreeMap<&'static str, u64> {
         let mut counters: BTreeMap<&'static str, u64> = BTreeMap::new();
@@ -396,6 +450,8 @@ impl<P: Population> Run<'_, P> {
             probes: self.findings,
             peers: Spread::of(peers),
             network: world.network().tallies(),
+            cut_off_s: self.watch.longest_cut_off().map(seconds),
+            disputed_s: seconds(self.watch.longest_dispute()),
             counters,
             virtual_s: seconds(world.now() - Instant::ZERO),
             events: world.events(),

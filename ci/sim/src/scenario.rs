@@ -14,6 +14,9 @@ pub const NODES_MAX: usize = 100_000;
 pub const JOIN_WINDOW: Duration = Duration::from_secs(10);
 /// Time within which a pool must converge once nothing more happens, unless said otherwise.
 pub const LIMIT: Duration = Duration::from_secs(120);
+/// Bits that all of a pool's IPv4 addresses share, unless said otherwise: so few that hardly any two
+/// nodes derive one address.
+pub const PREFIX: u8 = 9;
 /// One-way delays between domains: from one town to the other side of the world.
 pub const DELAY: DelayRange = DelayRange {
     min: Duration::from_millis(5),
@@ -27,6 +30,12 @@ pub const fn idle_for_pool_of(nodes: usize) -> Duration {
         true => Duration::from_secs(20),
         false => Duration::ZERO,
     }
+}
+
+/// The longest prefix of a pool that leaves two addresses for each node, and that a pool may have.
+pub fn prefix_max(nodes: usize) -> u8 {
+    let addresses = (2 * nodes.clamp(8, NODES_MAX)).next_power_of_two();
+    32 - addresses.ilog2() as u8
 }
 
 /// What to simulate. The same scenario gives the same run, event by event.
@@ -48,6 +57,9 @@ pub struct Scenario {
     pub idle: Duration,
     /// What seals and signs.
     pub crypto: Crypto,
+    /// Bits that all of the pool's IPv4 addresses share: the more, the fewer addresses there are to
+    /// contend for.
+    pub prefix: u8,
 }
 
 impl Scenario {
@@ -62,6 +74,7 @@ impl Scenario {
             limit: LIMIT,
             idle: idle_for_pool_of(nodes),
             crypto: Crypto::for_pool_of(nodes),
+            prefix: PREFIX,
         }
     }
 
@@ -92,6 +105,9 @@ impl Scenario {
         if self.crypto != Crypto::for_pool_of(self.nodes) {
             option("crypto", self.crypto.to_string());
         }
+        if self.prefix != PREFIX {
+            option("prefix", self.prefix.to_string());
+        }
         command
     }
 }
@@ -107,10 +123,11 @@ mod tests {
         scenario.faults = "loss=5%,kill=20%".parse().unwrap();
         scenario.nat = "none,symmetric=2".parse().unwrap();
         scenario.limit = Duration::from_secs(60);
+        scenario.prefix = 24;
         assert_eq!(
             scenario.command(),
             "cargo xtask sim --nodes 200 --seed 7 --faults loss=5%,kill=20% \
-             --nat none,symmetric=2 --seconds 60"
+             --nat none,symmetric=2 --seconds 60 --prefix 24"
         );
     }
 }

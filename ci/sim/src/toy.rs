@@ -2,7 +2,7 @@
 //! by which the simulator's own rules are tested.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use wow_overlay::time::Instant;
 use wow_overlay::wire::Remote;
 
 use crate::checks::NEAR_PER_SIDE;
-use crate::machine::{Machine, Notice, Occupancy, Outgoing, Population, Start, VirtualAddresses};
+use crate::machine::{
+    Machine, Notice, Occupancy, Outgoing, Population, Sought, Start, VirtualAddresses,
+};
 use crate::network::HostId;
 
 const HELLO: u8 = 1;
@@ -41,6 +43,14 @@ pub enum Flaw {
     Hoards,
     /// The dead stay in the list of peers.
     Remembers,
+    /// Nodes 3 and 4 hold one address.
+    SharesAnAddress,
+    /// The revoked stay in the list of peers.
+    KeepsTheRevoked,
+    /// The revoked are found by whoever looks for them.
+    FindsTheRevoked,
+    /// What the revoked send is let in.
+    HearsTheRevoked,
     /// Packets are padded beyond what a network carries.
     Swells,
     /// A datagram that should be counted brings the node down.
@@ -51,6 +61,7 @@ pub enum Flaw {
 struct Directory {
     live: BTreeMap<NodeId, Remote>,
     ever: Vec<NodeId>,
+    revoked: Vec<NodeId>,
 }
 
 pub struct ToyPopulation {
@@ -77,9 +88,13 @@ pub struct Toy {
 
 fn addresses(n: usize) -> VirtualAddresses {
     VirtualAddresses {
-        v4: std::net::Ipv4Addr::from(0x0a80_0002 + n as u32),
+        v4: Ipv4Addr::from(0x0a80_0002 + n as u32),
         v6: std::net::Ipv6Addr::from((0xfd00u128 << 112) + n as u128),
     }
+}
+
+fn name(n: usize) -> String {
+    format!("toy-{n}")
 }
 
 impl ToyPopulation {
@@ -122,8 +137,12 @@ impl Population for ToyPopulation {
         self.ids[host.index()]
     }
 
-    fn addresses(&self, host: HostId) -> VirtualAddresses {
-        addresses(host.index())
+    fn name(&self, host: HostId) -> String {
+        name(host.index())
+    }
+
+    fn revocation(&self, host: HostId) -> Vec<u8> {
+        self.id(host).0.to_vec()
     }
 }
 
@@ -147,12 +166,21 @@ impl Toy {
         *after.next().or(first).expect("the toy itself is live").0
     }
 
-    fn holder(&self, address: IpAddr) -> Option<NodeId> {
+    fn holder(&self, sought: Sought) -> Option<NodeId> {
         let n = self.ids.iter().enumerate().position(|(n, _)| {
             let own = addresses(n);
-            address == IpAddr::V4(own.v4) || address == IpAddr::V6(own.v6)
+            match &sought {
+                Sought::Address(address) => {
+                    *address == IpAddr::V4(own.v4) || *address == IpAddr::V6(own.v6)
+                }
+                Sought::Name(sought) => *sought == name(n),
+            }
         });
         Some(self.ids[n?])
+    }
+
+    fn is_revoked(&self, id: NodeId) -> bool {
+        self.directory.lock().unwrap().revoked.contains(&id)
     }
 }
 
@@ -181,7 +209,7 @@ impl Machine for Toy {
             4 => IpAddr::from(<[u8; 4]>::try_from(&packet[16..20]).unwrap()),
             _ => IpAddr::from(<[u8; 16]>::try_from(&packet[24..40]).unwrap()),
         };
-        let mut holder = self.holder(to).unwrap();
+        let mut holder = self.holder(Sought::Address(to)).unwrap();
         if self.flaw == Flaw::Misdelivers {
             holder = self.next_on_ring(holder);
         }
@@ -193,7 +221,8 @@ impl Machine for Toy {
             packet.resize(1500, 0);
         }
         let to = self.directory.lock().unwrap().live.get(&holder).copied();
-        if let Some(to) = to {
+        let deaf = self.is_revoked(self.id) && self.flaw != Flaw::HearsTheRevoked;
+        if let Some(to) = to.filter(|_| !deaf) {
             self.send(to, PACKET, &packet);
         }
     }
@@ -233,9 +262,11 @@ impl Machine for Toy {
 
     fn recycle(&mut self, _: Vec<u8>) {}
 
-    fn lookup(&mut self, _: Instant, address: IpAddr) -> u64 {
+    fn lookup(&mut self, _: Instant, sought: Sought) -> u64 {
         self.token += 1;
-        let mut found = self.holder(address).ok_or_else(|| "nobody".to_owned());
+        let holder = self.holder(sought);
+        let finds = |id: &NodeId| self.flaw == Flaw::FindsTheRevoked || !self.is_revoked(*id);
+        let mut found = holder.filter(finds).ok_or_else(|| "nobody".to_owned());
         if self.flaw == Flaw::ResolvesWrongly {
             found = found.map(|found| self.next_on_ring(found));
         }
@@ -263,6 +294,13 @@ impl Machine for Toy {
             .insert(self.id, local[0]);
     }
 
+    fn revoke(&mut self, _: Instant, word: &[u8]) {
+        let id = NodeId(word.try_into().expect("a toy's word is an id"));
+        let mut directory = self.directory.lock().unwrap();
+        directory.live.remove(&id);
+        directory.revoked.push(id);
+    }
+
     fn leave(&mut self, _: Instant) {}
 
     fn joined_at(&self) -> Option<Instant> {
@@ -286,11 +324,28 @@ impl Machine for Toy {
         (left, right)
     }
 
+    fn addresses(&self) -> VirtualAddresses {
+        addresses(self.host.index())
+    }
+
+    fn leases(&self) -> Vec<Ipv4Addr> {
+        let n = match self.flaw {
+            Flaw::SharesAnAddress if self.host == HostId(4) => 3,
+            _ => self.host.index(),
+        };
+        vec![addresses(n).v4]
+    }
+
     fn peers(&self) -> Vec<NodeId> {
         let (left, right) = self.neighbours();
+        let near = left.into_iter().chain(right);
         match self.flaw {
             Flaw::Remembers => self.directory.lock().unwrap().ever.clone(),
-            _ => left.into_iter().chain(right).collect(),
+            Flaw::KeepsTheRevoked => {
+                let revoked = self.directory.lock().unwrap().revoked.clone();
+                near.chain(revoked).collect()
+            }
+            _ => near.collect(),
         }
     }
 

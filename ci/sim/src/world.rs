@@ -1,8 +1,9 @@
 //! Hosts, the network between them and virtual time: the loop that everything runs in.
 
+mod members;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
@@ -13,7 +14,7 @@ use wow_overlay::time::Instant;
 use wow_overlay::wire::Remote;
 
 use crate::guests::{Arrival, Book};
-use crate::machine::{Machine, Notice, Population, Start, VirtualAddresses};
+use crate::machine::{Machine, Notice, Population, Sought, Start};
 use crate::network::{Flight, HostId, Network};
 use crate::queue::Queue;
 use crate::trace::Trace;
@@ -81,6 +82,10 @@ struct Host<M> {
     paused: Option<Pause>,
     /// How far the host's clock is behind.
     lag: Duration,
+    /// When it was last started, or went on after a pause.
+    woke: Instant,
+    /// When its membership was ended.
+    revoked: Option<Instant>,
     started: Option<Instant>,
     join_took: Option<Duration>,
     meter: Meter,
@@ -134,6 +139,8 @@ impl<P: Population> World<P> {
                     fired: (Instant::ZERO, 0),
                     paused: None,
                     lag: Duration::ZERO,
+                    woke: Instant::ZERO,
+                    revoked: None,
                     started: None,
                     join_took: None,
                     meter: Meter::default(),
@@ -206,6 +213,7 @@ impl<P: Population> World<P> {
         let Some(pause) = target.paused.take() else {
             return;
         };
+        target.woke = self.now;
         if pause.freezes_clock {
             target.lag += self.now - pause.since;
         }
@@ -263,8 +271,8 @@ impl<P: Population> World<P> {
     /// is such a node.
     pub fn send_guest(&mut self, from: HostId, to: HostId, v6: bool, length: usize) -> Option<u64> {
         self.awake(from)?;
-        let source = self.population.addresses(from);
-        let target = (to, self.population.addresses(to));
+        let source = self.machine(from)?.addresses();
+        let target = (to, self.machine(to)?.addresses());
         let (number, packet) = self.book.write(self.now, source, target, v6, length);
         self.guest.sent += 1;
         let (machine, now) = self.awake(from)?;
@@ -278,10 +286,10 @@ impl<P: Population> World<P> {
         self.book.has_arrived(number)
     }
 
-    /// Lets `from`'s node look up an address.
-    pub fn lookup(&mut self, from: HostId, address: IpAddr) -> Option<u64> {
+    /// Lets `from`'s node look up an address or a name.
+    pub fn lookup(&mut self, from: HostId, sought: Sought) -> Option<u64> {
         let (machine, now) = self.awake(from)?;
-        let token = machine.lookup(now, address);
+        let token = machine.lookup(now, sought);
         self.drain(from);
         Some(token)
     }
@@ -316,29 +324,6 @@ impl<P: Population> World<P> {
         &self.violations
     }
 
-    /// The hosts whose nodes run, in order.
-    pub fn live(&self) -> impl Iterator<Item = HostId> + '_ {
-        self.machines().map(|(host, _)| host)
-    }
-
-    /// The nodes that run.
-    pub fn machines(&self) -> impl Iterator<Item = (HostId, &P::Machine)> + '_ {
-        self.hosts.iter().enumerate().filter_map(|(n, host)| {
-            let machine = host.machine.as_ref()?;
-            Some((HostId(n as u32), machine))
-        })
-    }
-
-    /// The node of `host`, if it runs.
-    pub fn machine(&self, host: HostId) -> Option<&P::Machine> {
-        self.hosts[host.index()].machine.as_ref()
-    }
-
-    /// Whether `host`'s node runs.
-    pub fn is_live(&self, host: HostId) -> bool {
-        self.hosts[host.index()].machine.is_some()
-    }
-
     /// Every host.
     pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<P> {
         (0..self.hosts.len()).map(|n| HostId(n as u32))
@@ -352,11 +337,6 @@ impl<P: Population> World<P> {
     /// The position of `host`'s node.
     pub fn id(&self, host: HostId) -> NodeId {
         self.population.id(host)
-    }
-
-    /// The virtual addresses of `host`'s node.
-    pub fn addresses(&self, host: HostId) -> VirtualAddresses {
-        self.population.addresses(host)
     }
 
     /// Whose node has position `id`.
@@ -411,6 +391,7 @@ impl<P: Population> World<P> {
         });
         let target = &mut self.hosts[host.index()];
         target.machine = Some(machine);
+        target.woke = self.now;
         target.life += 1;
         target.armed = None;
         target.started.get_or_insert(self.now);
@@ -532,6 +513,8 @@ impl<P: Population> World<P> {
                 self.guest_delays.push(delay.as_secs_f64() * 1e3);
             }
             Arrival::Again => self.guest.duplicates += 1,
+            // It was for whoever holds the address, and that changes.
+            Arrival::Misdelivered { .. } if self.holds_target(host, packet) => {}
             Arrival::Misdelivered { meant_for } => self.violate(
                 "guest packets reach their destination only",
                 format!("{host:?} got one meant for {meant_for:?}"),

@@ -33,6 +33,7 @@ fn a_sound_pool_passes_under_every_fault() {
         "loss=5%,stop=10%@4s,restart=20%:3s",
         "partition=50%:5s,storm=30%@2s:5s,churn=5%:5s,rebind=50%",
         "pause=30%:5s,move=30%,pause=10%@2s:5s,move=10%@4s",
+        "revoke=10%,pause=30%:5s,revoke=5%@14s,churn=5%:5s",
     ] {
         let report = play(&scenario(1, faults), Flaw::None);
         assert!(report.passed, "{report}");
@@ -47,6 +48,14 @@ fn a_killed_share_is_gone_and_a_restarted_one_is_back() {
     assert_eq!(killed.peers.count, 24);
     let restarted = play(&scenario(1, "restart=20%:2s"), Flaw::None);
     assert_eq!(restarted.peers.count, 30);
+}
+
+#[test]
+fn the_revoked_are_no_part_of_the_ring_and_do_not_start_again() {
+    let revoked = play(&scenario(1, "revoke=20%,churn=10%:5s"), Flaw::None);
+    assert!(revoked.passed, "{revoked}");
+    assert!(revoked.peers.count <= 24, "{revoked}");
+    assert!(revoked.cut_off_s.is_some_and(|took| took < 1.0));
 }
 
 #[test]
@@ -77,6 +86,14 @@ fn each_flaw_breaks_its_rule() {
         broken(Flaw::Remembers, "kill=10%"),
         "sessions end with their nodes"
     );
+    let unique = "an address has one holder";
+    assert_eq!(broken(Flaw::SharesAnAddress, ""), unique);
+    let revoked = "nobody has a session with the revoked";
+    assert_eq!(broken(Flaw::KeepsTheRevoked, "revoke=10%"), revoked);
+    let found = "nobody finds the revoked";
+    assert_eq!(broken(Flaw::FindsTheRevoked, "revoke=10%"), found);
+    let heard = "nobody hears the revoked";
+    assert_eq!(broken(Flaw::HearsTheRevoked, "revoke=10%"), heard);
     let panicked = sweep(&[scenario(3, "")], 1, |scenario| {
         play(scenario, Flaw::Panics)
     });
