@@ -262,8 +262,10 @@ impl Machine for Running {
     }
 
     fn handle_move(&mut self, now: Instant, local: Vec<Remote>) {
-        self.node.set_host_candidates(now, local);
-        self.node.question_paths(now);
+        // A machine that was moved may have the same addresses elsewhere.
+        if !self.node.set_host_candidates(now, local) {
+            self.node.question_paths(now);
+        }
     }
 
     fn revoke(&mut self, now: Instant, word: &[u8]) {
@@ -317,5 +319,41 @@ impl Machine for Running {
 
     fn counts(&self) -> Vec<(&'static str, u64)> {
         self.node.counters().iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::network::{Conditions, Network};
+    use crate::scenario::{DELAY, PREFIX};
+    use crate::text::Share;
+    use crate::world::World;
+
+    #[test]
+    fn a_move_is_told_to_each_peer_once() {
+        let mut rng = Rng::seed_from_u64(1);
+        let clean = Conditions {
+            loss: Share::NONE,
+            duplication: Share::NONE,
+            jitter: Duration::ZERO,
+        };
+        let public = "none".parse().expect("the mix is valid");
+        let network = Network::new(rng.fork(), 5, 1, &public, DELAY, clean);
+        let members = Members::new(rng.fork(), 5, Crypto::StandIn, PREFIX);
+        let mut world = World::new(rng.fork(), network, members, 5, 1);
+        for host in world.hosts() {
+            world.start_at(Instant::ZERO, host);
+        }
+        world.run_until(Instant::ZERO + Duration::from_secs(20));
+        let moved = HostId(3);
+        let sent = |world: &World<Members>| world.meters().nth(moved.index()).unwrap().datagrams;
+        let peers = |world: &World<Members>| world.machine(moved).unwrap().peers().len() as u64;
+        let before = sent(&world);
+        world.move_host(moved);
+        assert!(peers(&world) >= 4);
+        assert_eq!(sent(&world) - before, peers(&world));
     }
 }

@@ -7,12 +7,14 @@ use super::Node;
 
 impl Node {
     /// Replaces the sockets that the node listens on, of each protocol: call it when any interface
-    /// changes.
-    pub fn set_host_candidates(&mut self, now: Instant, local: Vec<Remote>) {
-        if self.candidates.set_host(local) {
+    /// changes. Returns whether they changed; then every path is questioned already.
+    pub fn set_host_candidates(&mut self, now: Instant, local: Vec<Remote>) -> bool {
+        let news = self.candidates.set_host(local);
+        if news {
             self.sightings.clear();
             self.question_paths(now);
         }
+        news
     }
 
     /// Probes every path and every candidate of every peer now: call it when the machine may have

@@ -480,6 +480,21 @@ fn a_moved_node_is_followed_at_its_first_word() {
 }
 
 #[test]
+fn a_move_is_told_to_each_peer_once() {
+    let mut net = Net::with_members(24, 6);
+    net.join_all();
+    net.pass(Duration::from_secs(5));
+    let elsewhere = Remote::udp(([198, 51, 100, 3], 4001).into());
+    let (now, node) = (net.now, &mut net.members[2].node);
+    let before = node.counters().datagrams_out;
+    assert!(node.set_host_candidates(now, vec![elsewhere]));
+    let told = node.counters().datagrams_out - before;
+    assert_eq!(told, node.peers().len() as u64);
+    assert!(!node.set_host_candidates(now, vec![elsewhere]));
+    assert_eq!(node.counters().datagrams_out, before + told);
+}
+
+#[test]
 fn sessions_are_rekeyed_without_losing_the_peer() {
     let mut net = Net::with_members(9, 3);
     net.join_all();
@@ -605,7 +620,8 @@ fn a_trace_that_nobody_answers_ends() {
 fn links_are_told_to_whoever_asks_but_not_without_end() {
     let mut net = Net::with_members(23, 12);
     net.join_all();
-    net.pass(Duration::from_secs(20));
+    // Until no link is made or dropped any more.
+    net.pass(Duration::from_secs(60));
     let ask = |net: &mut Net, from: usize, to: usize| {
         let (now, target) = (net.now, net.members[to].node.id());
         let asked = net.members[from].node.ask_links(now, target, None);

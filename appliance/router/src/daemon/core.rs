@@ -316,7 +316,9 @@ impl Core {
             let pool = self.settings.ticket.facts();
             self.trouble.routes_changed(pool, tun);
         }
-        self.node.set_host_candidates(now, candidates);
+        if self.node.set_host_candidates(now, candidates) {
+            self.questioned = Some(now);
+        }
         self.drain_node();
     }
 
