@@ -79,7 +79,7 @@ impl Node {
             return;
         }
         if verified.claim.lifetime_s == 0 {
-            self.dht.store.withdraw(&verified);
+            self.dht.store.withdraw(now, &verified);
             return self.replicate(now, &verified.record, 0);
         }
         let held = self.dht.store.live(now, &verified.claim.key);
@@ -201,8 +201,15 @@ impl Node {
                 let (key, owner) = (grant.verified.claim.key.clone(), grant.verified.owner());
                 let held = self.verify_record(now, record);
                 let held = held.filter(|held| held.claim.key == key && held.owner() != owner);
-                if let Some(held) = held {
-                    return self.yield_to(now, token, held);
+                match held {
+                    // The voter has not heard of its end.
+                    Some(held) if self.dht.store.is_withdrawn(now, &held) => {
+                        if let Some(grant) = self.dht.grants.open.get_mut(&token) {
+                            grant.yes += 1;
+                        }
+                    }
+                    Some(held) => return self.yield_to(now, token, held),
+                    None => {}
                 }
             }
         }

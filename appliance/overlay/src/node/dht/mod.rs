@@ -4,10 +4,11 @@
 //! near neighbours. The closest node decides: who claims a free key gets it when most of these nodes
 //! have promised it ([`grant`]); it keeps it as long as it renews the claim ([`claims`]). Records are
 //! signed by their claimants, live for a span of time rather than until a date, and are handed on when
-//! the ring changes ([`store`] and here).
+//! the ring changes ([`store`], [`handover`] and here).
 
 mod claims;
 mod grant;
+mod handover;
 mod store;
 
 use std::collections::BTreeSet;
@@ -24,11 +25,10 @@ use crate::wire::message::{Control, Finding};
 use crate::wire::record::{Claim, Key, Record};
 
 use super::Node;
-use super::ring::Neighbours;
-
 pub(super) use claims::{Claims, Slot};
 pub use claims::{LEASES_MAX, LeaseId, LeaseInfo};
 pub(super) use grant::Grants;
+use handover::HandOver;
 pub use store::RECORDS_MAX;
 pub(super) use store::Store;
 use store::{Kept, Refused, Standing};
@@ -74,8 +74,7 @@ pub(super) struct Dht {
     pub store: Store,
     pub grants: Grants,
     pub claims: Claims,
-    /// The near neighbours that have been handed what concerns them.
-    handed: Neighbours,
+    hand_over: HandOver,
 }
 
 impl Dht {
@@ -84,14 +83,18 @@ impl Dht {
             store: Store::new(id),
             grants: Grants::default(),
             claims: Claims::default(),
-            handed: Neighbours::default(),
+            hand_over: HandOver::default(),
         }
     }
 
     pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
         let grants = self.grants.deadline().map(|due| (due, "count votes"));
         let claims = self.claims.deadline().map(|due| (due, "renew a claim"));
-        [grants, claims].into_iter().flatten().min()
+        let hand_over = self
+            .hand_over
+            .deadline()
+            .map(|due| (due, "hand records over"));
+        [grants, claims, hand_over].into_iter().flatten().min()
     }
 }
 
@@ -250,7 +253,7 @@ impl Node {
             return;
         };
         if verified.claim.lifetime_s == 0 {
-            self.dht.store.withdraw(&verified);
+            self.dht.store.withdraw(now, &verified);
             return;
         }
         let lifetime = verified.claim.lifetime();
@@ -286,43 +289,6 @@ impl Node {
         self.maintain_grants(now);
         self.hand_over(now);
         self.maintain_claims(now);
-    }
-
-    /// Gives new near neighbours the records that concern them.
-    fn hand_over(&mut self, now: Instant) {
-        if self.ring.near == self.dht.handed {
-            return;
-        }
-        let before = std::mem::replace(&mut self.dht.handed, self.ring.near.clone());
-        let near = self.ring.near.iter();
-        let fresh: BTreeSet<_> = near.filter(|id| !before.contains(*id)).collect();
-        if fresh.is_empty() {
-            return;
-        }
-        self.renew_soon(now);
-        let established = self.established();
-        let mut copies = Vec::new();
-        for kept in self.dht.store.all_granted(now) {
-            let position = kept.position;
-            let own = self.id.distance(position);
-            let before = established.difference(&fresh);
-            let others = before.map(|id| id.distance(position));
-            // Whoever decided until now hands over, so that one copy comes and not five.
-            if others.min().is_none_or(|other| own <= other) {
-                let copy = |id: &NodeId| {
-                    let record = kept.verified.record.clone();
-                    (*id, record, kept.remaining_s(now))
-                };
-                copies.extend(fresh.iter().map(copy));
-            }
-        }
-        for (id, record, remaining_s) in copies {
-            let message = Control::Store {
-                record,
-                remaining_s,
-            };
-            self.send_control(now, id, &message);
-        }
     }
 
     /// Sends copies of a record to the near neighbours.

@@ -6,16 +6,19 @@ use crate::id::NodeId;
 use crate::time::Instant;
 use crate::wire::record::Key;
 
-use super::Verified;
+use super::{LIFETIME, Verified};
 
 /// Records that a node keeps.
 pub const RECORDS_MAX: usize = 8192;
 /// Records of one owner that a node keeps.
 pub const RECORDS_PER_OWNER_MAX: usize = 64;
 
+/// Withdrawals that are remembered.
+const WITHDRAWALS_MAX: usize = 1024;
+
 /// How firm a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(in super::super) enum Standing {
     /// The key is kept free for the claimant while votes are counted.
     Promised,
     /// The claimant holds the key.
@@ -24,7 +27,7 @@ pub(super) enum Standing {
 
 /// A record, how firm it is, and until when.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
+pub(in super::super) struct Kept {
     pub verified: Verified,
     /// The key's place in the ring.
     pub position: NodeId,
@@ -58,6 +61,9 @@ pub(in super::super) struct Store {
     records: BTreeMap<Key, Kept>,
     /// How many records each owner has here.
     owners: BTreeMap<NodeId, usize>,
+    /// What was here and its owner has given up, by its last sequence, while copies may still live
+    /// with nodes that were not told.
+    withdrawals: BTreeMap<(Key, NodeId), (u64, Instant)>,
 }
 
 impl Store {
@@ -66,6 +72,7 @@ impl Store {
             centre,
             records: BTreeMap::new(),
             owners: BTreeMap::new(),
+            withdrawals: BTreeMap::new(),
         }
     }
 
@@ -74,7 +81,7 @@ impl Store {
         self.records.len()
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<&Kept> {
+    pub(in super::super) fn get(&self, key: &Key) -> Option<&Kept> {
         self.records.get(key)
     }
 
@@ -95,6 +102,9 @@ impl Store {
     /// Keeps a record, unless its key is somebody else's or it is older than what is here.
     pub(super) fn keep(&mut self, now: Instant, mut kept: Kept) -> Result<(), Refused> {
         let owner = kept.verified.owner();
+        if self.is_withdrawn(now, &kept.verified) {
+            return Err(Refused::Stale);
+        }
         if let Some(held) = self.live(now, &kept.verified.claim.key) {
             if held.verified.owner() == owner {
                 if kept.verified.claim.sequence < held.verified.claim.sequence {
@@ -149,16 +159,35 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what its owner gives up.
-    pub(super) fn withdraw(&mut self, by: &Verified) {
+    /// Removes what its owner gives up, and refuses older copies of it from now on.
+    pub(super) fn withdraw(&mut self, now: Instant, by: &Verified) {
         let key = &by.claim.key;
-        let held = self.get(key).map(|kept| &kept.verified);
-        let newer = held.is_some_and(|held| {
-            held.owner() == by.owner() && held.claim.sequence <= by.claim.sequence
-        });
-        if newer {
-            self.remove(key);
+        let Some(held) = self.get(key) else {
+            return;
+        };
+        let (owner, sequence, until) = (by.owner(), by.claim.sequence, held.until);
+        if held.verified.owner() != owner || held.verified.claim.sequence > sequence {
+            return;
         }
+        self.remove(key);
+        self.withdrawals.retain(|_, (_, until)| *until > now);
+        if self.withdrawals.len() < WITHDRAWALS_MAX {
+            let withdrawal = (sequence, until.max(now + LIFETIME));
+            self.withdrawals.insert((key.clone(), owner), withdrawal);
+        }
+    }
+
+    /// Whether its owner has given up what a record says.
+    pub(super) fn is_withdrawn(&self, now: Instant, verified: &Verified) -> bool {
+        let known = (verified.claim.key.clone(), verified.owner());
+        let withdrawal = self.withdrawals.get(&known);
+        withdrawal
+            .is_some_and(|(sequence, until)| *until > now && verified.claim.sequence <= *sequence)
+    }
+
+    #[cfg(test)]
+    pub(in super::super) fn forget_withdrawals(&mut self) {
+        self.withdrawals.clear();
     }
 
     /// Removes a promise that came to nothing.
@@ -320,11 +349,15 @@ mod tests {
         store.keep(now, kept(&new, 1, Standing::Granted)).unwrap();
         let refused = store.keep(now, kept(&old, 1, Standing::Granted));
         assert!(matches!(refused, Err(Refused::Stale)));
-        store.withdraw(&old);
+        store.withdraw(now, &old);
         assert_eq!(store.len(), 1);
         old.claim.sequence = 3;
-        store.withdraw(&old);
+        store.withdraw(now, &old);
         assert_eq!(store.len(), 0);
+        let back = store.keep(now, kept(&new, 1, Standing::Granted));
+        assert!(matches!(back, Err(Refused::Stale)));
+        new.claim.sequence = 4;
+        store.keep(now, kept(&new, 1, Standing::Granted)).unwrap();
     }
 
     #[test]
