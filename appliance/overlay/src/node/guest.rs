@@ -99,6 +99,7 @@ impl Node {
             return;
         }
         if let Some(id) = self.peer_holding(destination) {
+            self.check_target(now, id, destination);
             self.send_guest(now, id, packet);
             return;
         }
@@ -141,6 +142,10 @@ impl Node {
         let admission = match addressed {
             Some((source, destination)) if self.holds(destination) => {
                 self.admission(now, from, source)
+            }
+            Some((_, IpAddr::V4(_))) => {
+                self.correct(now, from);
+                Admission::Refused
             }
             _ => Admission::Refused,
         };

@@ -1,14 +1,19 @@
 //! Which peer holds which virtual address.
 //!
 //! A peer's IPv6 address proves itself. Its IPv4 address is first taken to be the one that follows
-//! from its certificate, and looked up in the table with the peer's first packet; any other address
-//! counts only once the table has confirmed the lease, and packets from it wait for that.
+//! from its certificate, and looked up in the table with the first packet from or to it; any other
+//! address counts only once the table has confirmed the lease, and packets from it wait for that.
+//! What a peer tells of its addresses may be lost: a packet from an address that it has not told has
+//! the table asked too, and whoever gets a packet for an address that it does not hold says which ones
+//! it does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use crate::id::NodeId;
 use crate::membership::Addresses;
+use crate::membership::addresses::check_v4;
 use crate::time::Instant;
 use crate::wire::message::ADDRESSES_MAX;
 
@@ -16,6 +21,13 @@ use super::Node;
 
 /// Packets of one peer that wait for the table's word.
 const HELD_BACK_MAX: usize = 16;
+/// Addresses that one peer did not tell but sent from, which the table is asked about or has not
+/// confirmed.
+const UNTOLD_MAX: usize = 4;
+/// How long the table is not asked again about such an address.
+const DENIED: Duration = Duration::from_secs(2);
+/// How often a peer is told that a packet went to the wrong node.
+const CORRECTION: Duration = Duration::from_secs(1);
 
 /// What is known of an address that a peer uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +53,11 @@ pub(super) struct Holdings {
     v4: BTreeMap<Ipv4Addr, Trust>,
     /// Addresses that the peer claims to hold and the table is asked about.
     asked: BTreeSet<Ipv4Addr>,
+    /// Addresses that the table did not confirm, and until when they are refused without asking.
+    denied: BTreeMap<Ipv4Addr, Instant>,
     held_back: VecDeque<Vec<u8>>,
+    /// When the peer was last told our addresses, since it had sent to another.
+    corrected: Option<Instant>,
 }
 
 impl Holdings {
@@ -50,6 +66,8 @@ impl Holdings {
             certified,
             v4: BTreeMap::from([(certified.v4, Trust::Assumed)]),
             asked: BTreeSet::new(),
+            denied: BTreeMap::new(),
+            corrected: None,
             held_back: VecDeque::new(),
         }
     }
@@ -124,12 +142,63 @@ impl Node {
         };
         match holdings.v4.get_mut(&v4) {
             None if holdings.asked.contains(&v4) => return Admission::Later,
-            None => return Admission::Refused,
+            None => return self.admission_untold(now, id, v4),
             Some(Trust::Checked) => return Admission::Welcome,
             Some(trust @ Trust::Assumed) => *trust = Trust::Checked,
         }
         self.check_lease(now, id, v4);
         Admission::Welcome
+    }
+
+    /// Whether a peer may send from an address that it has not told us.
+    fn admission_untold(&mut self, now: Instant, id: NodeId, v4: Ipv4Addr) -> Admission {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return Admission::Refused;
+        };
+        let holdings = &mut peer.holdings;
+        holdings.denied.retain(|_, until| *until > now);
+        let room = holdings.denied.len() + holdings.asked.len() < UNTOLD_MAX;
+        if !room || holdings.denied.contains_key(&v4) || check_v4(self.pool.range, v4).is_err() {
+            return Admission::Refused;
+        }
+        holdings.asked.insert(v4);
+        self.check_lease(now, id, v4);
+        // Where we answer for the address ourselves that was done at once.
+        let holdings = self.peers.get(&id).map(|peer| &peer.holdings);
+        match holdings {
+            Some(holdings) if holdings.asked.contains(&v4) => Admission::Later,
+            Some(holdings) if holdings.v4.contains_key(&v4) => Admission::Welcome,
+            _ => Admission::Refused,
+        }
+    }
+
+    /// A packet is sent to an address of a peer: with the first one the table is asked about it.
+    pub(super) fn check_target(&mut self, now: Instant, id: NodeId, target: IpAddr) {
+        let IpAddr::V4(v4) = target else {
+            return;
+        };
+        let held = self
+            .peers
+            .get(&id)
+            .and_then(|peer| peer.holdings.v4.get(&v4));
+        if held == Some(&Trust::Assumed)
+            && let Some(peer) = self.peers.get_mut(&id)
+        {
+            peer.holdings.v4.insert(v4, Trust::Checked);
+            self.check_lease(now, id, v4);
+        }
+    }
+
+    /// A peer sent a packet to an address that is not ours: it is told which ones are.
+    pub(super) fn correct(&mut self, now: Instant, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let lately = |last: Instant| now - last < CORRECTION;
+        if !peer.holdings.corrected.is_some_and(lately) {
+            peer.holdings.corrected = Some(now);
+            self.send_addresses(now, id);
+        }
     }
 
     /// Keeps a packet until the table has confirmed its source address.
@@ -179,6 +248,9 @@ impl Node {
         };
         peer.holdings.asked.remove(&v4);
         let waiting = std::mem::take(&mut peer.holdings.held_back);
+        if holder != Some(id) && peer.holdings.denied.len() < UNTOLD_MAX {
+            peer.holdings.denied.insert(v4, now + DENIED);
+        }
         if holder == Some(id) {
             self.confirm_holding(id, v4);
         } else if holder.is_some() {
@@ -201,6 +273,7 @@ impl Node {
             return;
         }
         held.insert(v4, Trust::Checked);
+        peer.holdings.denied.remove(&v4);
         // Whoever held it before does no longer.
         let before = self.holders.insert(v4.into(), id);
         if let Some(before) = before.filter(|before| *before != id)

@@ -72,6 +72,7 @@ impl Node {
             return;
         }
         self.ring.forgive();
+        self.renew_soon(now);
         self.look_up_neighbourhood(now, self.id, Some(id));
         let mut due = now;
         for entry in self.lost.entries.values_mut() {

@@ -246,18 +246,12 @@ impl Node {
     }
 
     /// Renews what is held, to find out whether another ring held it too.
-    pub(super) fn renew_soon(&mut self, now: Instant) {
-        let mut soon = Vec::new();
-        for (slot, own) in &self.dht.claims.own {
-            let held = matches!(own.state, State::Held { .. });
-            if held && now - own.renewed > RENEW_PAUSE && own.due > now + RENEW_SOON {
-                soon.push(slot.clone());
-            }
-        }
-        for slot in soon {
-            let due = now + RENEW_SOON.mul_f64(self.rng.random());
-            if let Some(own) = self.dht.claims.own.get_mut(&slot) {
-                own.due = due;
+    pub(in super::super) fn renew_soon(&mut self, now: Instant) {
+        for own in self.dht.claims.own.values_mut() {
+            if let State::Held { .. } = own.state {
+                let earliest = now.max(own.renewed + RENEW_PAUSE);
+                let due = earliest + RENEW_SOON.mul_f64(self.rng.random());
+                own.due = own.due.min(due);
             }
         }
     }
@@ -482,6 +476,12 @@ impl Node {
         if held.is_empty() || (held == [expected] && !told) {
             return;
         }
+        self.send_addresses(now, id);
+    }
+
+    /// Tells one peer, whatever it may know.
+    pub(in super::super) fn send_addresses(&mut self, now: Instant, id: NodeId) {
+        let held = self.dht.claims.addresses().collect();
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.told_addresses = true;
         }
