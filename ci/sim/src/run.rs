@@ -120,7 +120,7 @@ impl<P: Population> Run<'_, P> {
         self.report.formed_s = Some(seconds(formed - Instant::ZERO));
         self.measure_joins();
         self.measure_idle();
-        self.probe();
+        self.probe(false);
 
         let later = self.scenario.faults.strikes.iter();
         let later: Vec<Strike> = later.filter(|s| s.at.is_none()).copied().collect();
@@ -133,13 +133,14 @@ impl<P: Population> Run<'_, P> {
                 return;
             };
             self.report.healed_s = Some(seconds(healed - self.quiet));
-            self.probe();
+            self.probe(false);
         }
         if let Some(struck) = self.struck {
             self.forget_the_dead(struck);
         }
         if self.struck.is_some() || !self.scenario.idle.is_zero() {
             self.settle();
+            self.probe(true);
         }
         probe_revoked(&mut self.world);
     }
@@ -374,7 +375,7 @@ impl<P: Population> Run<'_, P> {
         self.report.idle_bytes_per_s = Spread::of(rates.collect());
     }
 
-    fn probe(&mut self) {
+    fn probe(&mut self, settled: bool) {
         let count = PAIRS_MAX.min(self.world.live().count());
         let pairs = self.world.draw_pairs(count);
         // Before the probes link the pairs directly.
@@ -389,7 +390,7 @@ impl<P: Population> Run<'_, P> {
             }
         }
         self.report.hops = Spread::of(hops);
-        probe(&mut self.world, &pairs, &mut self.findings);
+        probe(&mut self.world, &pairs, settled, &mut self.findings);
         // Nothing has happened since the ring was found consistent, so it must still be.
         if let Err(fault) = checks::ring(&self.world) {
             self.world
