@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use wow_sim::crypto::Crypto;
+use wow_sim::faults::Faults;
 use wow_sim::production::simulate;
 use wow_sim::report::Report;
 use wow_sim::scenario::Scenario;
@@ -71,6 +72,39 @@ fn neighbours_that_cannot_meet_find_a_common_relay() {
     check(100, &seeds, "", "none=1,port-restricted=3,symmetric=6");
     let mix = "none=1,restricted=1,port-restricted=3,symmetric=2";
     check(60, &seeds, "loss=2%,kill=20%", mix);
+}
+
+#[test]
+fn neighbours_that_nobody_near_can_relay_for_take_a_public_relay() {
+    // Of seed 3 two neighbours had no node in common that either knew of, for a minute.
+    let seeds: Vec<u64> = seeds().into_iter().skip(2).take(1).collect();
+    let mix = "none=1,port-restricted=3,symmetric=1";
+    for report in check(150, &seeds, "loss=1%", mix) {
+        assert!(report.formed_s.is_some_and(|took| took <= 30.0), "{report}");
+    }
+}
+
+#[test]
+fn every_address_has_one_holder_again_and_no_revoked_node_a_session() {
+    let seeds: Vec<u64> = seeds().into_iter().take(2).collect();
+    let crowded = |faults: &str| {
+        let faults: Faults = faults.parse().expect("the schedule is valid");
+        move |seed: &u64| Scenario {
+            faults: faults.clone(),
+            nat: "none=1,port-restricted=3".parse().expect("the mix is valid"),
+            idle: Duration::ZERO,
+            crypto: Crypto::StandIn,
+            prefix: 25,
+            ..Scenario::new(60, *seed)
+        }
+    };
+    check_all(seeds.iter().map(crowded("loss=1%,churn=3%:20s,revoke=4%")));
+    check_all(seeds.iter().map(crowded(
+        "partition=50%:240s,restart=30%:20s,revoke=3%@100s",
+    )));
+    for report in check(150, &seeds, "revoke=0.5%", "none") {
+        assert!(report.cut_off_s.is_some_and(|took| took <= 5.0), "{report}");
+    }
 }
 
 #[test]

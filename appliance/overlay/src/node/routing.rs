@@ -251,6 +251,14 @@ impl Node {
         self.peers.get(id).is_some_and(Peer::is_hop)
     }
 
+    /// Whether a peer seems to have no translator before it: it offers no address but global ones.
+    fn is_public(&self, id: NodeId) -> bool {
+        self.peers.get(&id).is_some_and(|peer| {
+            let ips = peer.candidates.iter().map(|candidate| candidate.ip());
+            !peer.candidates.is_empty() && ips.into_iter().all(is_global)
+        })
+    }
+
     fn direct_hops(&self) -> impl Iterator<Item = NodeId> + '_ {
         let peers = self.peers.iter().filter(|(_, peer)| peer.is_hop());
         peers.map(|(id, _)| *id)
@@ -292,7 +300,8 @@ impl Node {
     }
 
     /// What to offer a peer that no direct path leads to: nodes that have one to us, first those that
-    /// it offered too, then the nearest.
+    /// it offered too, then the nearest. Nodes behind translators may be none to meet for the peer
+    /// either, so without a common one there is one of those that everybody reaches.
     pub(super) fn relays_for(&self, id: NodeId) -> Vec<Contact> {
         if self
             .peers
@@ -304,6 +313,11 @@ impl Node {
         let common: BTreeSet<_> = self.common_relays(id).collect();
         let mut hops: Vec<_> = self.direct_hops().filter(|hop| *hop != id).collect();
         hops.sort_by_key(|hop| (!common.contains(hop), hop.distance(self.id)));
+        let public = hops.iter().position(|hop| self.is_public(*hop));
+        if let Some(public) = public.filter(|_| common.is_empty()) {
+            let last = public.min(RELAYS_MAX - 1);
+            hops.swap(public, last);
+        }
         hops.truncate(RELAYS_MAX);
         let peers = hops.iter().filter_map(|hop| self.peers.get(hop));
         let mut relays: Vec<_> = peers.map(Peer::contact).collect();
