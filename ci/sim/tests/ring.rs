@@ -91,7 +91,9 @@ fn every_address_has_one_holder_again_and_no_revoked_node_a_session() {
         let faults: Faults = faults.parse().expect("the schedule is valid");
         move |seed: &u64| Scenario {
             faults: faults.clone(),
-            nat: "none=1,port-restricted=3".parse().expect("the mix is valid"),
+            nat: "none=1,port-restricted=3"
+                .parse()
+                .expect("the mix is valid"),
             idle: Duration::ZERO,
             crypto: Crypto::StandIn,
             prefix: 25,
@@ -99,9 +101,11 @@ fn every_address_has_one_holder_again_and_no_revoked_node_a_session() {
         }
     };
     check_all(seeds.iter().map(crowded("loss=1%,churn=3%:20s,revoke=4%")));
-    check_all(seeds.iter().map(crowded(
-        "partition=50%:240s,restart=30%:20s,revoke=3%@100s",
-    )));
+    check_all(
+        seeds
+            .iter()
+            .map(crowded("partition=50%:240s,restart=30%:20s,revoke=3%@100s")),
+    );
     for report in check(150, &seeds, "revoke=0.5%", "none") {
         assert!(report.cut_off_s.is_some_and(|took| took <= 5.0), "{report}");
     }
