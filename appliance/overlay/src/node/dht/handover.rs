@@ -46,7 +46,6 @@ impl Node {
 
     fn begin_hand_over(&mut self, now: Instant) {
         let near: BTreeSet<_> = self.ring.near.iter().collect();
-        let established = self.established();
         let state = &mut self.dht.hand_over;
         let before = std::mem::replace(&mut state.known, self.ring.near.clone());
         state.left.retain(|id, _| near.contains(id));
@@ -57,8 +56,9 @@ impl Node {
         for id in fresh {
             state.left.insert(*id, Vec::new());
         }
-        // Those that are still being handed records do not decide yet.
-        let informed = established.iter().filter(|id| !state.left.contains_key(id));
+        // Those that have been near for a while and are told all; no link but those of the ring tells
+        // who has a record.
+        let informed = near.iter().filter(|id| !state.left.contains_key(id));
         let informed: Vec<_> = informed.collect();
         let mut keys = Vec::new();
         for kept in self.dht.store.all_granted(now) {
@@ -83,6 +83,24 @@ impl Node {
         }
         self.dht.hand_over.due = Some(now);
         self.renew_soon(now);
+    }
+
+    /// A record that `from` has just told us of goes on to the neighbour that is closer to its key than
+    /// both: rings that grow fast may have granted it far from where it is looked for now.
+    pub(super) fn pass_on_record(&mut self, now: Instant, from: NodeId, key: &Key) {
+        let Some(kept) = self.dht.store.granted(now, key) else {
+            return;
+        };
+        let known = self.ring.near.iter().chain([self.id, from]);
+        let closest = known.min_by_key(|id| id.distance(kept.position));
+        let other = closest.filter(|id| ![self.id, from].contains(id));
+        let message = Control::Store {
+            record: kept.verified.record.clone(),
+            remaining_s: kept.remaining_s(now),
+        };
+        if let Some(closest) = other {
+            self.send_control(now, closest, &message);
+        }
     }
 
     fn hand_over_some(&mut self, now: Instant) {

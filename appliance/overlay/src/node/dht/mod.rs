@@ -258,7 +258,11 @@ impl Node {
         }
         let lifetime = verified.claim.lifetime();
         let until = now + lifetime.min(Duration::from_secs(remaining_s.into()));
+        let (key, owner) = (verified.claim.key.clone(), verified.owner());
+        let known = self.dht.store.granted(now, &key);
+        let is_news = known.is_none_or(|kept| kept.verified.owner() != owner);
         match self.keep(now, verified, until, Standing::Granted) {
+            Ok(()) if is_news => self.pass_on_record(now, from, &key),
             Ok(()) | Err(Refused::Stale | Refused::Full) => {}
             // Whoever is closer to the key decides.
             Err(Refused::Held(kept)) => {
