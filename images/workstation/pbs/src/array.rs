@@ -76,7 +76,8 @@ impl Indices {
     /// Whether it holds `index`.
     pub fn contains(&self, index: u32) -> bool {
         self.0.iter().any(|range| {
-            (range.first..=range.last).contains(&index) && (index - range.first).is_multiple_of(range.step)
+            (range.first..=range.last).contains(&index)
+                && (index - range.first).is_multiple_of(range.step)
         })
     }
 }

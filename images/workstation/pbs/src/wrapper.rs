@@ -2,7 +2,9 @@
 //!
 //! It sets what PBS sets inside a job and runs the script, byte for byte, by its own interpreter. Composed
 //! here, it needs nothing on the nodes but a shell and Slurm, and changes with qsub; a prolog would have to
-//! be the same on all nodes.
+//! be the same on all nodes. The script is encoded: here-documents of the shell of Debian 12 lose bytes.
+
+use data_encoding::BASE64;
 
 use crate::nodefile;
 use crate::resources::{Layout, Limits};
@@ -12,8 +14,8 @@ use crate::resources::{Layout, Limits};
 pub enum Work {
     /// A script with arguments.
     Script {
-        /// Its text.
-        text: String,
+        /// Its bytes.
+        text: Vec<u8>,
         /// What runs it: a program, perhaps with an argument. Empty: the user's shell.
         interpreter: Vec<String>,
         /// What it is called with.
@@ -44,6 +46,9 @@ pub struct Wrapper<'a> {
     pub work: &'a Work,
 }
 
+/// The length of the encoded script's lines.
+const LINE: usize = 76;
+
 /// What PBS's variables are made of inside a job.
 const VARIABLES: &str = r#"unset SLURM_EXPORT_ENV SBATCH_EXPORT
 if [ -n "${SLURM_ARRAY_JOB_ID-}" ]; then
@@ -58,12 +63,13 @@ else
 fi
 PBS_JOBNAME=$SLURM_JOB_NAME${_wow_suffix-}
 PBS_QUEUE=$SLURM_JOB_PARTITION
+PBS_O_QUEUE=${PBS_O_QUEUE:-$PBS_QUEUE}
 _wow_path=${PATH-}
 PATH=/usr/local/bin:/usr/bin:/bin
 _wow_directory=$(mktemp -d "/tmp/pbs.$PBS_JOBID.XXXXXX") || exit 1
 TMPDIR=$_wow_directory
 PBS_NODEFILE=$_wow_directory/nodefile
-export PBS_JOBID PBS_JOBNAME PBS_QUEUE PBS_NODEFILE TMPDIR
+export PBS_JOBID PBS_JOBNAME PBS_QUEUE PBS_O_QUEUE PBS_NODEFILE TMPDIR
 "#;
 
 /// The script's shell may live through signals that the job gets, and so must this one.
@@ -108,14 +114,12 @@ impl Wrapper<'_> {
                 interpreter,
                 arguments,
             } => {
-                let end = delimiter(script);
-                text.push_str(&format!(
-                    "cat >\"$_wow_directory/script\" <<'{end}'\n{script}"
-                ));
-                if !(script.is_empty() || script.ends_with('\n')) {
+                text.push_str("base64 -d >\"$_wow_directory/script\" <<'END'\n");
+                for line in BASE64.encode(script).as_bytes().chunks(LINE) {
+                    text.extend(line.iter().map(|byte| char::from(*byte)));
                     text.push('\n');
                 }
-                text.push_str(&format!("{end}\n"));
+                text.push_str("END\n");
                 let interpreter = match interpreter.as_slice() {
                     [] => vec!["\"${SHELL:-/bin/sh}\"".to_owned()],
                     words => words.iter().map(|word| quote(word)).collect(),
@@ -185,15 +189,6 @@ fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// A line that is not in the script.
-fn delimiter(script: &str) -> String {
-    let mut end = String::from("END_OF_THE_SCRIPT");
-    while script.lines().any(|line| line == end) {
-        end.push('_');
-    }
-    end
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,7 +198,7 @@ mod tests {
     /// Runs a script within the wrapper, without Slurm: output and exit code.
     fn run(script: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (String, i32) {
         let work = Work::Script {
-            text: script.to_owned(),
+            text: script.as_bytes().to_vec(),
             interpreter: interpreter(script),
             arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
         };
@@ -284,7 +279,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn any_script_arrives_as_it_is(tail in "([ -~\n]|END_OF_THE_SCRIPT\n|é){0,80}") {
+        fn any_script_arrives_as_it_is(tail in "([ -~\n]|END\n|Eé){0,80}") {
             let script = format!("#!/usr/bin/tail -n+2\n{tail}\n");
             let (output, code) = run(&script, &[], &[]);
             prop_assert_eq!((output, code), (format!("{tail}\n"), 0));

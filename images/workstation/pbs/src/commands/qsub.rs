@@ -41,7 +41,8 @@ pub fn run(arguments: Vec<OsString>) -> Result<u8, Failure> {
         .map(str::to_owned)
         .or_else(|| std::env::var("PBS_DPREFIX").ok())
         .unwrap_or_else(|| directives::PREFIX.to_owned());
-    let found = directives::find(script.as_deref().unwrap_or_default(), &prefix)?;
+    let text = String::from_utf8_lossy(script.as_deref().unwrap_or_default()).into_owned();
+    let found = directives::find(&text, &prefix)?;
     let options = Options::of(&found, &parsed)?;
     options.check()?;
     let job = Submission::new(&options, name)?;
@@ -50,23 +51,20 @@ pub fn run(arguments: Vec<OsString>) -> Result<u8, Failure> {
     }
     let work = match (&parsed.rest, script) {
         (Some(words), _) => Work::Command(words.clone()),
-        (None, script) => {
-            let text = script.unwrap_or_default();
-            Work::Script {
-                interpreter: match &options.shell {
-                    Some(shell) => vec![shell.clone()],
-                    None => wrapper::interpreter(&text),
-                },
-                text,
-                arguments: options.script_arguments.clone(),
-            }
-        }
+        (None, script) => Work::Script {
+            interpreter: match &options.shell {
+                Some(shell) => vec![shell.clone()],
+                None => wrapper::interpreter(&text),
+            },
+            text: script.unwrap_or_default(),
+            arguments: options.script_arguments.clone(),
+        },
     };
     job.submit(&work)
 }
 
-/// The script's text, and the job's name after it.
-fn script(parsed: &Parsed) -> Result<(Option<String>, String), Failure> {
+/// The script, and the job's name after it.
+fn script(parsed: &Parsed) -> Result<(Option<Vec<u8>>, String), Failure> {
     if let Some(words) = &parsed.rest {
         let program = words
             .first()
@@ -111,11 +109,7 @@ fn script(parsed: &Parsed) -> Result<(Option<String>, String), Failure> {
     if bytes.len() as u64 > MAX_SCRIPT {
         return Err(Failure::system("job script size exceeds 4 MB"));
     }
-    let text = String::from_utf8(bytes)
-        .ok()
-        .filter(|text| !text.contains('\0'))
-        .ok_or_else(|| Failure::system("file must be an ascii script"))?;
-    Ok((Some(text), name))
+    Ok((Some(bytes), name))
 }
 
 fn read(source: impl Read, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
