@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use wow_builder::host::Purpose;
+use wow_builder::host::{Purpose, debian_tree};
 
 use crate::{cargo, router};
 use count::Count;
@@ -34,6 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     prepare(&mut runner, root, arguments.fast);
     check(&mut runner, root);
     if !arguments.fast {
+        slurm(&mut runner, root);
         system(&mut runner, root, target);
     }
     let total = runner.summary(started.elapsed());
@@ -50,7 +51,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 fn prepare(runner: &mut Runner, root: &Path, fast: bool) {
     let purposes: &[Purpose] = match fast {
         true => &[Purpose::Boot],
-        false => &[Purpose::Image, Purpose::Boot, Purpose::Lab, Purpose::Test],
+        false => &[
+            Purpose::Image,
+            Purpose::Boot,
+            Purpose::Lab,
+            Purpose::Slurm,
+            Purpose::Test,
+        ],
     };
     runner.preparation("packages", || router::ensure_packages(purposes));
     runner.preparation("rustfmt and clippy", || {
@@ -97,6 +104,44 @@ fn check(runner: &mut Runner, root: &Path) {
         "unit tests, property tests, simulator",
         cargo::command(root).args(["test", "--locked", "--workspace", "--no-fail-fast"]),
     );
+}
+
+/// The packages of the tree in which the PBS front end meets Slurm: those of the workstation image.
+const SLURM_TREE: (&str, &[&str]) = ("trixie", &["slurmctld", "slurmd", "slurm-client"]);
+
+/// PBS's commands against a real Slurm.
+fn slurm(runner: &mut Runner, root: &Path) {
+    let what = "PBS's commands against a real Slurm";
+    if !rustix::process::geteuid().is_root() {
+        runner.skip(what, "needs root");
+        return;
+    }
+    let mut made = None;
+    let logs = runner.logs().to_path_buf();
+    runner.preparation("Debian with Slurm", || {
+        let (suite, packages) = SLURM_TREE;
+        made = Some(debian_tree(&logs, suite, packages, &mut |line| {
+            eprintln!("{line}")
+        })?);
+        Ok(())
+    });
+    let Some(tree) = made else {
+        return;
+    };
+    let mut command = cargo::command(root);
+    command
+        .args([
+            "test",
+            "--locked",
+            "--package",
+            "wow-pbs",
+            "--test",
+            "slurm",
+        ])
+        // Jobs mostly wait for Slurm, and the workers have eight processors on paper.
+        .args(["--", "--test-threads=6"])
+        .env("WOW_TEST_SLURM", tree);
+    runner.counted("pbs", what, &mut command);
 }
 
 /// What needs the image.

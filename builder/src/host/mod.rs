@@ -4,7 +4,9 @@
 pub mod apt;
 pub mod packages;
 pub mod process;
+pub mod tree;
 
 pub use apt::{Consent, HostError, ensure};
 pub use packages::{Package, Purpose, missing};
 pub use process::{Guarded, Tether, guarded_command};
+pub use tree::debian_tree;

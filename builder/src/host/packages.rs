@@ -18,6 +18,8 @@ pub enum Purpose {
     Test,
     /// Building the fuzzer.
     Fuzz,
+    /// Running another Debian's Slurm in namespaces.
+    Slurm,
 }
 
 /// One Debian package and how to tell that what we want of it is there.
@@ -128,6 +130,20 @@ const TEST: &[Package] = &[
 
 const FUZZ: &[Package] = &[program("g++", "g++", "compiles libFuzzer")];
 
+const SLURM: &[Package] = &[
+    program("mmdebstrap", "mmdebstrap", "unpacks Debian with Slurm"),
+    files(
+        "debian-archive-keyring",
+        &[
+            "/usr/share/keyrings/debian-archive-keyring.gpg",
+            "/usr/share/keyrings/debian-archive-keyring.pgp",
+        ],
+        "checks the signatures of Debian's packages",
+    ),
+    program("util-linux", "nsenter", "makes namespaces and enters them"),
+    program("iproute2", "ip", "connects network namespaces"),
+];
+
 impl Purpose {
     /// The packages of this purpose, in the order they are named to people.
     pub fn packages(self) -> &'static [Package] {
@@ -137,6 +153,7 @@ impl Purpose {
             Self::Lab => LAB,
             Self::Test => TEST,
             Self::Fuzz => FUZZ,
+            Self::Slurm => SLURM,
         }
     }
 }
@@ -213,7 +230,7 @@ mod tests {
 
     #[test]
     fn no_purpose_names_a_package_twice() {
-        for purpose in [Purpose::Image, Purpose::Boot, Purpose::Lab] {
+        for purpose in [Purpose::Image, Purpose::Boot, Purpose::Lab, Purpose::Slurm] {
             let mut names: Vec<_> = purpose
                 .packages()
                 .iter()

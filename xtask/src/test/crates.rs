@@ -26,6 +26,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         ],
     ),
     ("wow-builder", &[]),
+    ("wow-pbs", &[]),
     ("wow-sim", &["wow-overlay"]),
     ("wow-wan", &[]),
     (

@@ -81,9 +81,21 @@ pub fn ask<T: DeserializeOwned>(name: &str, arguments: &[&str]) -> Result<T, Fai
     })
 }
 
+/// How often a request is made that Slurm has no time for just now, and how long it is given.
+const TRIES: u32 = 20;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
+
 /// Has a program do something; what it says.
 pub fn act<S: AsRef<std::ffi::OsStr>>(name: &str, arguments: &[S]) -> Result<String, Failure> {
-    let output = run(program(name).args(arguments))?;
+    let mut output = run(program(name).args(arguments))?;
+    for _ in 1..TRIES {
+        // A job that the scheduler looks at cannot be changed at that moment.
+        if !String::from_utf8_lossy(&output.stderr).contains("temporarily unavailable") {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        output = run(program(name).args(arguments))?;
+    }
     let complaint = String::from_utf8_lossy(&output.stderr);
     // scontrol says some errors and ends well.
     if !output.status.success() || complaint.contains("error:") || complaint.contains("denied") {

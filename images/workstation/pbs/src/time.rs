@@ -88,6 +88,12 @@ pub fn now() -> DateTime {
     jiff::Zoned::now().datetime()
 }
 
+/// A moment by the clock on the wall.
+pub fn local(seconds: u64) -> Option<DateTime> {
+    let moment = Timestamp::from_second(seconds.try_into().ok()?).ok()?;
+    Some(moment.to_zoned(jiff::tz::TimeZone::system()).datetime())
+}
+
 /// A moment as ctime(3) writes it, in local time.
 pub fn format_moment(seconds: i64) -> String {
     let Ok(moment) = Timestamp::from_second(seconds) else {

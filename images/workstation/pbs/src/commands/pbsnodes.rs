@@ -104,7 +104,7 @@ fn list(parsed: &Parsed, nodes: &[Node]) {
     };
     for node in nodes {
         let own = node.pbs_state();
-        let unusable = own.contains("down") || own.contains("offline") || own.contains("unknown");
+        let unusable = node.is_unusable();
         let fits = match state {
             "" => unusable,
             "all" => true,
@@ -114,7 +114,7 @@ fn list(parsed: &Parsed, nodes: &[Node]) {
             state => own.split(',').any(|one| one == state),
         };
         if fits && (names.is_empty() || names.contains(&node.name)) {
-            match parsed.has('n') || !node.reason.is_empty() {
+            match unusable && !node.reason.is_empty() {
                 true => println!("{:<20} {:<22} {}", node.name, own, node.reason),
                 false => println!("{:<20} {own}", node.name),
             }
@@ -211,10 +211,12 @@ fn attributes(node: &Node, queue: &Queue) -> Vec<(&'static str, Value)> {
     );
     list.push(("status", json!(status)));
     list.push(("queues", json!(node.partitions.join(","))));
-    for (name, text) in [("note", &node.reason), ("comment", &node.comment)] {
-        if !text.is_empty() {
-            list.push((name, json!(text)));
-        }
+    // Slurm keeps the last reason of a node that is well again.
+    if !node.reason.is_empty() && node.is_unusable() {
+        list.push(("note", json!(node.reason)));
+    }
+    if !node.comment.is_empty() {
+        list.push(("comment", json!(node.comment)));
     }
     list
 }

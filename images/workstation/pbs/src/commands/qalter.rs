@@ -12,13 +12,13 @@ use crate::slurm::{self, node};
 use crate::time;
 
 use super::qsub::files::Files;
-use super::qsub::{check_queue, mail_kinds, niceness};
+use super::qsub::{check_queue, mail_kinds, niceness, slurm_moment};
 
 /// As qsub's, except that `-h` says which holds.
 const SPEC: &str = "a:A:c:e:h:j:k:l:m:M:N:o:p:P:r:S:u:v:W:x:t:";
 
 /// What Slurm changes of a job that runs already.
-const WHILE_RUNNING: &str = "aAlmMNpr";
+const WHILE_RUNNING: &str = "almMNpr";
 
 /// `qalter OPTIONS JOB...`
 pub fn run(arguments: Vec<OsString>) -> Result<u8, Failure> {
@@ -32,7 +32,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<u8, Failure> {
                 // An empty dependency: none any more.
                 options.dependencies = None;
             }
-            'S' | 'v' | 'u' | 'j' | 'k' | 'P' | 'x' | 't' => {
+            'A' | 'S' | 'v' | 'u' | 'j' | 'k' | 'P' | 'x' | 't' => {
                 return Err(Failure::usage(format!(
                     "-{option} cannot be changed here; delete the job and submit it again"
                 )));
@@ -54,6 +54,9 @@ pub fn run(arguments: Vec<OsString>) -> Result<u8, Failure> {
             super::unfinished(entry)?;
             if !entry.state.is_pending() && (fixed.is_some() || options.resources.has_placement()) {
                 return Err(Failure::of(Error::Running));
+            }
+            if let Some(priority) = options.priority {
+                prioritise(entry, priority)?;
             }
             let mut changes = changes(&options, &request, entry)?;
             if forget {
@@ -78,6 +81,26 @@ pub fn run(arguments: Vec<OsString>) -> Result<u8, Failure> {
     })
 }
 
+/// Changes a job's niceness. Slurm lets go of a held job by that, so such a one is put off meanwhile.
+fn prioritise(entry: &Entry, priority: i32) -> Result<(), Failure> {
+    let job = entry.job;
+    let id = format!("JobId={}", entry.slurm_id());
+    let nice = format!("Nice={}", niceness(priority));
+    let verb = match &*job.state_reason {
+        "JobHeldUser" => "uhold",
+        "JobHeldAdmin" if rustix::process::geteuid().is_root() => "hold",
+        "JobHeldAdmin" => return Err(Failure::of(Error::Permission)),
+        _ => return slurm::act("scontrol", &["update", &id, &nice]).map(drop),
+    };
+    slurm::act("scontrol", &["update", &id, &nice, "StartTime=now+1hour"])?;
+    slurm::act("scontrol", &[verb, &entry.slurm_id()])?;
+    let start = match job.start_time.positive().and_then(time::local) {
+        Some(moment) if moment > time::now() => slurm_moment(moment),
+        _ => "now".to_owned(),
+    };
+    slurm::act("scontrol", &["update", &id, &format!("StartTime={start}")]).map(drop)
+}
+
 /// What is to change, in scontrol's words. The job's comment follows what it was asked for.
 fn changes(options: &Options, request: &Request, entry: &Entry) -> Result<Vec<String>, Failure> {
     let job = entry.job;
@@ -85,12 +108,6 @@ fn changes(options: &Options, request: &Request, entry: &Entry) -> Result<Vec<St
     let mut say = |name: &str, value: &str| changes.push(format!("{name}={value}"));
     if let Some(name) = &options.name {
         say("JobName", name);
-    }
-    if let Some(account) = &options.account {
-        say("Account", account);
-    }
-    if let Some(priority) = options.priority {
-        say("Nice", &niceness(priority).to_string());
     }
     if let Some(rerunable) = options.rerunable {
         say("Requeue", if rerunable { "1" } else { "0" });
@@ -100,10 +117,7 @@ fn changes(options: &Options, request: &Request, entry: &Entry) -> Result<Vec<St
         .as_deref()
         .and_then(|text| time::parse_date(text, time::now()))
     {
-        say(
-            "StartTime",
-            &begin.strftime("%Y-%m-%dT%H:%M:%S").to_string(),
-        );
+        say("StartTime", &slurm_moment(begin));
     }
     if let Some(dependencies) = &options.dependencies {
         say("Dependency", &Dependencies::slurm(dependencies));

@@ -257,7 +257,7 @@ impl<'a> Submission<'a> {
             .as_deref()
             .and_then(|text| time::parse_date(text, time::now()))
         {
-            say("begin", &begin.strftime("%Y-%m-%dT%H:%M:%S").to_string());
+            say("begin", &slurm_moment(begin));
         }
         if let Some(dependencies) = &options.dependencies {
             say("dependency", &dependencies.slurm());
@@ -354,11 +354,17 @@ impl<'a> Submission<'a> {
             server: &self.server,
             directory: &self.directory,
             layout: &self.layout,
+            chunk: self.request.layout.first(),
             threads: self.request.threads,
             walltime_seconds: self.request.walltime_seconds,
             kind,
         })
     }
+}
+
+/// A moment as Slurm reads it.
+pub fn slurm_moment(moment: jiff::civil::DateTime) -> String {
+    moment.strftime("%Y-%m-%dT%H:%M:%S").to_string()
 }
 
 /// The niceness that stands for a priority.

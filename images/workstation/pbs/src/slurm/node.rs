@@ -49,7 +49,10 @@ struct Answer {
 
 /// All nodes.
 pub fn all() -> Result<Vec<Node>, Failure> {
-    super::ask::<Answer>("scontrol", &["show", "nodes"]).map(|answer| answer.nodes)
+    let mut nodes = super::ask::<Answer>("scontrol", &["show", "nodes"])?.nodes;
+    // Slurm's order is that in which they joined.
+    nodes.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(nodes)
 }
 
 impl Node {
@@ -74,6 +77,14 @@ impl Node {
             });
         }
         states.join(",")
+    }
+
+    /// Whether it takes no jobs, for whatever reason.
+    pub fn is_unusable(&self) -> bool {
+        let state = self.pbs_state();
+        ["down", "offline", "unknown"]
+            .iter()
+            .any(|word| state.contains(word))
     }
 
     /// What chunks are fitted into.

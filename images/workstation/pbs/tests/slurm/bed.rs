@@ -1,5 +1,6 @@
 //! A real Slurm in namespaces: started once, used by all tests, and gone with this process, however it ends.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{LazyLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -27,6 +28,8 @@ struct Bed {
 pub struct Desk {
     user: &'static str,
     directory: String,
+    /// What it has submitted: a test that fails must not leave the nodes taken.
+    submitted: RefCell<Vec<String>>,
     _shared: Option<RwLockReadGuard<'static, ()>>,
     _alone: Option<RwLockWriteGuard<'static, ()>>,
 }
@@ -71,6 +74,7 @@ impl Desk {
         let desk = Self {
             user,
             directory: format!("{home}/{test}"),
+            submitted: RefCell::default(),
             _shared: shared,
             _alone: alone,
         };
@@ -114,6 +118,7 @@ impl Desk {
         ));
         let number = id.strip_suffix(".head").unwrap_or_else(|| panic!("{id}"));
         assert!(number.trim_end_matches("[]").parse::<u32>().is_ok(), "{id}");
+        self.submitted.borrow_mut().push(id.clone());
         id
     }
 
@@ -175,18 +180,18 @@ impl Desk {
         }
     }
 
-    /// How many jobs of this name there are, over or not.
-    pub fn named(&self, name: &str) -> usize {
-        self.ok(&format!(
-            "squeue --states=all --noheader --name={name} --format=%i"
-        ))
-        .lines()
-        .count()
-    }
-
     /// The test's directory.
     pub fn directory(&self) -> &str {
         &self.directory
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ids = self.submitted.borrow().join("' '");
+            self.run(&format!("qdel '{ids}' 2>/dev/null"));
+        }
     }
 }
 

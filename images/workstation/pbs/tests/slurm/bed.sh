@@ -48,6 +48,13 @@ prepare() {
     chroot "$bed/$1" chown slurm:slurm /etc/slurm/slurm.key /var/lib/slurm
 }
 
+# Waits a little, but not for ever.
+later() {
+    tries=$((tries + 1))
+    [ "$tries" -lt 1000 ]
+    sleep 0.02
+}
+
 # The machine's process 1 waits, so that it reaps what Slurm leaves to it.
 boot() {
     unshare --net --uts --mount --pid --fork --kill-child sh -c '
@@ -56,10 +63,11 @@ boot() {
         exec chroot "$1/$2" sh -c "sleep infinity & wait"
     ' sh "$bed" "$1" &
     shell=$!
-    until inner=$(cat "/proc/$shell/task/$shell/children") && [ -n "$inner" ]; do sleep 0.02; done
+    tries=0
+    until inner=$(cat "/proc/$shell/task/$shell/children") && [ -n "$inner" ]; do later; done
     inner=${inner% }
     # It is up when it is in the machine's own tree.
-    until [ "/proc/$inner/root/etc/hosts" -ef "$bed/$1/etc/hosts" ]; do sleep 0.02; done
+    until [ "/proc/$inner/root/etc/hosts" -ef "$bed/$1/etc/hosts" ]; do later; done
     echo "$inner" >"$bed/$1.pid"
     ip link add "to-$1" type veth peer name eth0 netns "$inner"
     ip link set "to-$1" master hub up
@@ -122,18 +130,20 @@ for machine in $machines; do
     address=$((address + 1))
 done
 on head slurmctld
+# One after the other: Slurm lists nodes in the order in which they came.
+joined=0
 for machine in w1 w2; do
     on "$machine" slurmd -Z --conf-server head:6817 --conf 'CPUs=4 RealMemory=4000'
+    joined=$((joined + 1))
+    tries=0
+    until [ "$(on head sinfo --noheader --Node --partition batch --states idle 2>/dev/null | wc -l)" = "$joined" ]; do
+        tries=$((tries + 1))
+        if [ "$tries" -gt 300 ]; then
+            tail -n 20 "$bed"/*/var/log/slurm*.log >&2
+            exit 1
+        fi
+        sleep 0.1
+    done
 done
-# What ends first says why.
-tries=0
-until [ "$(on head sinfo --noheader --Node --partition batch --states idle | wc -l)" = 2 ]; do
-    tries=$((tries + 1))
-    if [ "$tries" -gt 300 ]; then
-        tail -n 20 "$bed"/*/var/log/slurm*.log
-        exit 1
-    fi
-    sleep 0.1
-done 2>/dev/null
 echo ready
 cat >/dev/null

@@ -125,14 +125,13 @@ fn qalter_changes_what_waits() {
         "cat $PBS_NODEFILE | wc -l",
     );
     desk.ok(&format!(
-        "qalter -N after -p -5 -A acct -r n -m e -M x@y.test -l walltime=1:00:00,nodes=2:ppn=2 {id}"
+        "qalter -N after -p -5 -r n -m e -M x@y.test -l walltime=1:00:00,nodes=2:ppn=2 {id}"
     ));
     desk.has(
         &id,
         &[
             ("Job_Name", "after"),
             ("Priority", "-5"),
-            ("Account_Name", "acct"),
             ("Rerunable", "False"),
             ("Mail_Points", "e"),
             ("Mail_Users", "x@y.test"),
@@ -181,6 +180,11 @@ fn qalter_refuses_what_cannot_be_changed() {
         &format!("qalter -l walltime=x {id}"),
         2,
         "qalter: illegal -l value",
+    );
+    desk.fails(
+        &format!("qalter -A other {id}"),
+        2,
+        "qalter: -A cannot be changed here; delete the job and submit it again",
     );
     desk.fails(
         "qalter -N x 99999",
@@ -271,7 +275,7 @@ fn qrerun_starts_again_what_may() {
     desk.state(&once, 'R');
     desk.fails(
         &format!("qrerun {once}"),
-        166,
+        190,
         &format!("qrerun: job is not rerunnable {once}"),
     );
     desk.ok(&format!("qdel {once}"));

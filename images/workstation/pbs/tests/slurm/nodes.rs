@@ -54,5 +54,6 @@ fn pbsnodes_takes_nodes_offline_and_back() {
     root.ok("pbsnodes -o w1 w2");
     assert_eq!(desk.ok("pbsnodes -l | wc -l"), "2");
     root.ok("pbsnodes -r w1 w2");
-    assert_eq!(desk.ok("pbsnodes -l"), "");
+    // Slurm asks a node first whether it is there.
+    desk.until("test -z \"$(pbsnodes -l)\"");
 }

@@ -141,5 +141,5 @@ fn limits_hold_for_the_jobs_processes() {
         "-l cput=1:00,file=1mb,pvmem=900mb,nice=7",
         "echo $(ulimit -t) $(ulimit -f) $(ulimit -v) $(nice)",
     );
-    assert_eq!(limits, "60 2048 921600 7");
+    assert_eq!(limits, "60 1024 921600 7");
 }

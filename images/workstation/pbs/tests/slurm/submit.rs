@@ -104,7 +104,6 @@ fn wrong_requests_are_refused_in_pbss_words_and_nothing_is_queued() {
             "qsub: illegal -W value: stagein is not supported here",
         ),
         ("-Y", 2, "qsub: invalid option -- 'Y'"),
-        ("-N", 2, "qsub: option requires an argument -- 'N'"),
     ] {
         desk.fails(
             &format!("echo true >refused; qsub {options} refused"),
@@ -112,6 +111,11 @@ fn wrong_requests_are_refused_in_pbss_words_and_nothing_is_queued() {
             words,
         );
     }
+    desk.fails(
+        "qsub refused -N",
+        2,
+        "qsub: option requires an argument -- 'N'",
+    );
     desk.ok("printf '#PBS -l walltime=x\\ntrue\\n' >refused");
     desk.fails("qsub refused", 2, "qsub: illegal -l value");
     desk.ok("printf '#PBS -Z\\ntrue\\n' >refused");

@@ -25,6 +25,8 @@ pub struct Sources<'a> {
     pub directory: &'a str,
     /// Where the processes are.
     pub layout: &'a Layout,
+    /// The first chunk's processes and processors.
+    pub chunk: (u32, u32),
     /// Threads of each process, if it was said.
     pub threads: Option<u32>,
     /// The time that the job may take.
@@ -67,7 +69,7 @@ pub fn of(sources: &Sources) -> Vec<(OsString, OsString)> {
             environment.insert(format!("PBS_O_{name}").into(), value);
         }
     }
-    let (processes, cpus) = sources.layout.first();
+    let (processes, cpus) = sources.chunk;
     let threads = sources.threads.unwrap_or((cpus / processes.max(1)).max(1));
     let queue = sources.options.queue.clone();
     for (name, value) in [
