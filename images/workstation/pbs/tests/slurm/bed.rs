@@ -4,13 +4,12 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{LazyLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
 
-/// How long a test waits for anything.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How often a test looks whether what it waits for is there: for some minutes, or longer on a busy machine.
+const TRIES: u32 = 600;
 
-/// How often it looks.
-const POLL: Duration = Duration::from_millis(100);
+/// How long it sleeps in between.
+const PAUSE_SECONDS: &str = "0.2";
 
 static BED: LazyLock<Bed> = LazyLock::new(Bed::start);
 
@@ -136,6 +135,11 @@ impl Desk {
 
     /// Waits until the job is over.
     pub fn finished(&self, id: &str) {
+        let number = id.split(['.', '[']).next().unwrap_or(id);
+        // Cheaper than qstat, which has the last word.
+        self.until(&format!(
+            "! squeue --noheader --jobs={number} 2>/dev/null | grep -q ."
+        ));
         self.until(&format!("qstat '{id}' >/dev/null 2>&1; test $? = 35"));
     }
 
@@ -148,12 +152,11 @@ impl Desk {
 
     /// Waits until shell text succeeds.
     pub fn until(&self, text: &str) {
-        let deadline = Instant::now() + LIMIT;
-        while self.run(text).code != 0 {
-            let now = || self.run("qstat -xt; pbsnodes -l; squeue").output;
-            assert!(Instant::now() < deadline, "waited for: {text}\n{}", now());
-            std::thread::sleep(POLL);
-        }
+        let waited = self.run(&format!(
+            "tries=0; until {{ {text}; }}; do tries=$((tries + 1)); [ $tries -lt {TRIES} ] || exit 1; sleep {PAUSE_SECONDS}; done"
+        ));
+        let now = || self.run("qstat -t; pbsnodes -l; squeue").output;
+        assert_eq!(waited.code, 0, "waited for: {text}\n{}", now());
     }
 
     /// A file of the test's directory, or any by its full path.
