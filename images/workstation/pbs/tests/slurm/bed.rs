@@ -191,7 +191,7 @@ impl Desk {
 
 impl Drop for Desk {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !self.submitted.borrow().is_empty() {
             let ids = self.submitted.borrow().join("' '");
             self.run(&format!("qdel '{ids}' 2>/dev/null"));
         }

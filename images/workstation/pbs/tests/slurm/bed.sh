@@ -71,9 +71,12 @@ boot() {
     echo "$inner" >"$bed/$1.pid"
     ip link add "to-$1" type veth peer name eth0 netns "$inner"
     ip link set "to-$1" master hub up
-    on "$1" ip link set lo up
-    on "$1" ip address add "10.0.0.$2/24" dev eth0
-    on "$1" ip link set eth0 up
+    # By this machine's ip: the tree has none.
+    nsenter --target "$inner" --net -- sh -c '
+        ip link set lo up
+        ip address add "$1" dev eth0
+        ip link set eth0 up
+    ' sh "10.0.0.$2/24"
 }
 
 on() {
