@@ -81,16 +81,26 @@ pub fn ask<T: DeserializeOwned>(name: &str, arguments: &[&str]) -> Result<T, Fai
     })
 }
 
-/// How often a request is made that Slurm has no time for just now, and how long it is given.
-const TRIES: u32 = 20;
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
+/// What Slurm 24.11 answers to about every other change of a waiting job's partition, though nothing is
+/// wrong: an errno that an earlier call left behind. The job is unchanged, and the next try may succeed.
+const LEFT_OVER: &[&str] = &[
+    "Resource temporarily unavailable",
+    "Operation not supported",
+    "Interrupted system call",
+];
+
+/// How often such a request is made.
+const TRIES: u32 = 30;
+
+/// The pause in between.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Has a program do something; what it says.
 pub fn act<S: AsRef<std::ffi::OsStr>>(name: &str, arguments: &[S]) -> Result<String, Failure> {
     let mut output = run(program(name).args(arguments))?;
     for _ in 1..TRIES {
-        // A job that the scheduler looks at cannot be changed at that moment.
-        if !String::from_utf8_lossy(&output.stderr).contains("temporarily unavailable") {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        if !LEFT_OVER.iter().any(|text| complaint.contains(text)) {
             break;
         }
         std::thread::sleep(PAUSE);

@@ -260,6 +260,11 @@ fn qmove_moves_what_waits() {
         170,
         "qmove: Unknown queue MSG=requested queue not found",
     );
+    // Slurm refuses about every other of these for no reason.
+    for queue in ["batch", "short"].repeat(8) {
+        desk.ok(&format!("qmove {queue} {id}"));
+    }
+    desk.has(&id, &[("queue", "short")]);
     desk.ok(&format!("qdel {id}"));
 }
 
