@@ -30,7 +30,7 @@ impl Node {
         }
         self.ring.announce_due = None;
         for id in self.established() {
-            if self.ring.near.contains(id) {
+            if self.ring.near.contains(id) || self.is_in_use(now, id) {
                 self.announce_news(now, id, periodic);
             } else {
                 self.tell_need(now, id);
@@ -42,7 +42,7 @@ impl Node {
     pub(super) fn announce_to(&mut self, now: Instant, id: NodeId, reply: bool) {
         let wanted = self.needs_link(now, id);
         let (left, right) = self.contacts_around(self.id, id);
-        let relays = self.relays_for(id);
+        let relays = self.relays_for(now, id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.told_wanted = Some(wanted);
             peer.told_list = list_digest(&left, &right, &relays);
@@ -62,7 +62,7 @@ impl Node {
     fn announce_news(&mut self, now: Instant, id: NodeId, periodic: bool) {
         let wanted = Some(self.needs_link(now, id));
         let (left, right) = self.contacts_around(self.id, id);
-        let list = list_digest(&left, &right, &self.relays_for(id));
+        let list = list_digest(&left, &right, &self.relays_for(now, id));
         let Some(peer) = self.peers.get(&id) else {
             return;
         };

@@ -126,18 +126,14 @@ impl Node {
     }
 
     fn send_guest(&mut self, now: Instant, id: NodeId, packet: &[u8]) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.last_guest = Some(now);
-        }
+        self.note_traffic(now, id);
         self.counters.guest_out += 1;
         self.send_traffic(now, id, &[&[frame::GUEST], packet]);
     }
 
     /// Takes a packet that a peer's guest sent to ours.
     pub(super) fn handle_peer_packet(&mut self, now: Instant, from: NodeId, packet: &[u8]) {
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.last_guest = Some(now);
-        }
+        self.note_traffic(now, from);
         let addressed = addresses_of(packet);
         let admission = match addressed {
             Some((source, destination)) if self.holds(destination) => {

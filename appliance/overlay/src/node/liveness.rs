@@ -106,6 +106,11 @@ impl Liveness {
         self.tries.clear();
     }
 
+    /// Probes that wait for their answers.
+    pub(super) fn tries(&self) -> usize {
+        self.tries.len()
+    }
+
     /// Whether the path is in doubt: a probe is out, or due.
     pub(super) fn is_suspect(&self) -> bool {
         !self.tries.is_empty() || self.unanswered_since == Some(Instant::ZERO)

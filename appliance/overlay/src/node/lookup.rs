@@ -262,11 +262,11 @@ impl Node {
             echo.asked = Some(now);
             tokens.push(*token);
         }
+        if !tokens.is_empty() {
+            self.note_traffic(now, target);
+        }
         for token in tokens {
             self.send_control(now, target, &Control::Echo { token });
-        }
-        if let Some(peer) = self.peers.get_mut(&target) {
-            peer.last_guest = Some(now);
         }
     }
 

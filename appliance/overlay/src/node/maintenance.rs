@@ -146,7 +146,8 @@ impl Node {
     fn probe(&mut self, now: Instant, id: NodeId, via: Via) {
         let token = self.token();
         // Each try over the overlay goes by another relay; what answers stays.
-        let relay = self.relay_to(id, token);
+        let tries = self.peers.get(&id).map_or(0, |peer| peer.overlay.tries());
+        let relay = self.relay_to(id, tries);
         if let Some(peer) = self.peers.get_mut(&id) {
             if via == Via::Overlay && (peer.agent.is_none() || peer.overlay.is_suspect()) {
                 peer.agent = relay.or(peer.agent);

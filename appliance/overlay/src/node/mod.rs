@@ -28,6 +28,7 @@ mod maintenance;
 mod moving;
 mod neighbourhood;
 mod peer;
+mod relays;
 mod renewal;
 mod report;
 mod revocations;

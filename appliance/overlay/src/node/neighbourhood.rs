@@ -29,7 +29,7 @@ const SEEDS_MAX: usize = 32;
 /// How long a node that could not be reached is not tried again on hearsay.
 const SUSPICION: Duration = Duration::from_secs(12);
 /// Neighbours are told of a change after this, so that several changes make one message.
-const ANNOUNCE_DELAY: Duration = Duration::from_millis(20);
+pub(super) const ANNOUNCE_DELAY: Duration = Duration::from_millis(20);
 /// Neighbours are told that nothing has changed this often.
 pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(15);
 /// First and longest time between two looks for one's own neighbourhood, and the first after it has
@@ -454,11 +454,8 @@ impl Node {
         !self.ring.joined
             || self.ring.near.contains(id)
             || self.ring.far.contains(id)
-            || self.is_relay(id)
-            || self.peers.get(&id).is_some_and(|peer| {
-                peer.last_guest
-                    .is_some_and(|last| now - last < super::guest::ON_DEMAND_IDLE)
-            })
+            || self.is_relay(now, id)
+            || self.is_in_use(now, id)
     }
 
     /// Whether the link may be dropped: neither side needs it, and it is not just being made.

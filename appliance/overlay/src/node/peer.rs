@@ -1,6 +1,7 @@
 //! One peer: the session with it and every path that its packets may take.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::id::NodeId;
@@ -428,6 +429,12 @@ impl Peer {
         }
         self.candidates.truncate(2 * CANDIDATES_MAX);
         news
+    }
+
+    /// Whether the peer is, or says that it is, at an IP address; of a site's outside all there are.
+    pub(super) fn is_known_at(&self, ip: IpAddr) -> bool {
+        let mut known = self.active.iter().chain(&self.candidates);
+        known.any(|remote| remote.ip() == ip)
     }
 
     /// Whether it is time to look for a direct path again: there is none, packets go the long way

@@ -152,9 +152,7 @@ impl Node {
             };
         }
         match self.relay_of(id) {
-            Some(via) if self.common_relays(id).any(|relay| relay == via) => {
-                PathInfo::Relay { via }
-            }
+            Some(via) if self.common_relays(id).contains(&via) => PathInfo::Relay { via },
             relay => PathInfo::Overlay {
                 via: relay.or_else(|| peer.and_then(|peer| peer.agent)),
             },

@@ -1,15 +1,11 @@
 //! Greedy routing: where a routed frame goes next, and what becomes of it here.
 
-use std::collections::BTreeSet;
-
 use crate::id::NodeId;
 use crate::time::Instant;
 use crate::wire::frame::{Body, Delivery, HOPS_MAX, ROUTED_HEADER_MAX, RoutedHeader};
-use crate::wire::message::{Contact, RELAYS_MAX};
 
 use super::Node;
 use super::candidates::is_global;
-use super::handshake::Goal;
 use super::peer::{Peer, Via};
 use super::ring;
 use super::traffic::Source;
@@ -17,9 +13,6 @@ use super::traffic::Source;
 /// Sessions inside sessions that one datagram may hold: a link's record, in it the record of a
 /// relayed link, in it the record of the two ends.
 const NESTING_MAX: u8 = 3;
-
-/// Candidates of each relay that is offered, so that a full list of neighbours still fits.
-const RELAY_CANDIDATES_MAX: usize = 2;
 
 /// Agents that are named by turns.
 const AGENTS_MAX: usize = 4;
@@ -236,130 +229,34 @@ impl Node {
     /// As [`Node::own_agent`]; each `turn` names another one, the next nearest. Whoever shares our
     /// translator comes last: where the ring does not lead to us it hardly leads there.
     pub(super) fn own_agent_at(&self, except: NodeId, turn: usize) -> Option<NodeId> {
-        let is_beside = |id: &NodeId| {
-            let path = self.peers.get(id).and_then(Peer::active);
-            path.is_some_and(|path| !is_global(path.remote.address().ip()))
-        };
         let direct = self.direct_hops().filter(|id| *id != except);
-        let mut direct: Vec<_> = direct.map(|id| (is_beside(&id), id)).collect();
+        let mut direct: Vec<_> = direct.map(|id| (self.is_beside(id), id)).collect();
         direct.sort_by_key(|(beside, id)| (*beside, id.distance(self.id)));
         let turn = turn.checked_rem(direct.len().min(AGENTS_MAX))?;
         direct.get(turn).map(|(_, id)| *id)
     }
 
-    fn is_hop(&self, id: &NodeId) -> bool {
+    /// Whether a peer shares our site.
+    pub(super) fn is_beside(&self, id: NodeId) -> bool {
+        let path = self.peers.get(&id).and_then(Peer::active);
+        path.is_some_and(|path| !is_global(path.remote.ip()))
+    }
+
+    pub(super) fn is_hop(&self, id: &NodeId) -> bool {
         self.peers.get(id).is_some_and(Peer::is_hop)
     }
 
     /// Whether a peer seems to have no translator before it: it offers no address but global ones.
-    fn is_public(&self, id: NodeId) -> bool {
+    pub(super) fn is_public(&self, id: NodeId) -> bool {
         self.peers.get(&id).is_some_and(|peer| {
             let ips = peer.candidates.iter().map(|candidate| candidate.ip());
             !peer.candidates.is_empty() && ips.into_iter().all(is_global)
         })
     }
 
-    fn direct_hops(&self) -> impl Iterator<Item = NodeId> + '_ {
+    pub(super) fn direct_hops(&self) -> impl Iterator<Item = NodeId> + '_ {
         let peers = self.peers.iter().filter(|(_, peer)| peer.is_hop());
         peers.map(|(id, _)| *id)
-    }
-
-    /// Nodes that a peer and we both have a direct path to.
-    pub(super) fn common_relays(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        let offered = self
-            .peers
-            .get(&id)
-            .into_iter()
-            .flat_map(|peer| &peer.relays);
-        let ids = offered.map(|relay| relay.id);
-        ids.filter(|relay| self.is_hop(relay))
-    }
-
-    /// The relay in use for a peer that no direct path leads to.
-    pub(super) fn relay_of(&self, id: NodeId) -> Option<NodeId> {
-        let agent = self.peers.get(&id)?.agent;
-        let agent = agent.filter(|agent| self.is_hop(agent));
-        agent.or_else(|| self.common_relays(id).next())
-    }
-
-    /// The node by which to try a peer that no direct path leads to: a common relay, else the node
-    /// nearest to it. `turn` picks another one each time.
-    pub(super) fn relay_to(&self, id: NodeId, turn: u64) -> Option<NodeId> {
-        let mut relays: Vec<_> = self.common_relays(id).collect();
-        if relays.is_empty() {
-            let reliable = |hop: NodeId, peer: &Peer| {
-                (peer.is_hop() && hop != id && !peer.is_doubtful()).then_some(())
-            };
-            let any = |hop: NodeId, peer: &Peer| (peer.is_hop() && hop != id).then_some(());
-            let way = ring::closest(id, &self.peers, reliable);
-            let way = way.or_else(|| ring::closest(id, &self.peers, any));
-            return way.map(|(hop, ())| hop);
-        }
-        let turn = turn % relays.len() as u64;
-        Some(relays.swap_remove(usize::try_from(turn).unwrap_or(0)))
-    }
-
-    /// What to offer a peer that no direct path leads to: nodes that have one to us, first those that
-    /// it offered too, then the nearest. Nodes behind translators may be none to meet for the peer
-    /// either, so without a common one there is one of those that everybody reaches.
-    pub(super) fn relays_for(&self, id: NodeId) -> Vec<Contact> {
-        if self
-            .peers
-            .get(&id)
-            .is_none_or(|peer| peer.active().is_some())
-        {
-            return Vec::new();
-        }
-        let common: BTreeSet<_> = self.common_relays(id).collect();
-        let mut hops: Vec<_> = self.direct_hops().filter(|hop| *hop != id).collect();
-        hops.sort_by_key(|hop| (!common.contains(hop), hop.distance(self.id)));
-        let public = hops.iter().position(|hop| self.is_public(*hop));
-        if let Some(public) = public.filter(|_| common.is_empty()) {
-            let last = public.min(RELAYS_MAX - 1);
-            hops.swap(public, last);
-        }
-        hops.truncate(RELAYS_MAX);
-        let peers = hops.iter().filter_map(|hop| self.peers.get(hop));
-        let mut relays: Vec<_> = peers.map(Peer::contact).collect();
-        for relay in &mut relays {
-            relay.candidates.truncate(RELAY_CANDIDATES_MAX);
-        }
-        relays
-    }
-
-    /// Whether a node relays, or might, for one of our ring's links.
-    pub(super) fn is_relay(&self, id: NodeId) -> bool {
-        let relayed = |peer: &&Peer| peer.active().is_none();
-        let ring = self.ring.near.iter().chain(self.ring.far.iter());
-        ring.filter_map(|link| self.peers.get(&link))
-            .filter(relayed)
-            .any(|peer| peer.relays.iter().any(|relay| relay.id == id))
-    }
-
-    /// Reaches for a node that can relay for each link of the ring that has neither a direct path nor
-    /// a common relay.
-    pub(super) fn seek_relays(&mut self, now: Instant) {
-        let lacking = |id: &NodeId| {
-            let relayed = self
-                .peers
-                .get(id)
-                .is_some_and(|peer| peer.active().is_none());
-            relayed && self.common_relays(*id).next().is_none()
-        };
-        let links = self.ring.near.iter().filter(lacking);
-        let untried = links.filter_map(|id| {
-            let mut offered = self.peers.get(&id)?.relays.iter();
-            let relay = offered.find(|relay| {
-                relay.id != self.id
-                    && !self.peers.contains_key(&relay.id)
-                    && !self.ring.is_suspect(relay.id)
-            })?;
-            Some((relay.clone(), id))
-        });
-        for (contact, agent) in untried.collect::<Vec<_>>() {
-            let agent = Some(agent);
-            self.begin_handshake(now, Goal::Contact { contact, agent });
-        }
     }
 
     /// A header from us to exactly `destination`.

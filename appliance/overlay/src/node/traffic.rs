@@ -380,7 +380,7 @@ impl Node {
 
     /// Sends a frame to a peer by another one, whatever direct path there is.
     fn send_around(&mut self, now: Instant, to: NodeId, parts: &[&[u8]]) {
-        let Some(relay) = self.relay_to(to, 0) else {
+        let Some(relay) = self.relay_around(to) else {
             return;
         };
         let mut datagram = self.buffer();

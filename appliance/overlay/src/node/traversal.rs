@@ -21,7 +21,6 @@ use crate::wire::message::Control;
 
 use super::Node;
 use super::candidates::is_global;
-use super::guest::ON_DEMAND_IDLE;
 use super::peer::{Peer, Via};
 
 /// Extra sockets opened for one attempt where the next port can be told.
@@ -175,15 +174,14 @@ impl Node {
         let Mapping::Changing { ip, last } = self.sightings.mapping(now) else {
             return;
         };
+        let in_use = self.is_in_use(now, id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         let has_target = peer.candidates.iter().any(is_target);
         // A translator has room for some thousand mappings, and sites share one: what only keeps the ring
         // together goes by a relay.
-        let recent = |last| now - last < ON_DEMAND_IDLE;
-        let has_traffic = peer.last_guest.is_some_and(recent);
-        if peer.traversal.is_some() || peer.active().is_some() || !has_target || !has_traffic {
+        if peer.traversal.is_some() || peer.active().is_some() || !has_target || !in_use {
             return;
         }
         let early = self.guessed.is_some_and(|last| now - last < GUESS_PAUSE);

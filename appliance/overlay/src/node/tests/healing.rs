@@ -94,3 +94,47 @@ fn a_list_that_was_lost_is_asked_for() {
     let peer = net.members[0].node.peers.get(&from).unwrap();
     assert_eq!(peer.heard_list, list);
 }
+
+/// The longest time without a packet at either of two members that send to each other every 5 ms.
+fn longest_gap(net: &mut Net, pair: (usize, usize), span: Duration) -> Duration {
+    let (a, b) = pair;
+    let end = net.now + span;
+    let (mut last, mut longest) = ([net.now; 2], Duration::ZERO);
+    while net.now < end {
+        net.send(a, b, b"there");
+        net.send(b, a, b"and back");
+        net.pass(Duration::from_millis(5));
+        for (at, member) in [a, b].into_iter().enumerate() {
+            if !std::mem::take(&mut net.members[member].received).is_empty() {
+                last[at] = net.now;
+            }
+            longest = longest.max(net.now - last[at]);
+        }
+    }
+    longest
+}
+
+#[test]
+fn traffic_whose_direct_path_is_cut_goes_on_by_a_relay_that_was_ready() {
+    for seed in 44..47 {
+        let mut net = Net::with_members(seed, 24);
+        net.join_all();
+        let pair = (5, 17);
+        longest_gap(&mut net, pair, Duration::from_secs(5));
+        let [a, b] = [pair.0, pair.1].map(|member| net.members[member].node.id());
+        for (one, other) in [(pair.0, b), (pair.1, a)] {
+            let node = &net.members[one].node;
+            assert!(
+                !node.common_relays(other).is_empty(),
+                "seed {seed}: {one} has none"
+            );
+        }
+        let calm = longest_gap(&mut net, pair, Duration::from_secs(1));
+        assert!(calm <= LATENCY, "{calm:?}");
+        net.cut = vec![pair];
+        let gap = longest_gap(&mut net, pair, Duration::from_secs(5));
+        // Silence is noticed after 40 ms, and a probe's answer missed a round trip later; the way by the
+        // relay takes another.
+        assert!(gap < Duration::from_millis(150), "seed {seed}: {gap:?}");
+    }
+}
