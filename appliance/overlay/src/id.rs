@@ -15,9 +15,17 @@ pub const ID_BYTES: usize = 20;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub [u8; ID_BYTES]);
 
-/// A distance on the ring, as a big-endian number: compares as numbers do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Distance([u8; ID_BYTES]);
+/// A distance on the ring: compares as the number it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Distance {
+    /// The 128 upper bits.
+    high: u128,
+    /// The 32 lower bits.
+    low: u32,
+}
+
+/// How many distances the upper bits tell apart.
+const HIGH_RANGE: f64 = (1u128 << 127) as f64 * 2.0;
 
 impl NodeId {
     /// The position of the node that signs with `key` (an Ed25519 public key).
@@ -31,7 +39,12 @@ impl NodeId {
 
     /// How far one travels from `self` towards increasing positions to reach `other`.
     pub fn clockwise_to(self, other: NodeId) -> Distance {
-        Distance(subtract(other.0, self.0))
+        let ((high, low), (less_high, less_low)) = (halves(other.0), halves(self.0));
+        let (low, borrow) = low.overflowing_sub(less_low);
+        Distance {
+            high: high.wrapping_sub(less_high).wrapping_sub(borrow.into()),
+            low,
+        }
     }
 
     /// The shorter of both ways between the two positions.
@@ -42,10 +55,17 @@ impl NodeId {
     /// The position `distance` further clockwise.
     pub fn offset(self, distance: Distance) -> NodeId {
         let (high, low) = halves(self.0);
-        let (far_high, far_low) = halves(distance.0);
-        let (low, carry) = low.overflowing_add(far_low);
-        let high = high.wrapping_add(far_high).wrapping_add(carry.into());
-        NodeId(joined(high, low))
+        let (low, carry) = low.overflowing_add(distance.low);
+        let high = high.wrapping_add(distance.high).wrapping_add(carry.into());
+        let mut bytes = [0; ID_BYTES];
+        bytes[..16].copy_from_slice(&high.to_be_bytes());
+        bytes[16..].copy_from_slice(&low.to_be_bytes());
+        NodeId(bytes)
+    }
+
+    /// The position farthest from this one.
+    pub fn opposite(self) -> NodeId {
+        self.offset(Distance::HALF)
     }
 
     /// The first eight hexadecimal digits, for tables and logs.
@@ -56,41 +76,27 @@ impl NodeId {
 
 impl Distance {
     /// No way at all.
-    pub const ZERO: Distance = Distance([0; ID_BYTES]);
+    pub const ZERO: Distance = Distance { high: 0, low: 0 };
+    /// Half around the ring: there is no longer way.
+    const HALF: Distance = Distance {
+        high: 1 << 127,
+        low: 0,
+    };
 
     /// The fraction of the whole ring, in 0..1.
     pub fn as_fraction(self) -> f64 {
-        let mut fraction = 0.0;
-        let mut scale = 1.0 / 256.0;
-        for byte in self.0 {
-            fraction += f64::from(byte) * scale;
-            scale /= 256.0;
-        }
-        fraction
+        // The lower bits are far below what an f64 tells apart beside the upper ones.
+        self.high as f64 / HIGH_RANGE
     }
 
     /// The distance that is `fraction` (clamped to 0..1) of the whole ring, to 53 bits.
     pub fn from_fraction(fraction: f64) -> Distance {
-        let mut rest = fraction.clamp(0.0, 1.0 - f64::EPSILON);
-        let mut bytes = [0; ID_BYTES];
-        for byte in &mut bytes {
-            rest *= 256.0;
-            let digit = rest.floor();
-            // `rest` stays below 1, so the digit fits a byte.
-            *byte = digit as u8;
-            rest -= digit;
+        let fraction = fraction.clamp(0.0, 1.0 - f64::EPSILON);
+        Distance {
+            high: (fraction * HIGH_RANGE) as u128,
+            low: 0,
         }
-        Distance(bytes)
     }
-}
-
-fn subtract(a: [u8; ID_BYTES], b: [u8; ID_BYTES]) -> [u8; ID_BYTES] {
-    let ((high, low), (less_high, less_low)) = (halves(a), halves(b));
-    let (low, borrow) = low.overflowing_sub(less_low);
-    joined(
-        high.wrapping_sub(less_high).wrapping_sub(borrow.into()),
-        low,
-    )
 }
 
 /// The 128 upper and the 32 lower bits: positions are compared and subtracted all the time.
@@ -101,13 +107,6 @@ fn halves(bytes: [u8; ID_BYTES]) -> (u128, u32) {
     (high.expect("16 bytes"), low.expect("4 bytes"))
 }
 
-fn joined(high: u128, low: u32) -> [u8; ID_BYTES] {
-    let mut bytes = [0; ID_BYTES];
-    bytes[..16].copy_from_slice(&high.to_be_bytes());
-    bytes[16..].copy_from_slice(&low.to_be_bytes());
-    bytes
-}
-
 impl Ord for NodeId {
     fn cmp(&self, other: &Self) -> Ordering {
         halves(self.0).cmp(&halves(other.0))
@@ -115,18 +114,6 @@ impl Ord for NodeId {
 }
 
 impl PartialOrd for NodeId {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Distance {
-    fn cmp(&self, other: &Self) -> Ordering {
-        halves(self.0).cmp(&halves(other.0))
-    }
-}
-
-impl PartialOrd for Distance {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
@@ -182,6 +169,14 @@ mod tests {
             let (a, b) = (NodeId(a), NodeId(b));
             prop_assert_eq!(a.distance(b), b.distance(a));
             prop_assert!(a.distance(b).as_fraction() <= 0.5);
+        }
+
+        #[test]
+        fn what_is_farthest_is_nearest_to_the_opposite(a: [u8; ID_BYTES], b: [u8; ID_BYTES]) {
+            let (a, b) = (NodeId(a), NodeId(b));
+            prop_assert_eq!(a.opposite().opposite(), a);
+            let there = a.offset(a.distance(b));
+            prop_assert_eq!(there.distance(a.opposite()), b.distance(a.opposite()));
         }
 
         #[test]

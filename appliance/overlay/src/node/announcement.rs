@@ -2,6 +2,8 @@
 //!
 //! A list goes out when it has changed; otherwise its digest does, and whoever had another list asks.
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::id::NodeId;
@@ -29,18 +31,19 @@ impl Node {
             self.ring.announce_next = now + jitter(ANNOUNCE_INTERVAL, &mut self.rng);
         }
         self.ring.announce_due = None;
+        let relays = self.relays_in_use(now);
         for id in self.established() {
             if self.ring.near.contains(id) || self.is_in_use(now, id) {
                 self.announce_news(now, id, periodic);
             } else {
-                self.tell_need(now, id);
+                self.tell_need(now, id, &relays);
             }
         }
     }
 
     /// Tells one peer who our neighbours are and whether we need it.
     pub(super) fn announce_to(&mut self, now: Instant, id: NodeId, reply: bool) {
-        let wanted = self.needs_link(now, id);
+        let wanted = self.needs_link(now, id, &self.relays_in_use(now));
         let (left, right) = self.contacts_around(self.id, id);
         let relays = self.relays_for(now, id);
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -60,7 +63,7 @@ impl Node {
 
     /// Tells a neighbour our list if it has another one; else, if `periodic`, the list's digest.
     fn announce_news(&mut self, now: Instant, id: NodeId, periodic: bool) {
-        let wanted = Some(self.needs_link(now, id));
+        let wanted = Some(self.needs_link(now, id, &self.relays_in_use(now)));
         let (left, right) = self.contacts_around(self.id, id);
         let list = list_digest(&left, &right, &self.relays_for(now, id));
         let Some(peer) = self.peers.get(&id) else {
@@ -74,8 +77,8 @@ impl Node {
     }
 
     /// Tells a peer whether we need it, if that has changed.
-    pub(super) fn tell_need(&mut self, now: Instant, id: NodeId) {
-        let wanted = Some(self.needs_link(now, id));
+    fn tell_need(&mut self, now: Instant, id: NodeId, relays: &BTreeSet<NodeId>) {
+        let wanted = Some(self.needs_link(now, id, relays));
         let Some(peer) = self.peers.get(&id) else {
             return;
         };
@@ -104,7 +107,7 @@ impl Node {
     }
 
     fn tell_link(&mut self, now: Instant, id: NodeId, list: u64) {
-        let wanted = self.needs_link(now, id);
+        let wanted = self.needs_link(now, id, &self.relays_in_use(now));
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.told_wanted = Some(wanted);
         }
@@ -129,8 +132,9 @@ impl Node {
         if !self.is_joined() {
             return;
         }
+        let relays = self.relays_in_use(now);
         for id in self.established() {
-            self.tell_need(now, id);
+            self.tell_need(now, id, &relays);
         }
     }
 }

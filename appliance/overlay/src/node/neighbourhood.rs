@@ -145,11 +145,12 @@ impl Neighbourhood {
 
     /// Forgets the farthest of some contacts until at most so many are left.
     fn forget_farthest(&mut self, centre: NodeId, keep: usize, which: impl Fn(&Known) -> bool) {
-        let chosen = self.known.iter().filter(|(_, known)| which(known));
-        let mut ids: Vec<_> = chosen.map(|(id, _)| *id).collect();
-        ids.sort_by_key(|id| centre.distance(*id));
-        for id in ids.iter().skip(keep) {
-            self.known.remove(id);
+        let chosen = self.known.values().filter(|known| which(known)).count();
+        for _ in keep..chosen {
+            let chosen = |_, known: &Known| which(known).then_some(());
+            if let Some((id, ())) = ring::closest(centre.opposite(), &self.known, chosen) {
+                self.known.remove(&id);
+            }
         }
     }
 
@@ -449,22 +450,19 @@ impl Node {
         self.begin_handshake(now, Goal::Contact { contact, agent });
     }
 
-    /// Whether we keep the link to a peer for our own ends.
-    pub(super) fn needs_link(&self, now: Instant, id: NodeId) -> bool {
+    /// Whether we keep the link to a peer for our own ends; `relays` are those of the ring.
+    pub(super) fn needs_link(&self, now: Instant, id: NodeId, relays: &BTreeSet<NodeId>) -> bool {
         !self.ring.joined
             || self.ring.near.contains(id)
             || self.ring.far.contains(id)
-            || self.is_relay(now, id)
+            || relays.contains(&id)
             || self.is_in_use(now, id)
     }
 
     /// Whether the link may be dropped: neither side needs it, and it is not just being made.
     pub(super) fn is_unneeded(&self, now: Instant, id: NodeId) -> bool {
-        !self.needs_link(now, id)
-            && self
-                .peers
-                .get(&id)
-                .is_some_and(|peer| !peer.remote_wants && now - peer.since > LINK_GRACE)
+        let idle = |peer: &Peer| !peer.remote_wants && now - peer.since > LINK_GRACE;
+        self.peers.get(&id).is_some_and(idle) && !self.needs_link(now, id, &self.relays_in_use(now))
     }
 
     /// Drops the least useful link to make room. Returns whether there was one.
@@ -513,6 +511,9 @@ impl Node {
     }
 
     fn try_seeds(&mut self, now: Instant) {
+        if self.ring.seeds.iter().all(|seed| seed.due > now) {
+            return;
+        }
         let visit = SEED_VISIT.max(Duration::from_secs_f64(self.size_estimate() / 3.0));
         let udp_works = self
             .peers

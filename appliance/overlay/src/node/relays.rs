@@ -124,13 +124,15 @@ impl Node {
         relays
     }
 
-    /// Whether a node relays, or might, for one of our ring's links or for traffic.
-    pub(super) fn is_relay(&self, now: Instant, id: NodeId) -> bool {
+    /// The nodes that relay, or might, for our ring's links or for traffic.
+    pub(super) fn relays_in_use(&self, now: Instant) -> BTreeSet<NodeId> {
         let in_ring = |peer| self.ring.near.contains(peer) || self.ring.far.contains(peer);
-        self.peers.iter().any(|(peer_id, peer)| {
-            peer.relays.iter().any(|relay| relay.id == id)
-                && (self.is_in_use(now, *peer_id) || peer.active().is_none() && in_ring(*peer_id))
-        })
+        let served = self.peers.iter().filter(|(id, peer)| {
+            !peer.relays.is_empty()
+                && (self.is_in_use(now, **id) || peer.active().is_none() && in_ring(**id))
+        });
+        let relays = served.flat_map(|(_, peer)| &peer.relays);
+        relays.map(|relay| relay.id).collect()
     }
 
     /// Reaches for a node that can relay for each near neighbour without a direct path, and for each
@@ -169,9 +171,10 @@ impl Node {
 
     /// How many links there are that only relay.
     fn relays_alone(&self, now: Instant) -> usize {
-        let ids = self.peers.keys().copied();
-        ids.filter(|id| !self.ring.near.contains(*id) && !self.ring.far.contains(*id))
-            .filter(|id| !self.is_in_use(now, *id) && self.is_relay(now, *id))
+        let relays = self.relays_in_use(now);
+        let ids = relays.iter().filter(|id| self.peers.contains_key(id));
+        ids.filter(|id| !self.ring.near.contains(**id) && !self.ring.far.contains(**id))
+            .filter(|id| !self.is_in_use(now, **id))
             .count()
     }
 

@@ -6,7 +6,7 @@ use crate::wire::frame::{Body, Delivery, HOPS_MAX, ROUTED_HEADER_MAX, RoutedHead
 
 use super::Node;
 use super::candidates::is_global;
-use super::peer::{Peer, Via};
+use super::peer::{DirectPath, Peer, Via};
 use super::ring;
 use super::traffic::Source;
 
@@ -229,11 +229,27 @@ impl Node {
     /// As [`Node::own_agent`]; each `turn` names another one, the next nearest. Whoever shares our
     /// translator comes last: where the ring does not lead to us it hardly leads there.
     pub(super) fn own_agent_at(&self, except: NodeId, turn: usize) -> Option<NodeId> {
-        let direct = self.direct_hops().filter(|id| *id != except);
-        let mut direct: Vec<_> = direct.map(|id| (self.is_beside(id), id)).collect();
-        direct.sort_by_key(|(beside, id)| (*beside, id.distance(self.id)));
-        let turn = turn.checked_rem(direct.len().min(AGENTS_MAX))?;
-        direct.get(turn).map(|(_, id)| *id)
+        let mut agents = self.nearest_direct_hops(except, false);
+        if agents.len() < AGENTS_MAX {
+            agents.extend(self.nearest_direct_hops(except, true));
+            agents.truncate(AGENTS_MAX);
+        }
+        let turn = turn.checked_rem(agents.len())?;
+        agents.get(turn).copied()
+    }
+
+    /// The [`AGENTS_MAX`] nearest direct hops, nearest first, that share our translator or do not.
+    fn nearest_direct_hops(&self, except: NodeId, beside: bool) -> Vec<NodeId> {
+        let counts = |id, peer: &Peer| {
+            let is_beside = |path: &DirectPath| !is_global(path.remote.ip());
+            id != except && peer.is_hop() && peer.active().is_some_and(is_beside) == beside
+        };
+        let nearest = ring::nearest(self.id, &self.peers, AGENTS_MAX, counts);
+        let mut hops: Vec<_> = nearest.iter().collect();
+        hops.sort_by_key(|hop| hop.distance(self.id));
+        hops.dedup();
+        hops.truncate(AGENTS_MAX);
+        hops
     }
 
     /// Whether a peer shares our site.
