@@ -3,7 +3,8 @@
 //! A [`scenario::Scenario`] determines a run to the last event. [`network`] says what becomes of
 //! each datagram, [`world`] moves time, [`run`] plays the scenario, [`checks`], [`watch`] and
 //! [`probes`] say what must hold, [`report`] what was found. Nothing here reads a clock or the system's
-//! randomness; only [`sweep`] uses threads, a whole run on each.
+//! randomness. Threads are used twice: [`sweep`] plays whole runs side by side, and [`world`] lets
+//! time pass at several domains at once, which changes nothing in a run.
 #![forbid(unsafe_code)]
 
 pub mod checks;

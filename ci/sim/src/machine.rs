@@ -78,7 +78,7 @@ pub struct Occupancy {
 }
 
 /// A node without clock, socket or randomness of its own.
-pub trait Machine {
+pub trait Machine: Send {
     /// A datagram arrived.
     fn handle_datagram(&mut self, now: Instant, from: Remote, datagram: &mut [u8]);
     /// The guest sent an IP packet.
@@ -139,11 +139,11 @@ pub struct Start {
 }
 
 /// Everybody's identities, and the making of machines.
-pub trait Population {
+pub trait Population: Sync {
     /// What is made.
     type Machine: Machine;
     /// Boots the machine of a host.
-    fn start(&mut self, start: Start) -> Self::Machine;
+    fn start(&self, start: Start) -> Self::Machine;
     /// The position of a host's node.
     fn id(&self, host: HostId) -> NodeId;
     /// The name of a host's node.

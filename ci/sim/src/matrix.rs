@@ -105,7 +105,7 @@ impl Play {
         };
         let network = Network::of_domains(rng.fork(), &domains, DELAY, clean);
         let members = Members::new(rng.fork(), hosts, Crypto::Real, PREFIX);
-        let world = World::new(rng.fork(), network, members, hosts, PUBLIC);
+        let world = World::new(rng.fork(), network, members, hosts, PUBLIC, 1);
         Play {
             world,
             first: HostId(PUBLIC as u32),

@@ -30,9 +30,9 @@ const WALL: UnixTime = UnixTime(1_800_000_000);
 /// The validity of the ticket and all certificates: longer than any run.
 const VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Runs `scenario` with production nodes.
-pub fn simulate(scenario: &Scenario) -> Report {
-    run(scenario, |rng, _, _| {
+/// Runs `scenario` with production nodes, on `threads` threads.
+pub fn simulate(scenario: &Scenario, threads: usize) -> Report {
+    run(scenario, threads, |rng| {
         let Scenario {
             nodes,
             crypto,
@@ -104,7 +104,7 @@ fn node_name(n: usize) -> String {
 impl Population for Members {
     type Machine = Running;
 
-    fn start(&mut self, start: Start) -> Running {
+    fn start(&self, start: Start) -> Running {
         let member = &self.members[start.host.index()];
         let identity = Identity::from_bytes(&*member.identity.to_bytes())
             .expect("an identity reads its own encoding");
@@ -343,7 +343,7 @@ mod tests {
         let public = "none".parse().expect("the mix is valid");
         let network = Network::new(rng.fork(), 5, 1, &public, DELAY, clean);
         let members = Members::new(rng.fork(), 5, Crypto::StandIn, PREFIX);
-        let mut world = World::new(rng.fork(), network, members, 5, 1);
+        let mut world = World::new(rng.fork(), network, members, 5, 1, 1);
         for host in world.hosts() {
             world.start_at(Instant::ZERO, host);
         }

@@ -5,17 +5,21 @@ use std::collections::BinaryHeap;
 
 use wow_overlay::time::Instant;
 
-/// Pending events in order of `(time, sequence)`, so that equal times never depend on the heap.
+/// Pending events in order of `(time, rank)`, so that equal times never depend on the heap. The rank is
+/// the order of arrival unless the caller gives another one.
 #[derive(Debug)]
 pub struct Queue<E> {
     heap: BinaryHeap<Entry<E>>,
     sequence: u64,
 }
 
+/// The order of events within an instant.
+pub type Rank = (u32, u64);
+
 #[derive(Debug)]
 struct Entry<E> {
     at: Instant,
-    sequence: u64,
+    rank: Rank,
     event: E,
 }
 
@@ -30,13 +34,19 @@ impl<E> Queue<E> {
 
     /// Adds `event`, due at `at`.
     pub fn push(&mut self, at: Instant, event: E) {
-        let sequence = self.sequence;
+        let rank = (0, self.sequence);
         self.sequence += 1;
-        self.heap.push(Entry {
-            at,
-            sequence,
-            event,
-        });
+        self.push_ranked(at, rank, event);
+    }
+
+    /// Adds `event`, due at `at`, in the order that `rank` gives it there.
+    pub fn push_ranked(&mut self, at: Instant, rank: Rank, event: E) {
+        self.heap.push(Entry { at, rank, event });
+    }
+
+    /// When the next event is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.heap.peek().map(|entry| entry.at)
     }
 
     /// Takes the next event if it is due at `until` or before.
@@ -67,7 +77,7 @@ impl<E> Default for Queue<E> {
 // `BinaryHeap` yields its greatest entry, so the earliest must compare as the greatest.
 impl<E> Ord for Entry<E> {
     fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+        (other.at, other.rank).cmp(&(self.at, self.rank))
     }
 }
 
@@ -101,5 +111,19 @@ mod tests {
         }
         assert_eq!(order, "abcd");
         assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn ranks_order_an_instant_whatever_came_first() {
+        let mut queue = Queue::new();
+        let at = Instant::from_micros(7);
+        for (rank, name) in [((2, 1), 'c'), ((1, 9), 'b'), ((1, 2), 'a')] {
+            queue.push_ranked(at, rank, name);
+        }
+        assert_eq!(queue.next_due(), Some(at));
+        let order: String = std::iter::from_fn(|| queue.pop_until(at))
+            .map(|(_, name)| name)
+            .collect();
+        assert_eq!(order, "abc");
     }
 }

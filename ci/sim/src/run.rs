@@ -44,10 +44,11 @@ const LOOK: Duration = Duration::from_millis(50);
 const CHURN: Duration = Duration::from_secs(1);
 
 /// Runs `scenario` with the nodes of a population made by `populate`, which gets a generator of
-/// its own and the number of seeds.
+/// its own, on `threads` threads: their number changes nothing in the report.
 pub fn run<P: Population>(
     scenario: &Scenario,
-    populate: impl FnOnce(Rng, &Network, usize) -> P,
+    threads: usize,
+    populate: impl FnOnce(Rng) -> P,
 ) -> Report {
     let mut rng = Rng::seed_from_u64(scenario.seed);
     let seeds = SEEDS.min(scenario.nodes);
@@ -59,8 +60,9 @@ pub fn run<P: Population>(
         DELAY,
         scenario.faults.conditions,
     );
-    let population = populate(rng.fork(), &network, seeds);
-    let world = World::new(rng.fork(), network, population, scenario.nodes, seeds);
+    let population = populate(rng.fork());
+    let nodes = scenario.nodes;
+    let world = World::new(rng.fork(), network, population, nodes, seeds, threads);
     let mut run = Run {
         scenario,
         world,

@@ -1,4 +1,4 @@
-//! Many runs, several at a time: each is single-threaded, so they share nothing.
+//! Many runs, several at a time; they share nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};

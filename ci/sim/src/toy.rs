@@ -1,7 +1,7 @@
 //! The machine's twin: a node that knows the ring from a shared directory, with flaws to order,
 //! by which the simulator's own rules are tested.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub enum Flaw {
 #[derive(Default)]
 struct Directory {
     live: BTreeMap<NodeId, Remote>,
-    ever: Vec<NodeId>,
+    ever: BTreeSet<NodeId>,
     revoked: Vec<NodeId>,
 }
 
@@ -110,11 +110,11 @@ impl ToyPopulation {
 impl Population for ToyPopulation {
     type Machine = Toy;
 
-    fn start(&mut self, start: Start) -> Toy {
+    fn start(&self, start: Start) -> Toy {
         let id = self.id(start.host);
         let mut directory = self.directory.lock().unwrap();
         directory.live.insert(id, start.local[0]);
-        directory.ever.push(id);
+        directory.ever.insert(id);
         drop(directory);
         Toy {
             flaw: self.flaw,
@@ -340,7 +340,10 @@ impl Machine for Toy {
         let (left, right) = self.neighbours();
         let near = left.into_iter().chain(right);
         match self.flaw {
-            Flaw::Remembers => self.directory.lock().unwrap().ever.clone(),
+            Flaw::Remembers => {
+                let directory = self.directory.lock().unwrap();
+                directory.ever.iter().copied().collect()
+            }
             Flaw::KeepsTheRevoked => {
                 let revoked = self.directory.lock().unwrap().revoked.clone();
                 near.chain(revoked).collect()

@@ -1,9 +1,16 @@
-//! Hosts, the network between them and virtual time: the loop that everything runs in.
+//! Hosts, the network between them and virtual time, as whoever plays a scenario sees them.
+//!
+//! Time passes in [`World::run_until`]: every domain's [`site`] by itself, in [`windows`] so short that
+//! what one does cannot reach another within them, and so on as many threads as one likes. Everything
+//! else here happens between, at one moment.
 
 mod members;
+mod site;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
@@ -11,18 +18,15 @@ use serde::Serialize;
 use wow_overlay::Rng;
 use wow_overlay::id::NodeId;
 use wow_overlay::time::Instant;
-use wow_overlay::wire::Remote;
 
+use self::site::{Host, Seen, Site, Surroundings};
 use crate::guests::{Arrival, Book};
-use crate::machine::{Machine, Notice, Population, Sought, Start};
-use crate::network::{Flight, HostId, Network};
-use crate::queue::Queue;
+use crate::machine::{Machine, Notice, Population, Sought};
+use crate::network::{HostId, Network};
 use crate::trace::Trace;
 
-/// Deadlines a machine may let pass within one instant before it counts as stuck.
-const DEADLINES_PER_INSTANT_MAX: u32 = 1000;
-/// The longest UDP payload that an Ethernet's 1500 bytes carry over IPv4.
-const DATAGRAM_MAX: usize = 1472;
+pub use self::site::Meter;
+
 /// Violations kept; a run that has this many needs no more.
 const VIOLATIONS_MAX: usize = 20;
 
@@ -43,15 +47,6 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What a host has sent and received.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Meter {
-    /// Datagrams handed to the network.
-    pub datagrams: u64,
-    /// Their bytes, without UDP and IP headers.
-    pub bytes: u64,
-}
-
 /// Guest packets by their fate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GuestTallies {
@@ -63,48 +58,16 @@ pub struct GuestTallies {
     pub duplicates: u64,
 }
 
-#[derive(Clone, Copy)]
-struct Pause {
-    since: Instant,
-    freezes_clock: bool,
-}
-
-struct Host<M> {
-    machine: Option<M>,
-    /// How often it was started: timers of earlier lives are void.
-    life: u32,
-    /// When the machine's timer goes off.
-    armed: Option<Instant>,
-    /// What the machine last asked for, which may be later.
-    due: Option<(Instant, &'static str)>,
-    fired: (Instant, u32),
-    /// Stopped until then, and whether its clock stands still with it.
-    paused: Option<Pause>,
-    /// How far the host's clock is behind.
-    lag: Duration,
-    /// When it was last started, or went on after a pause.
-    woke: Instant,
-    /// When its membership was ended.
-    revoked: Option<Instant>,
-    started: Option<Instant>,
-    join_took: Option<Duration>,
-    meter: Meter,
-}
-
-enum Event {
-    Start(HostId),
-    Arrive { flight: Flight, datagram: Box<[u8]> },
-    Timer { host: HostId, life: u32 },
-}
-
 /// A whole simulated pool.
 pub struct World<P: Population> {
     now: Instant,
     rng: Rng,
-    queue: Queue<Event>,
     network: Network,
+    /// The hosts of each domain.
+    sites: Vec<Site<P::Machine>>,
     population: P,
-    hosts: Vec<Host<P::Machine>>,
+    threads: usize,
+    count: usize,
     by_id: BTreeMap<NodeId, HostId>,
     seeds: Vec<HostId>,
     book: Book,
@@ -112,47 +75,40 @@ pub struct World<P: Population> {
     guest_delays: Vec<f64>,
     notices: Vec<(HostId, Notice)>,
     trace: Trace,
-    events: u64,
     violations: Vec<Violation>,
 }
 
 impl<P: Population> World<P> {
-    /// `hosts` hosts, none started; the first `seeds` of them are where the others join.
-    pub fn new(mut rng: Rng, network: Network, population: P, hosts: usize, seeds: usize) -> Self {
+    /// `hosts` hosts, none started; the first `seeds` of them are where the others join. Time passes
+    /// on `threads` threads, whose number changes nothing but how fast.
+    pub fn new(
+        mut rng: Rng,
+        network: Network,
+        population: P,
+        hosts: usize,
+        seeds: usize,
+        threads: usize,
+    ) -> Self {
         let ids = (0..hosts).map(|n| HostId(n as u32));
+        let mut sites: Vec<_> = (0..network.domains()).map(|_| Site::default()).collect();
+        for host in ids.clone() {
+            sites[network.map().domain_of(host)].admit(Host::new(host));
+        }
         World {
             now: Instant::ZERO,
             rng: rng.fork(),
-            queue: Queue::new(),
             network,
-            by_id: ids
-                .clone()
-                .map(|host| (population.id(host), host))
-                .collect(),
+            sites,
+            by_id: ids.map(|host| (population.id(host), host)).collect(),
             population,
-            hosts: ids
-                .map(|_| Host {
-                    machine: None,
-                    life: 0,
-                    armed: None,
-                    due: None,
-                    fired: (Instant::ZERO, 0),
-                    paused: None,
-                    lag: Duration::ZERO,
-                    woke: Instant::ZERO,
-                    revoked: None,
-                    started: None,
-                    join_took: None,
-                    meter: Meter::default(),
-                })
-                .collect(),
+            threads: threads.max(1),
+            count: hosts,
             seeds: (0..seeds).map(|n| HostId(n as u32)).collect(),
             book: Book::default(),
             guest: GuestTallies::default(),
             guest_delays: Vec::new(),
             notices: Vec::new(),
             trace: Trace::new(),
-            events: 0,
             violations: Vec::new(),
         }
     }
@@ -174,85 +130,90 @@ impl<P: Population> World<P> {
 
     /// Boots `host`'s node at `at`.
     pub fn start_at(&mut self, at: Instant, host: HostId) {
-        self.queue.push(at, Event::Start(host));
+        let mut rng_seed = [0; 32];
+        self.rng.fill(&mut rng_seed[..]);
+        self.site_mut(host).start_at(at, host, rng_seed);
     }
 
     /// Lets everything happen that is due until `until`, and makes that the time.
     pub fn run_until(&mut self, until: Instant) {
-        while let Some((at, event)) = self.queue.pop_until(until) {
-            self.now = at;
-            self.events += 1;
-            match event {
-                Event::Start(host) => self.start(host),
-                Event::Arrive { flight, datagram } => self.arrive(flight, datagram),
-                Event::Timer { host, life } => self.fire(host, life),
-            }
-            if self.violations.len() >= VIOLATIONS_MAX {
-                break;
-            }
-        }
+        let (map, edges) = self.network.parts_mut();
+        let around = Surroundings {
+            map,
+            population: &self.population,
+            seeds: &self.seeds,
+        };
+        windows::run(self.threads, &around, edges, &mut self.sites, until);
         self.now = until;
+        let seen = self.sites.iter_mut().flat_map(|site| site.take_seen());
+        let mut seen: Vec<_> = seen.collect();
+        // Stable: what one host shows at one moment stays in its order.
+        seen.sort_by_key(|(at, host, _)| (*at, *host));
+        for (at, host, seen) in seen {
+            self.take_in(at, host, seen);
+        }
     }
 
     /// Stops `host`'s node: it neither hears nor does anything. With `freezes_clock` its clock stops
     /// too, so that it will not know.
     pub fn pause(&mut self, host: HostId, freezes_clock: bool) {
-        let target = &mut self.hosts[host.index()];
-        target.paused = target.machine.as_ref().map(|_| Pause {
-            since: self.now,
-            freezes_clock,
-        });
-        target.armed = None;
+        let now = self.now;
+        self.host_mut(host).pause(now, freezes_clock);
         self.trace.word(0x70);
         self.trace.word(u64::from(host.0));
     }
 
     /// Lets `host`'s node go on, if it was stopped and still is.
     pub fn resume(&mut self, host: HostId) {
-        let target = &mut self.hosts[host.index()];
-        let Some(pause) = target.paused.take() else {
-            return;
-        };
-        target.woke = self.now;
-        if pause.freezes_clock {
-            target.lag += self.now - pause.since;
-        }
-        // It may have been moved meanwhile, as a virtual machine is.
-        let local = self.network.local_remotes(host);
-        if let Some((machine, now)) = self.awake(host) {
-            machine.handle_move(now, local);
-            self.drain(host);
+        let now = self.now;
+        if self.host_mut(host).resume(now) {
+            // It may have been moved meanwhile, as a virtual machine is.
+            let local = self.network.local_remotes(host);
+            self.touch(host, |machine, now| machine.handle_move(now, local));
         }
     }
 
     /// Takes `host` to another domain.
     pub fn move_host(&mut self, host: HostId) {
+        let moving = self.site_mut(host).dismiss(host);
         self.network.move_host(&mut self.rng, host);
+        self.site_mut(host).admit(moving);
         let local = self.network.local_remotes(host);
         self.trace.word(0x6d);
         self.trace.word(u64::from(host.0));
-        if let Some((machine, now)) = self.awake(host) {
-            machine.handle_move(now, local);
-            self.drain(host);
-        }
+        self.touch(host, |machine, now| machine.handle_move(now, local));
     }
 
-    /// The node of `host` and the time on its clock, if it runs and is not stopped.
-    fn awake(&mut self, host: HostId) -> Option<(&mut P::Machine, Instant)> {
-        let now = self.now;
-        let target = &mut self.hosts[host.index()];
-        if target.paused.is_some() {
-            return None;
+    /// Does something to the node of `host`, if it runs and is not stopped, and takes out of it what
+    /// comes of that.
+    fn touch<T>(
+        &mut self,
+        host: HostId,
+        act: impl FnOnce(&mut P::Machine, Instant) -> T,
+    ) -> Option<T> {
+        let domain = self.network.map().domain_of(host);
+        let (map, edges) = self.network.parts_mut();
+        let around = Surroundings {
+            map,
+            population: &self.population,
+            seeds: &self.seeds,
+        };
+        let (site, edge) = (&mut self.sites[domain], &mut edges[domain]);
+        let mut letters = Vec::new();
+        let result = site.touch(&around, edge, self.now, host, &mut letters, act)?;
+        let seen: Vec<_> = site.take_seen().collect();
+        for letter in letters {
+            self.sites[letter.domain].take(letter);
         }
-        Some((target.machine.as_mut()?, local_time(now, target.lag)))
+        for (at, host, seen) in seen {
+            self.take_in(at, host, seen);
+        }
+        Some(result)
     }
 
     /// The node of `host` is gone, without a word.
     pub fn kill(&mut self, host: HostId) {
-        let target = &mut self.hosts[host.index()];
-        target.machine = None;
-        target.paused = None;
-        target.armed = None;
+        self.host_mut(host).kill();
         self.network.close(host);
         self.trace.word(0x6b);
         self.trace.word(u64::from(host.0));
@@ -260,24 +221,23 @@ impl<P: Population> World<P> {
 
     /// The node of `host` says goodbye, and is gone.
     pub fn stop(&mut self, host: HostId) {
-        if let Some((machine, now)) = self.awake(host) {
-            machine.leave(now);
-            self.drain(host);
-        }
+        self.touch(host, |machine, now| machine.leave(now));
         self.kill(host);
     }
 
     /// Hands a guest packet to `from`'s node, for `to`. Returns its number in the book, if there
     /// is such a node.
     pub fn send_guest(&mut self, from: HostId, to: HostId, v6: bool, length: usize) -> Option<u64> {
-        self.awake(from)?;
+        if !self.host(from).is_awake() {
+            return None;
+        }
         let source = self.machine(from)?.addresses();
         let target = (to, self.machine(to)?.addresses());
         let (number, packet) = self.book.write(self.now, source, target, v6, length);
         self.guest.sent += 1;
-        let (machine, now) = self.awake(from)?;
-        machine.handle_guest_packet(now, &packet);
-        self.drain(from);
+        self.touch(from, |machine, now| {
+            machine.handle_guest_packet(now, &packet);
+        })?;
         Some(number)
     }
 
@@ -288,19 +248,13 @@ impl<P: Population> World<P> {
 
     /// Lets `from`'s node look up an address or a name.
     pub fn lookup(&mut self, from: HostId, sought: Sought) -> Option<u64> {
-        let (machine, now) = self.awake(from)?;
-        let token = machine.lookup(now, sought);
-        self.drain(from);
-        Some(token)
+        self.touch(from, |machine, now| machine.lookup(now, sought))
     }
 
     /// Lets `from`'s node ping another.
     pub fn ping(&mut self, from: HostId, to: HostId) -> Option<u64> {
         let target = self.population.id(to);
-        let (machine, now) = self.awake(from)?;
-        let token = machine.ping(now, target);
-        self.drain(from);
-        Some(token)
+        self.touch(from, |machine, now| machine.ping(now, target))
     }
 
     /// Everything nodes have told since the last call.
@@ -310,9 +264,13 @@ impl<P: Population> World<P> {
 
     /// Records that a rule was broken.
     pub fn violate(&mut self, rule: &'static str, detail: String) {
+        self.violate_at(self.now, rule, detail);
+    }
+
+    fn violate_at(&mut self, at: Instant, rule: &'static str, detail: String) {
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(Violation {
-                at_s: self.now.as_micros() as f64 / 1e6,
+                at_s: at.as_micros() as f64 / 1e6,
                 rule,
                 detail,
             });
@@ -326,7 +284,21 @@ impl<P: Population> World<P> {
 
     /// Every host.
     pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<P> {
-        (0..self.hosts.len()).map(|n| HostId(n as u32))
+        (0..self.count).map(|n| HostId(n as u32))
+    }
+
+    fn host(&self, host: HostId) -> &Host<P::Machine> {
+        let site = &self.sites[self.network.map().domain_of(host)];
+        site.host(host).expect("the map says where a host is")
+    }
+
+    fn host_mut(&mut self, host: HostId) -> &mut Host<P::Machine> {
+        let site = self.site_mut(host);
+        site.host_mut(host).expect("the map says where a host is")
+    }
+
+    fn site_mut(&mut self, host: HostId) -> &mut Site<P::Machine> {
+        &mut self.sites[self.network.map().domain_of(host)]
     }
 
     /// The hosts where others join.
@@ -346,13 +318,13 @@ impl<P: Population> World<P> {
 
     /// How long each first join took, in milliseconds.
     pub fn join_times_ms(&self) -> Vec<f64> {
-        let took = self.hosts.iter().filter_map(|host| host.join_took);
+        let took = self.hosts().filter_map(|host| self.host(host).join_took);
         took.map(|took| took.as_secs_f64() * 1e3).collect()
     }
 
     /// What each host has sent.
     pub fn meters(&self) -> impl Iterator<Item = Meter> + '_ {
-        self.hosts.iter().map(|host| host.meter)
+        self.hosts().map(|host| self.host(host).meter)
     }
 
     /// Guest packets by their fate.
@@ -367,163 +339,53 @@ impl<P: Population> World<P> {
 
     /// The hash of everything so far.
     pub fn trace(&self) -> u64 {
-        self.trace.value()
+        let mut trace = self.trace;
+        for site in &self.sites {
+            trace.word(site.trace());
+        }
+        trace.value()
     }
 
     /// Events handled so far.
     pub fn events(&self) -> u64 {
-        self.events
+        self.sites.iter().map(Site::events).sum()
     }
 
-    fn start(&mut self, host: HostId) {
-        let mut rng_seed = [0; 32];
-        self.rng.fill(&mut rng_seed[..]);
-        let others = self.seeds.iter().filter(|seed| **seed != host);
-        let seeds: Vec<Remote> = others
-            .flat_map(|seed| self.network.local_remotes(*seed))
-            .collect();
-        let machine = self.population.start(Start {
-            host,
-            local: self.network.local_remotes(host),
-            seeds,
-            rng_seed,
-            now: local_time(self.now, self.hosts[host.index()].lag),
-        });
-        let target = &mut self.hosts[host.index()];
-        target.machine = Some(machine);
-        target.woke = self.now;
-        target.life += 1;
-        target.armed = None;
-        target.started.get_or_insert(self.now);
-        self.trace.word(0x73);
-        self.trace.word(u64::from(host.0));
-        self.drain(host);
-    }
-
-    fn arrive(&mut self, flight: Flight, mut datagram: Box<[u8]>) {
-        let Some((host, lane)) = self.network.receive_on(self.now, &flight) else {
-            return;
-        };
-        self.trace.time(self.now);
-        self.trace.word(u64::from(host.0));
-        self.trace.bytes(&datagram);
-        let Some((machine, now)) = self.awake(host) else {
-            return;
-        };
-        machine.handle_datagram(now, flight.source().on_lane(lane), &mut datagram);
-        self.drain(host);
-    }
-
-    fn fire(&mut self, host: HostId, life: u32) {
-        let now = self.now;
-        let target = &mut self.hosts[host.index()];
-        let Some(machine) = &mut target.machine else {
-            return;
-        };
-        if target.life != life || target.armed != Some(now) {
-            return;
-        }
-        target.armed = None;
-        let Some((deadline, reason)) = target.due else {
-            return;
-        };
-        if deadline > now {
-            self.arm(host, deadline);
-            return;
-        }
-        let (instant, count) = target.fired;
-        target.fired = (now, if instant == now { count + 1 } else { 1 });
-        if target.fired.1 > DEADLINES_PER_INSTANT_MAX {
-            let detail = format!("node {host:?}: deadline `{reason}` never moves on");
-            self.kill(host);
-            self.violate("deadlines progress", detail);
-            return;
-        }
-        machine.handle_deadline(local_time(now, target.lag));
-        self.drain(host);
-    }
-
-    /// Takes everything out of a machine after it was touched, and arms its timer.
-    fn drain(&mut self, host: HostId) {
-        let target = &mut self.hosts[host.index()];
-        let Some(machine) = &mut target.machine else {
-            return;
-        };
-        let mut longest = 0;
-        while let Some(outgoing) = machine.poll_transmit() {
-            longest = longest.max(outgoing.datagram.len());
-            if outgoing.datagram.len() > DATAGRAM_MAX {
-                machine.recycle(outgoing.datagram);
-                continue;
+    /// Takes in what a host's node has shown.
+    fn take_in(&mut self, at: Instant, host: HostId, seen: Seen) {
+        match seen {
+            Seen::Notice(notice) => self.notices.push((host, notice)),
+            Seen::Packet { packet, leases } => self.judge(at, host, &packet, &leases),
+            Seen::Violation(rule, detail) => self.violate_at(at, rule, detail),
+            Seen::Stuck(reason) => {
+                self.kill(host);
+                let detail = format!("node {host:?}: deadline `{reason}` never moves on");
+                self.violate_at(at, "deadlines progress", detail);
             }
-            target.meter.datagrams += 1;
-            target.meter.bytes += outgoing.datagram.len() as u64;
-            let Some((flight, times)) = self.network.send(self.now, host, outgoing.to) else {
-                machine.recycle(outgoing.datagram);
-                continue;
-            };
-            // What is under way is kept in its true size; the node's larger buffers go back to it.
-            for at in times.into_iter().flatten() {
-                let datagram = outgoing.datagram.as_slice().into();
-                self.queue.push(at, Event::Arrive { flight, datagram });
-            }
-            machine.recycle(outgoing.datagram);
-        }
-        let mut packets = Vec::new();
-        while let Some(packet) = machine.poll_guest_packet() {
-            packets.push(packet);
-        }
-        while let Some(notice) = machine.poll_notice() {
-            self.notices.push((host, notice));
-        }
-        if target.join_took.is_none()
-            && let (Some(started), Some(joined)) = (target.started, machine.joined_at())
-        {
-            target.join_took = Some(joined + target.lag - started);
-        }
-        let due = machine.next_deadline();
-        target.due = due.map(|(deadline, reason)| (deadline + target.lag, reason));
-        if let Some((deadline, _)) = target.due {
-            self.arm(host, deadline);
-        }
-        for packet in packets {
-            self.judge(host, &packet);
-        }
-        if longest > DATAGRAM_MAX {
-            let detail = format!("{host:?} sent one of {longest} bytes, limit {DATAGRAM_MAX}");
-            self.violate("datagrams fit the network", detail);
         }
     }
 
-    /// Sets a machine's timer. One that is set too early finds out when it goes off.
-    fn arm(&mut self, host: HostId, deadline: Instant) {
-        let deadline = deadline.max(self.now);
-        let target = &mut self.hosts[host.index()];
-        if target.armed.is_none_or(|armed| deadline < armed) {
-            target.armed = Some(deadline);
-            let life = target.life;
-            self.queue.push(deadline, Event::Timer { host, life });
-        }
-    }
-
-    fn judge(&mut self, host: HostId, packet: &[u8]) {
-        match self.book.read(self.now, host, packet) {
+    fn judge(&mut self, at: Instant, host: HostId, packet: &[u8], leases: &[Ipv4Addr]) {
+        match self.book.read(at, host, packet) {
             Arrival::Delivered(delay) => {
                 self.guest.delivered += 1;
                 self.guest_delays.push(delay.as_secs_f64() * 1e3);
             }
             Arrival::Again => self.guest.duplicates += 1,
             // It was for whoever holds the address, and that changes.
-            Arrival::Misdelivered { .. } if self.holds_target(host, packet) => {}
-            Arrival::Misdelivered { meant_for } => self.violate(
+            Arrival::Misdelivered { .. } if members::is_for(packet, leases) => {}
+            Arrival::Misdelivered { meant_for } => self.violate_at(
+                at,
                 "guest packets reach their destination only",
                 format!("{host:?} got one meant for {meant_for:?}"),
             ),
-            Arrival::Altered => self.violate(
+            Arrival::Altered => self.violate_at(
+                at,
                 "guest packets arrive as sent",
                 format!("{host:?} got one that was altered"),
             ),
-            Arrival::Unknown => self.violate(
+            Arrival::Unknown => self.violate_at(
+                at,
                 "guest packets arrive as sent",
                 format!("{host:?} got one that nobody sent"),
             ),
@@ -582,9 +444,4 @@ impl<P: Population> World<P> {
         let micros = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
         self.now + Duration::from_micros(self.rng.random_range(0..=micros))
     }
-}
-
-/// What a clock shows that is behind by `lag`.
-fn local_time(now: Instant, lag: Duration) -> Instant {
-    Instant::ZERO + (now - (Instant::ZERO + lag))
 }

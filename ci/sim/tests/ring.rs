@@ -33,7 +33,7 @@ fn check(nodes: usize, seeds: &[u64], faults: &str, nat: &str) -> Vec<Report> {
 fn check_all(scenarios: impl IntoIterator<Item = Scenario>) -> Vec<Report> {
     let scenarios: Vec<Scenario> = scenarios.into_iter().collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let reports = sweep(&scenarios, threads, simulate);
+    let reports = sweep(&scenarios, threads, |scenario| simulate(scenario, 1));
     let mut failed = String::new();
     for report in reports.iter().filter(|report| !report.passed) {
         failed.push_str(&format!("{report}\nreproduce: {}\n\n", report.command));
@@ -133,6 +133,29 @@ fn nodes_that_are_paused_or_move_come_back() {
     let mix = "none=1,port-restricted=2";
     check(60, &seeds, "loss=1%,pause=20%:40s,move=20%", mix);
     check(60, &seeds, "pause=30%:3s,move=10%@20s,dup=1%", "none");
+}
+
+#[test]
+fn a_run_is_the_same_on_any_number_of_threads() {
+    for (faults, nat) in [
+        (
+            "loss=5%,dup=2%,jitter=30ms,kill=20%,rebind=50%",
+            "none,full-cone,port-restricted,symmetric",
+        ),
+        ("pause=20%:5s,move=20%,churn=5%:3s", "none=1,udp-blocked=1"),
+        ("partition=50%:5s,storm=20%@3s:3s,restart=10%:3s", "none"),
+    ] {
+        let scenario = Scenario {
+            faults: faults.parse().expect("the schedule is valid"),
+            nat: nat.parse().expect("the mix is valid"),
+            idle: Duration::from_secs(1),
+            crypto: Crypto::StandIn,
+            ..Scenario::new(60, 3)
+        };
+        let alone = simulate(&scenario, 1);
+        assert!(alone.passed, "{alone}");
+        assert_eq!(simulate(&scenario, 2), alone);
+    }
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! TCP connections between hosts, as far as the overlay notices them: they are opened from inside
 //! translators only, keep order, turn loss into delay, and end with their hosts or translators.
+//!
+//! Each domain knows the ends at its own hosts. What ends a connection at once, everywhere, is on the
+//! map; for the rest the ends are as far apart in time as they are on a network.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use wow_overlay::time::Instant;
 
-use super::HostId;
+use super::{Flight, HostId, Map};
 
 /// A silent connection is closed by its ends after this.
 const IDLE: Duration = Duration::from_secs(60);
@@ -15,135 +18,142 @@ const IDLE: Duration = Duration::from_secs(60);
 const FIRST_PORT: u16 = 32768;
 const PORTS: u32 = 28000;
 
-/// Names a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct StreamId(u64);
-
-/// One end's view.
-#[derive(Clone, Copy, Debug)]
-struct End {
-    host: HostId,
-    /// The far end as this one sees it.
-    remote: SocketAddrV4,
-    /// When the last datagram towards this end arrives: the next one does not before.
-    arrival: Instant,
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stream {
+    /// Who connected.
+    pub client: HostId,
+    /// Who accepted.
+    pub server: HostId,
+    pub opened: Instant,
+    /// The map's epoch then.
+    pub epoch: u64,
 }
 
+impl Stream {
+    /// The other end.
+    pub(super) fn peer_of(self, host: HostId) -> HostId {
+        match host == self.client {
+            true => self.server,
+            false => self.client,
+        }
+    }
+
+    /// Whether neither end's node nor a translator on the way has gone since it was opened.
+    fn is_open(self, map: &Map) -> bool {
+        let kept = |ended: u64| ended <= self.epoch;
+        let places = [self.client, self.server].map(|host| &map.places[host.index()]);
+        let crosses = places[0].domain != places[1].domain;
+        places
+            .into_iter()
+            .all(|place| kept(place.closed) && (!crosses || kept(map.domains[place.domain].reset)))
+    }
+}
+
+/// One end.
 #[derive(Debug)]
-struct Stream {
-    /// The end that connected, and the one that accepted.
-    ends: [End; 2],
-    domains: [usize; 2],
+pub(super) struct End {
+    pub stream: Stream,
+    /// This end as the far one sees it.
+    pub seen: SocketAddrV4,
     /// When the connection is made: nothing is sent before.
     ready: Instant,
+    /// When the last datagram towards the far end arrives: the next one does not before.
+    arrival: Instant,
+    /// When something was last sent or received.
     used: Instant,
 }
 
-/// All connections.
-#[derive(Debug, Default)]
-pub(super) struct Streams {
-    streams: BTreeMap<StreamId, Stream>,
-    by_end: BTreeMap<(HostId, SocketAddrV4), StreamId>,
-    opened: u64,
+impl End {
+    /// When a datagram sent now arrives, if it travels for `travel`: after those before it.
+    pub(super) fn send(&mut self, now: Instant, travel: Duration) -> Instant {
+        self.used = now;
+        self.arrival = self.arrival.max(now.max(self.ready) + travel);
+        self.arrival
+    }
 }
 
-/// A datagram's way through a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
-    pub(super) stream: StreamId,
-    pub(super) to: HostId,
-    /// The sender as the receiver sees it.
-    pub(super) from: SocketAddrV4,
-    pub(super) domains: (usize, usize),
+/// The ends at one domain's hosts, by the host and the far end as it sees it.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    ends: BTreeMap<(HostId, SocketAddrV4), End>,
+    opened: u32,
 }
 
 impl Streams {
     /// The connection that `host` has with `remote`, if it has one.
-    pub(super) fn find(&mut self, now: Instant, host: HostId, remote: SocketAddrV4) -> Option<Way> {
-        let id = *self.by_end.get(&(host, remote))?;
-        let stream = self.streams.get_mut(&id)?;
-        if now > stream.used + IDLE {
-            self.remove(id);
+    pub(super) fn find(
+        &mut self,
+        map: &Map,
+        now: Instant,
+        host: HostId,
+        remote: SocketAddrV4,
+    ) -> Option<&mut End> {
+        let key = (host, remote);
+        let end = self.ends.get(&key)?;
+        if now > end.used + IDLE || !end.stream.is_open(map) {
+            self.ends.remove(&key);
             return None;
         }
-        let near = usize::from(stream.ends[0].host != host || stream.ends[0].remote != remote);
-        let far = stream.ends[1 - near];
-        Some(Way {
-            stream: id,
-            to: far.host,
-            from: far.remote,
-            domains: (stream.domains[near], stream.domains[1 - near]),
-        })
+        self.ends.get_mut(&key)
     }
 
-    /// Opens a connection that is made at `ready`; `outside` is the address that the client has for
-    /// the server.
+    /// Opens a connection to `remote` that is made at `ready`; `outside` is the address that the client
+    /// has for the server.
     pub(super) fn open(
         &mut self,
-        client: (HostId, usize, std::net::Ipv4Addr),
-        server: (HostId, usize, SocketAddrV4),
-        now: Instant,
+        stream: Stream,
+        remote: SocketAddrV4,
+        outside: Ipv4Addr,
         ready: Instant,
     ) {
         self.opened += 1;
-        let id = StreamId(self.opened);
-        let port = FIRST_PORT + (self.opened as u32 % PORTS) as u16;
-        let seen = SocketAddrV4::new(client.2, port);
-        let end = |host, remote| End {
-            host,
-            remote,
-            arrival: ready,
-        };
-        let stream = Stream {
-            ends: [end(client.0, server.2), end(server.0, seen)],
-            domains: [client.1, server.1],
+        let port = FIRST_PORT + (self.opened % PORTS) as u16;
+        let end = End {
+            stream,
+            seen: SocketAddrV4::new(outside, port),
             ready,
-            used: now,
+            arrival: ready,
+            used: stream.opened,
         };
-        self.by_end.insert((client.0, server.2), id);
-        self.by_end.insert((server.0, seen), id);
-        self.streams.insert(id, stream);
+        self.ends.insert((stream.client, remote), end);
     }
 
-    /// When a datagram sent now arrives, if it travels for `travel`: after those before it.
-    pub(super) fn arrival(&mut self, now: Instant, way: &Way, travel: Duration) -> Option<Instant> {
-        let stream = self.streams.get_mut(&way.stream)?;
-        stream.used = now;
-        let sent = now.max(stream.ready);
-        let far = usize::from(stream.ends[0].host != way.to);
-        let end = &mut stream.ends[far];
-        end.arrival = end.arrival.max(sent + travel);
-        Some(end.arrival)
-    }
-
-    pub(super) fn is_open(&self, id: StreamId) -> bool {
-        self.streams.contains_key(&id)
+    /// A datagram has arrived in a connection: whom it is for, if the connection still is. The server
+    /// learns of the connection by the first.
+    pub(super) fn receive(
+        &mut self,
+        map: &Map,
+        now: Instant,
+        stream: Stream,
+        to: HostId,
+        flight: &Flight,
+    ) -> Option<HostId> {
+        if !stream.is_open(map) {
+            return None;
+        }
+        let key = (to, flight.from);
+        match self.ends.get_mut(&key) {
+            Some(end) if end.stream == stream => end.used = now,
+            // A port may be used again.
+            Some(end) if end.stream.opened > stream.opened => return None,
+            _ if to == stream.server => {
+                let end = End {
+                    stream,
+                    seen: flight.to,
+                    ready: now,
+                    arrival: now,
+                    used: now,
+                };
+                self.ends.insert(key, end);
+            }
+            _ => return None,
+        }
+        Some(to)
     }
 
     /// Ends the connections of a host.
-    pub(super) fn close_host(&mut self, host: HostId) {
-        self.close(|stream| stream.ends.iter().any(|end| end.host == host));
-    }
-
-    /// Ends the connections into and out of a domain.
-    pub(super) fn close_domain(&mut self, domain: usize) {
-        self.close(|stream| {
-            stream.domains.contains(&domain) && stream.domains[0] != stream.domains[1]
-        });
-    }
-
-    fn close(&mut self, ends: impl Fn(&Stream) -> bool) {
-        let ended = self.streams.iter().filter(|(_, stream)| ends(stream));
-        for id in ended.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.remove(id);
-        }
-    }
-
-    fn remove(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.remove(&id) {
-            for end in stream.ends {
-                self.by_end.remove(&(end.host, end.remote));
-            }
-        }
+    pub(super) fn close(&mut self, host: HostId) {
+        self.ends.retain(|(end, _), _| *end != host);
     }
 }

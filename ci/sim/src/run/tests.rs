@@ -5,7 +5,11 @@ use crate::sweep::sweep;
 use crate::toy::{Flaw, ToyPopulation};
 
 fn play(scenario: &Scenario, flaw: Flaw) -> Report {
-    run(scenario, |rng, _, _| {
+    play_on(1, scenario, flaw)
+}
+
+fn play_on(threads: usize, scenario: &Scenario, flaw: Flaw) -> Report {
+    run(scenario, threads, |rng| {
         ToyPopulation::new(rng, scenario.nodes, flaw)
     })
 }
@@ -64,6 +68,36 @@ fn the_same_scenario_gives_the_same_run_and_another_seed_another() {
     let first = play(&scenario(1, text), Flaw::None);
     assert_eq!(first, play(&scenario(1, text), Flaw::None));
     assert_ne!(first.trace, play(&scenario(2, text), Flaw::None).trace);
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    for faults in [
+        "loss=5%,dup=2%,jitter=50ms,kill=20%,churn=5%:3s",
+        "partition=50%:5s,storm=30%@2s:5s,restart=20%:3s,rebind=50%",
+        "pause=30%:5s,move=30%,stop=10%@2s,move=10%@4s",
+    ] {
+        let alone = play_on(1, &scenario(1, faults), Flaw::None);
+        for threads in [2, 3, 8] {
+            assert_eq!(play_on(threads, &scenario(1, faults), Flaw::None), alone);
+        }
+    }
+    for flaw in [Flaw::Misdelivers, Flaw::IsStuck, Flaw::Swells] {
+        let alone = play_on(1, &scenario(3, ""), flaw);
+        assert_eq!(play_on(2, &scenario(3, ""), flaw), alone);
+    }
+}
+
+#[test]
+fn a_panic_on_any_thread_fails_the_run_alike() {
+    let panicked = |threads| {
+        let report = sweep(&[scenario(3, "")], 1, |scenario| {
+            play_on(threads, scenario, Flaw::Panics)
+        });
+        assert_eq!(report[0].violations[0].rule, "nothing panics");
+        report
+    };
+    assert_eq!(panicked(2), panicked(1));
 }
 
 #[test]

@@ -16,44 +16,43 @@ impl<P: Population> World<P> {
 
     /// The members that run.
     pub fn machines(&self) -> impl Iterator<Item = (HostId, &P::Machine)> + '_ {
-        self.hosts.iter().enumerate().filter_map(|(n, host)| {
+        self.hosts().filter_map(|id| {
+            let host = self.host(id);
             let machine = host.machine.as_ref()?;
-            host.revoked
-                .is_none()
-                .then_some((HostId(n as u32), machine))
+            host.revoked.is_none().then_some((id, machine))
         })
     }
 
     /// The node of `host`, if it runs.
     pub fn machine(&self, host: HostId) -> Option<&P::Machine> {
-        self.hosts[host.index()].machine.as_ref()
+        self.host(host).machine.as_ref()
     }
 
     /// Whether `host`'s node runs and is a member.
     pub fn is_live(&self, host: HostId) -> bool {
-        let host = &self.hosts[host.index()];
+        let host = self.host(host);
         host.machine.is_some() && host.revoked.is_none()
     }
 
     /// Whether `host`'s node is stopped for a while.
     pub fn is_paused(&self, host: HostId) -> bool {
-        self.hosts[host.index()].paused.is_some()
+        self.host(host).is_paused()
     }
 
     /// When `host`'s node was last started, or went on after a pause.
     pub fn woke_at(&self, host: HostId) -> Instant {
-        self.hosts[host.index()].woke
+        self.host(host).woke
     }
 
     /// Members no longer, and since when.
     pub fn revoked(&self) -> impl Iterator<Item = (HostId, Instant)> + '_ {
-        let hosts = self.hosts.iter().enumerate();
-        hosts.filter_map(|(n, host)| Some((HostId(n as u32), host.revoked?)))
+        let hosts = self.hosts();
+        hosts.filter_map(|host| Some((host, self.host(host).revoked?)))
     }
 
     /// When the membership of `host`'s node was ended, if it was.
     pub fn revoked_at(&self, host: HostId) -> Option<Instant> {
-        self.hosts[host.index()].revoked
+        self.host(host).revoked
     }
 
     /// Ends memberships: `by`'s owner tells its node the authority's words. The struck nodes run on,
@@ -62,13 +61,10 @@ impl<P: Population> World<P> {
         for host in struck {
             let word = self.population.revocation(*host);
             let now = self.now;
-            self.hosts[host.index()].revoked.get_or_insert(now);
+            self.host_mut(*host).revoked.get_or_insert(now);
             self.trace.word(0x65);
             self.trace.word(u64::from(host.0));
-            if let Some((machine, now)) = self.awake(by) {
-                machine.revoke(now, &word);
-                self.drain(by);
-            }
+            self.touch(by, |machine, now| machine.revoke(now, &word));
         }
     }
 
@@ -76,14 +72,11 @@ impl<P: Population> World<P> {
     pub fn name(&self, host: HostId) -> String {
         self.population.name(host)
     }
+}
 
-    /// Whether `host`'s node takes the IPv4 address for its own that a packet goes to.
-    pub(super) fn holds_target(&self, host: HostId, packet: &[u8]) -> bool {
-        let target = packet.get(16..20).filter(|_| packet[0] >> 4 == 4);
-        let target = target.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-        let machine = self.machine(host);
-        target
-            .zip(machine)
-            .is_some_and(|(target, machine)| machine.leases().contains(&Ipv4Addr::from(target)))
-    }
+/// Whether an IPv4 packet goes to one of these addresses.
+pub(super) fn is_for(packet: &[u8], leases: &[Ipv4Addr]) -> bool {
+    let target = packet.get(16..20).filter(|_| packet[0] >> 4 == 4);
+    let target = target.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+    target.is_some_and(|target| leases.contains(&Ipv4Addr::from(target)))
 }
