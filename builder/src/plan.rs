@@ -88,7 +88,7 @@ pub struct Plan {
 }
 
 /// Raised when a step's work changes without its inputs changing.
-const RECIPES: &str = "wow image recipes 1";
+const RECIPES: &str = "wow image recipes 2";
 
 impl Plan {
     /// The plan for these inputs.
