@@ -78,19 +78,17 @@ pub fn probe<P: Population>(
                     lookups.insert((from, token), (n, sought));
                 }
             }
-            if attempt >= ATTEMPTS {
-                continue;
-            }
-            if !state.answered {
+            if !state.answered && attempt < ATTEMPTS {
                 findings.pings_repeated += again;
                 if let Some(token) = world.ping(from, to) {
                     pings.insert((from, token), n);
                 }
             }
-            if !state.delivered {
+            // One family of addresses and the other, and all lengths. Packets to an IPv4 address go
+            // where looking it up leads.
+            let v6 = n % 2 == 1;
+            if !state.delivered && (attempt < ATTEMPTS || !v6) {
                 findings.packets_repeated += again;
-                // One family of addresses and the other, and all lengths.
-                let v6 = n % 2 == 1;
                 let length = PAYLOAD_MIN + n * 37 % (PAYLOAD_MAX - PAYLOAD_MIN + 1);
                 state
                     .packet_numbers
@@ -130,9 +128,11 @@ pub fn probe<P: Population>(
         for state in &mut states {
             state.delivered |= state.packet_numbers.iter().any(|n| world.has_arrived(*n));
         }
-        let done =
-            |s: &Pair| s.resolved && (attempt + 1 >= ATTEMPTS || (s.answered && s.delivered));
-        if states.iter().all(done) {
+        let late = attempt + 1 >= ATTEMPTS;
+        let done = |n: usize, s: &Pair| {
+            s.resolved && (s.answered || late) && (s.delivered || late && n % 2 == 1)
+        };
+        if states.iter().enumerate().all(|(n, s)| done(n, s)) {
             break;
         }
     }

@@ -145,7 +145,9 @@ impl Node {
             Target::V6(v6) => Key::V6(v6),
         };
         let token = self.token();
-        if let Some(found) = self.find_here(&key) {
+        // An address or a name of a peer may be somebody else's by now: the table knows.
+        let is_proof = self.is_ours(&key) || matches!(key, Key::Id(_) | Key::V6(_));
+        if is_proof && let Some(found) = self.find_here(&key) {
             self.event(Event::Resolved {
                 query: QueryId(token),
                 result: Ok(found),
@@ -433,10 +435,17 @@ impl Node {
         error: ResolveError,
     ) {
         match purpose {
-            Purpose::Owner => self.event(Event::Resolved {
-                query: QueryId(token),
-                result: Err(error),
-            }),
+            Purpose::Owner => {
+                // The record may be under way still.
+                let here = match &question {
+                    Question::Resolve(key) => self.find_here(key),
+                    _ => None,
+                };
+                self.event(Event::Resolved {
+                    query: QueryId(token),
+                    result: here.ok_or(error),
+                });
+            }
             Purpose::Ping(ping) => {
                 if self.lookups.echoes.remove(&ping.0).is_some() {
                     self.event(Event::PingTimeout { ping });

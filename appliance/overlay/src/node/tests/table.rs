@@ -137,6 +137,31 @@ fn packets_to_an_address_that_a_peer_only_derives_reach_its_holder() {
 }
 
 #[test]
+fn an_address_that_a_peer_only_derives_resolves_to_its_holder() {
+    let (mut net, loser) = contenders(40);
+    let contended = net.members[loser].node.certified.v4;
+    let holds = |member: &Member| member.node.addresses().v4 == contended;
+    let holder = net.members.iter().position(holds).unwrap();
+    let holder_id = net.members[holder].node.id();
+    for asker in (0..10).filter(|asker| ![loser, holder].contains(asker)) {
+        forget_told(&mut net, asker, loser);
+        let now = net.now;
+        let node = &mut net.members[asker].node;
+        let asked = node.resolve(now, Target::V4(contended));
+        net.run_until("the answer", |net| {
+            net.members[asker].events.iter().any(|event| match event {
+                Event::Resolved { query, result } if *query == asked => {
+                    let found = result.as_ref().expect("somebody holds it");
+                    assert_eq!(found.certificate.node_id(), holder_id);
+                    true
+                }
+                _ => false,
+            })
+        });
+    }
+}
+
+#[test]
 fn of_two_rings_that_meet_one_holder_of_an_address_takes_another() {
     let mut net = Net::with_range(41, "10.1.2.0/28");
     for _ in 0..8 {
