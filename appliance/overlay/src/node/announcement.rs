@@ -2,8 +2,6 @@
 //!
 //! A list goes out when it has changed; otherwise its digest does, and whoever had another list asks.
 
-use std::collections::BTreeSet;
-
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::id::NodeId;
@@ -33,17 +31,19 @@ impl Node {
         self.ring.announce_due = None;
         let relays = self.relays_in_use(now);
         for id in self.established() {
-            if self.ring.near.contains(id) || self.is_in_use(now, id) {
-                self.announce_news(now, id, periodic);
+            let wanted = self.needs_end(now, id) || relays.contains(&id);
+            let peer = self.peers.get(&id);
+            if self.ring.near.contains(id) || peer.is_some_and(|peer| peer.is_in_use(now)) {
+                self.announce_news(now, id, wanted, periodic);
             } else {
-                self.tell_need(now, id, &relays);
+                self.tell_need(now, id, wanted);
             }
         }
     }
 
     /// Tells one peer who our neighbours are and whether we need it.
     pub(super) fn announce_to(&mut self, now: Instant, id: NodeId, reply: bool) {
-        let wanted = self.needs_link(now, id, &self.relays_in_use(now));
+        let wanted = self.needs_link(now, id);
         let (left, right) = self.contacts_around(self.id, id);
         let relays = self.relays_for(now, id);
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -62,34 +62,32 @@ impl Node {
     }
 
     /// Tells a neighbour our list if it has another one; else, if `periodic`, the list's digest.
-    fn announce_news(&mut self, now: Instant, id: NodeId, periodic: bool) {
-        let wanted = Some(self.needs_link(now, id, &self.relays_in_use(now)));
+    fn announce_news(&mut self, now: Instant, id: NodeId, wanted: bool, periodic: bool) {
         let (left, right) = self.contacts_around(self.id, id);
         let list = list_digest(&left, &right, &self.relays_for(now, id));
         let Some(peer) = self.peers.get(&id) else {
             return;
         };
-        if peer.told_list != list || peer.told_wanted != wanted {
+        if peer.told_list != list || peer.told_wanted != Some(wanted) {
             self.announce_to(now, id, false);
         } else if periodic {
-            self.tell_link(now, id, list);
+            self.tell_link(now, id, list, wanted);
         }
     }
 
     /// Tells a peer whether we need it, if that has changed.
-    fn tell_need(&mut self, now: Instant, id: NodeId, relays: &BTreeSet<NodeId>) {
-        let wanted = Some(self.needs_link(now, id, relays));
+    fn tell_need(&mut self, now: Instant, id: NodeId, wanted: bool) {
         let Some(peer) = self.peers.get(&id) else {
             return;
         };
-        if peer.told_wanted == wanted {
+        if peer.told_wanted == Some(wanted) {
             return;
         }
         // Who can only be met by a relay is told of relays too.
         if peer.active().is_none() {
             self.announce_to(now, id, false);
         } else {
-            self.tell_link(now, id, 0);
+            self.tell_link(now, id, 0, wanted);
         }
     }
 
@@ -100,14 +98,14 @@ impl Node {
             .get(&id)
             .is_some_and(|peer| peer.active().is_some());
         if direct && self.is_joined() && !self.ring.near.contains(id) {
-            self.tell_link(now, id, 0);
+            let wanted = self.needs_link(now, id);
+            self.tell_link(now, id, 0, wanted);
         } else {
             self.announce_to(now, id, true);
         }
     }
 
-    fn tell_link(&mut self, now: Instant, id: NodeId, list: u64) {
-        let wanted = self.needs_link(now, id, &self.relays_in_use(now));
+    fn tell_link(&mut self, now: Instant, id: NodeId, list: u64, wanted: bool) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.told_wanted = Some(wanted);
         }
@@ -134,7 +132,8 @@ impl Node {
         }
         let relays = self.relays_in_use(now);
         for id in self.established() {
-            self.tell_need(now, id, &relays);
+            let wanted = self.needs_end(now, id) || relays.contains(&id);
+            self.tell_need(now, id, wanted);
         }
     }
 }

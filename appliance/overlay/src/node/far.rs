@@ -11,7 +11,7 @@ use crate::time::Instant;
 use crate::wire::message::Contact;
 
 use super::Node;
-use super::handshake::Goal;
+use super::attempts::Goal;
 use super::neighbourhood::jitter;
 use super::ring;
 

@@ -11,7 +11,7 @@ use crate::wire::frame;
 use crate::wire::message::Contact;
 use crate::wire::record::Key;
 
-use super::handshake::Goal;
+use super::attempts::Goal;
 use super::holders::Admission;
 use super::report::Table;
 use super::{Node, OUTBOX_MAX};

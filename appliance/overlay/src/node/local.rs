@@ -16,7 +16,7 @@ use crate::wire::Remote;
 use crate::wire::message::{Contact, Message};
 
 use super::Node;
-use super::handshake::Goal;
+use super::attempts::Goal;
 use super::ring::{self, NEAR_PER_SIDE};
 
 /// Announcements opened: beyond it they are dropped unread.

@@ -59,6 +59,7 @@ impl Node {
         let others = [
             (self.handshakes.deadline(), "repeat a handshake"),
             (self.lookups.deadline(), "repeat a lookup"),
+            (self.echoes.deadline(), "give an echo up"),
             (self.survey.deadline(), "repeat a survey's question"),
             (self.lost.deadline(), "try a lost peer"),
             (Some(self.housekeeping_due), "housekeeping"),
@@ -104,6 +105,7 @@ impl Node {
         }
         self.maintain_handshakes(now);
         self.maintain_lookups(now);
+        self.maintain_echoes(now);
         self.maintain_survey(now);
         self.maintain_ring(now);
         self.maintain_lost(now);

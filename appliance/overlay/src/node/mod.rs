@@ -10,16 +10,22 @@
 //! A node never reads a clock or draws from the system: the same seed and the same calls give the
 //! same bytes.
 
+mod admission;
 mod announcement;
+mod answers;
 mod api;
+mod attempts;
 mod budget;
 mod candidates;
 mod counters;
 mod dht;
+mod echoes;
 mod far;
+mod findings;
 mod guest;
 mod handshake;
 mod holders;
+mod links;
 mod liveness;
 mod local;
 mod lookup;
@@ -28,12 +34,14 @@ mod maintenance;
 mod moving;
 mod neighbourhood;
 mod peer;
+mod pending;
 mod relays;
 mod renewal;
 mod report;
 mod revocations;
 pub mod ring;
 mod routing;
+mod seeds;
 mod survey;
 mod table;
 mod traffic;
@@ -73,6 +81,7 @@ pub use survey::TRACE_HOPS_MAX;
 
 use candidates::Candidates;
 use dht::Dht;
+use echoes::Echoes;
 use guest::Waiting;
 use handshake::Handshakes;
 use lookup::Lookups;
@@ -129,6 +138,7 @@ pub struct Node {
     ring: Neighbourhood,
     lost: Lost,
     lookups: Lookups,
+    echoes: Echoes,
     dht: Dht,
     revocations: Revocations,
     survey: Survey,
@@ -178,6 +188,7 @@ impl Node {
             ring: Neighbourhood::new(now, &mut rng),
             lost: Lost::default(),
             lookups: Lookups::default(),
+            echoes: Echoes::default(),
             dht: Dht::new(id),
             revocations: Revocations::default(),
             survey: Survey::default(),

@@ -1,31 +1,28 @@
-//! A node's place in the ring: joining, stabilisation, far links, and the healing of both.
+//! A node's place in the ring: whom it knows of there, finding it, and keeping to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::RngExt;
-use rand::seq::IteratorRandom;
 
 use crate::Rng;
 use crate::id::NodeId;
 use crate::time::Instant;
-use crate::wire::Remote;
-use crate::wire::message::{Contact, Control, SIDE_MAX};
+use crate::wire::message::{Contact, SIDE_MAX};
 
-use super::api::{DownReason, Event};
+use super::api::Event;
+use super::attempts::Goal;
 use super::far::FarLinks;
-use super::handshake::Goal;
 use super::peer::Peer;
 use super::report::Table;
 use super::ring::{self, NEAR_PER_SIDE, Neighbours};
+use super::seeds::Seeds;
 use super::{Node, PEERS_MAX};
 
 /// Contacts heard of that are remembered; the farthest are forgotten first.
 const KNOWN_MAX: usize = 96;
 /// Of these such that one node told of: whoever invents contacts does not push out what others say.
 const KNOWN_PER_AGENT_MAX: usize = 24;
-/// Seeds that are tried.
-const SEEDS_MAX: usize = 32;
 /// How long a node that could not be reached is not tried again on hearsay.
 const SUSPICION: Duration = Duration::from_secs(12);
 /// Neighbours are told of a change after this, so that several changes make one message.
@@ -37,33 +34,9 @@ pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(15);
 const LOOKUP_FIRST: Duration = Duration::from_secs(1);
 const LOOKUP_CHANGED: Duration = Duration::from_secs(3);
 const LOOKUP_LONGEST: Duration = Duration::from_secs(60);
-/// First and longest time between two tries of a seed while isolated.
-const SEED_FIRST: Duration = Duration::from_millis(500);
-const SEED_LONGEST: Duration = Duration::from_secs(30);
-/// How much later a seed is tried over TCP: by then one that UDP leads to has answered.
-const SEED_TCP_DELAY: Duration = Duration::from_millis(500);
-/// A seed that nodes ask for has answered within this, or is called silent.
-const SEED_SILENT: Duration = Duration::from_secs(30);
-/// How often a joined node visits a seed, to find a ring beside its own; in a large ring less
-/// often, so that a seed has no more than about three visits a second.
-const SEED_VISIT: Duration = Duration::from_secs(60);
-/// A closed link is made anew only if it has lasted this long.
-const RELINK_AFTER: Duration = Duration::from_secs(5);
-/// A link is not dropped as unneeded before this age.
-const LINK_GRACE: Duration = Duration::from_secs(15);
-
-struct Known {
+pub(super) struct Known {
     contact: Contact,
     agent: NodeId,
-}
-
-struct Seed {
-    address: Remote,
-    node: Option<NodeId>,
-    /// When it last answered.
-    answered: Option<Instant>,
-    due: Instant,
-    pause: Duration,
 }
 
 /// What a node knows of the ring around it.
@@ -72,12 +45,12 @@ pub(super) struct Neighbourhood {
     pub near: Neighbours,
     /// Peers chosen as far links.
     pub far: FarLinks,
-    known: BTreeMap<NodeId, Known>,
+    pub known: BTreeMap<NodeId, Known>,
     suspects: BTreeMap<NodeId, Instant>,
-    seeds: Vec<Seed>,
+    pub seeds: Seeds,
     looked_up: bool,
     joined_at: Option<Instant>,
-    joined: bool,
+    pub joined: bool,
     /// [`Event::Joined`] was given since.
     told_joined: bool,
     pub announce_due: Option<Instant>,
@@ -93,7 +66,7 @@ impl Neighbourhood {
             far: FarLinks::new(now, rng),
             known: BTreeMap::new(),
             suspects: BTreeMap::new(),
-            seeds: Vec::new(),
+            seeds: Seeds::default(),
             looked_up: false,
             joined_at: None,
             joined: false,
@@ -111,18 +84,6 @@ impl Neighbourhood {
 
     pub(super) fn joined_at(&self) -> Option<Instant> {
         self.joined_at
-    }
-
-    /// A seed's address turned out to be this node.
-    pub(super) fn seed_answered(&mut self, now: Instant, address: Remote, node: NodeId) {
-        for seed in &mut self.seeds {
-            if seed.address == address {
-                seed.node = Some(node);
-                seed.answered = Some(now);
-                seed.pause = SEED_FIRST;
-                seed.due = now + SEED_VISIT;
-            }
-        }
     }
 
     pub(super) fn tables(&self) -> [Table; 3] {
@@ -167,12 +128,12 @@ impl Neighbourhood {
     pub(super) fn deadline(&self) -> (Instant, &'static str) {
         let announce = self.announce_due.unwrap_or(self.announce_next);
         let mut next = (announce.min(self.announce_next), "tell neighbours");
-        let seeds = self.seeds.iter().map(|seed| (seed.due, "try a seed"));
+        let seeds = self.seeds.deadline().map(|due| (due, "try a seed"));
         let others = [
             (self.lookup_due, "look up the neighbourhood"),
             (self.far.deadline(), "count far links"),
         ];
-        for other in seeds.chain(others) {
+        for other in seeds.into_iter().chain(others) {
             next = next.min(other);
         }
         next
@@ -185,40 +146,6 @@ pub(super) fn jitter(span: Duration, rng: &mut Rng) -> Duration {
 }
 
 impl Node {
-    /// Replaces the seeds to join by.
-    pub fn set_seeds(&mut self, now: Instant, mut seeds: Vec<Remote>) {
-        seeds.truncate(SEEDS_MAX);
-        let old = std::mem::take(&mut self.ring.seeds);
-        for address in seeds {
-            let known = old.iter().find(|seed| seed.address == address);
-            let first = match address.is_tcp() {
-                true => now + SEED_TCP_DELAY,
-                false => now,
-            };
-            self.ring.seeds.push(Seed {
-                address,
-                node: known.and_then(|seed| seed.node),
-                answered: known.and_then(|seed| seed.answered),
-                due: known.map_or(first, |seed| seed.due),
-                pause: SEED_FIRST,
-            });
-        }
-        self.stabilise(now);
-    }
-
-    /// The seeds that have not answered lately.
-    pub fn silent_seeds(&self, now: Instant) -> impl Iterator<Item = Remote> {
-        let silent = move |seed: &&Seed| match seed.answered {
-            Some(last) => now - last > SEED_SILENT,
-            None => true,
-        };
-        self.ring
-            .seeds
-            .iter()
-            .filter(silent)
-            .map(|seed| seed.address)
-    }
-
     /// Takes in nodes that `agent` has links to.
     pub(super) fn learn_contacts(
         &mut self,
@@ -261,7 +188,7 @@ impl Node {
             self.ring.lookup_pause = soon;
             self.ring.lookup_due = self.ring.lookup_due.min(now + soon);
         }
-        let doubtful: BTreeSet<_> = self.handshakes.doubtful().collect();
+        let doubtful: BTreeSet<_> = self.handshakes.attempts.doubtful().collect();
         let hearsay = |id, _: &Known| !doubtful.contains(&id);
         let known = ring::nearest(self.id, &self.ring.known, NEAR_PER_SIDE, hearsay);
         let heard_of = known.iter().chain(self.ring.near.iter());
@@ -269,7 +196,7 @@ impl Node {
         let wanted = ring::nearest(self.id, &heard_of, NEAR_PER_SIDE, |_, ()| true);
         let missing: BTreeSet<_> = wanted.iter().filter(|id| !self.is_linked(*id)).collect();
         for id in missing {
-            if !self.handshakes.has_room_for_hearsay() {
+            if !self.handshakes.attempts.has_room_for_hearsay() {
                 self.counters.drop_full += 1;
                 break;
             }
@@ -295,9 +222,7 @@ impl Node {
                 self.event(Event::Isolated);
             }
             self.ring.looked_up = false;
-            for seed in &mut self.ring.seeds {
-                seed.due = seed.due.min(now + seed.pause);
-            }
+            self.ring.seeds.hasten(now);
             return;
         }
         let nearest = [wanted.left.first(), wanted.right.first()];
@@ -310,14 +235,6 @@ impl Node {
     /// Whether a session with a node is up.
     pub(super) fn is_linked(&self, id: NodeId) -> bool {
         self.peers.get(&id).is_some_and(Peer::is_established)
-    }
-
-    /// Whether there is nobody to join: the pool has no seed but this node. A pool whose seeds are
-    /// names has none here until they are looked up.
-    fn is_first(&self) -> bool {
-        let mut seeds = self.ring.seeds.iter();
-        let unnamed = !self.ring.seeds.is_empty() || self.pool.seeds.is_empty();
-        unnamed && seeds.all(|seed| seed.node == Some(self.id))
     }
 
     fn set_joined(&mut self, now: Instant) {
@@ -370,13 +287,7 @@ impl Node {
     pub(super) fn on_unreachable(&mut self, now: Instant, goal: Goal) {
         match goal {
             Goal::Seed(address) => {
-                let rng = &mut self.rng;
-                for seed in &mut self.ring.seeds {
-                    if seed.address == address {
-                        seed.due = now + jitter(seed.pause, rng);
-                        seed.pause = (seed.pause * 2).min(SEED_LONGEST);
-                    }
-                }
+                self.ring.seeds.failed(now, address, &mut self.rng);
             }
             Goal::Contact { contact, .. } => {
                 if !self.peers.contains_key(&contact.id) {
@@ -390,7 +301,7 @@ impl Node {
         }
     }
 
-    fn suspect(&mut self, now: Instant, id: NodeId) {
+    pub(super) fn suspect(&mut self, now: Instant, id: NodeId) {
         self.ring.known.remove(&id);
         self.ring.far.remove(id);
         // Whoever told of it may tell of it again.
@@ -402,82 +313,6 @@ impl Node {
         if self.ring.suspects.len() < PEERS_MAX {
             self.ring.suspects.insert(id, now + SUSPICION);
         }
-    }
-
-    /// Removes a peer and closes the gap it leaves.
-    pub(super) fn drop_peer(&mut self, now: Instant, id: NodeId, reason: DownReason) {
-        let Some(peer) = self.peers.remove(&id) else {
-            return;
-        };
-        for address in peer.holdings.iter() {
-            self.forget_holder(id, address);
-        }
-        for live in &peer.sessions {
-            self.handshakes.release(live.session.local_index());
-        }
-        self.ring.far.remove(id);
-        // An unneeded peer is alive, but nothing that we know of calls for it.
-        self.ring.known.remove(&id);
-        if reason != DownReason::Unneeded {
-            self.suspect(now, id);
-        }
-        if reason == DownReason::Unreachable {
-            self.counters.peers_lost += 1;
-            if peer.is_established() {
-                self.remember_lost(now, peer.contact());
-            }
-        }
-        if peer.is_established() {
-            self.event(Event::PeerDown { id, reason });
-        }
-        self.stabilise(now);
-    }
-
-    /// Whether a link that the peer has closed is to be made anew: it was one of the ring's, and
-    /// lasted. A young one was closed for want of room, as at a seed that hundreds join by.
-    pub(super) fn is_missed(&self, now: Instant, id: NodeId) -> bool {
-        let lasted = |peer: &Peer| now - peer.since > RELINK_AFTER;
-        self.ring.near.contains(id) && self.peers.get(&id).is_some_and(lasted)
-    }
-
-    /// Begins again with a peer that closed a link we still need.
-    pub(super) fn relink(&mut self, now: Instant, id: NodeId) {
-        let Some(contact) = self.peers.get(&id).map(|peer| peer.contact()) else {
-            return;
-        };
-        let agent = self.peers.get(&id).and_then(|peer| peer.agent);
-        self.drop_peer(now, id, DownReason::Unneeded);
-        self.begin_handshake(now, Goal::Contact { contact, agent });
-    }
-
-    /// Whether we keep the link to a peer for our own ends; `relays` are those of the ring.
-    pub(super) fn needs_link(&self, now: Instant, id: NodeId, relays: &BTreeSet<NodeId>) -> bool {
-        !self.ring.joined
-            || self.ring.near.contains(id)
-            || self.ring.far.contains(id)
-            || relays.contains(&id)
-            || self.is_in_use(now, id)
-    }
-
-    /// Whether the link may be dropped: neither side needs it, and it is not just being made.
-    pub(super) fn is_unneeded(&self, now: Instant, id: NodeId) -> bool {
-        let idle = |peer: &Peer| !peer.remote_wants && now - peer.since > LINK_GRACE;
-        self.peers.get(&id).is_some_and(idle) && !self.needs_link(now, id, &self.relays_in_use(now))
-    }
-
-    /// Drops the least useful link to make room. Returns whether there was one.
-    pub(super) fn evict_idle_peer(&mut self, now: Instant) -> bool {
-        let idle = self
-            .peers
-            .iter()
-            .filter(|(id, _)| !self.ring.near.contains(**id) && !self.ring.far.contains(**id));
-        let oldest = idle.min_by_key(|(_, peer)| (peer.is_established(), peer.last_heard()));
-        let Some(id) = oldest.map(|(id, _)| *id) else {
-            return false;
-        };
-        self.send_control(now, id, &Control::Bye { leaving: false });
-        self.drop_peer(now, id, DownReason::Unneeded);
-        true
     }
 
     /// The peers nearest to a position on both sides as contacts, without `except`.
@@ -508,44 +343,5 @@ impl Node {
         }
         self.maintain_far(now);
         self.try_seeds(now);
-    }
-
-    fn try_seeds(&mut self, now: Instant) {
-        if self.ring.seeds.iter().all(|seed| seed.due > now) {
-            return;
-        }
-        let visit = SEED_VISIT.max(Duration::from_secs_f64(self.size_estimate() / 3.0));
-        let udp_works = self
-            .peers
-            .values()
-            .any(|peer| peer.active().is_some_and(|path| path.remote.is_udp()));
-        let mut due = Vec::new();
-        for i in 0..self.ring.seeds.len() {
-            let seed = &self.ring.seeds[i];
-            if seed.due > now {
-                continue;
-            }
-            let linked = seed.node.is_some_and(|id| {
-                id == self.id || self.peers.get(&id).is_some_and(|p| p.is_established())
-            });
-            let joined = self.ring.joined;
-            let pause = if joined || linked { visit } else { seed.pause };
-            let pause = jitter(pause, &mut self.rng);
-            let seed = &mut self.ring.seeds[i];
-            seed.due = now + pause;
-            // The ring may have grown a lot since it answered.
-            let early = seed.answered.is_some_and(|last| now - last < visit / 2);
-            let needless = seed.address.is_tcp() && udp_works;
-            if linked || needless || (joined && early) {
-                continue;
-            }
-            due.push(seed.address);
-        }
-        if self.ring.joined {
-            due = due.into_iter().choose(&mut self.rng).into_iter().collect();
-        }
-        for address in due {
-            self.begin_handshake(now, Goal::Seed(address));
-        }
     }
 }

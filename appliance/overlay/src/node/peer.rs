@@ -13,6 +13,7 @@ use crate::wire::message::{CANDIDATES_MAX, Contact, RELAYS_MAX};
 
 use super::budget::Budgets;
 use super::candidates::is_global;
+use super::guest::ON_DEMAND_IDLE;
 use super::holders::Holdings;
 use super::liveness::Liveness;
 use super::report::Table;
@@ -264,6 +265,24 @@ impl Peer {
     /// Whether routed frames may be sent through this peer: it has a direct path.
     pub(super) fn is_hop(&self) -> bool {
         self.is_established() && self.active.is_some()
+    }
+
+    /// Whether the peer shares our site.
+    pub(super) fn is_beside(&self) -> bool {
+        self.active()
+            .is_some_and(|path| !is_global(path.remote.ip()))
+    }
+
+    /// Whether the peer seems to have no translator before it: it offers no address but global ones.
+    pub(super) fn is_public(&self) -> bool {
+        let mut ips = self.candidates.iter().map(|candidate| candidate.ip());
+        !self.candidates.is_empty() && ips.all(is_global)
+    }
+
+    /// Whether guests exchange packets with the peer, or did lately.
+    pub(super) fn is_in_use(&self, now: Instant) -> bool {
+        self.last_guest
+            .is_some_and(|last| now - last < ON_DEMAND_IDLE)
     }
 
     /// Whether the direct path in use had better not be relied on.

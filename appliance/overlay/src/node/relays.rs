@@ -10,8 +10,7 @@ use crate::time::Instant;
 use crate::wire::message::{Contact, RELAYS_MAX};
 
 use super::Node;
-use super::guest::ON_DEMAND_IDLE;
-use super::handshake::Goal;
+use super::attempts::Goal;
 use super::neighbourhood::ANNOUNCE_DELAY;
 use super::peer::Peer;
 use super::ring;
@@ -24,21 +23,15 @@ const RELAY_CANDIDATES_MAX: usize = 2;
 const TRAFFIC_RELAYS_MAX: usize = 8;
 
 impl Node {
-    /// Whether guests exchange packets with a peer, or did lately.
-    pub(super) fn is_in_use(&self, now: Instant, id: NodeId) -> bool {
-        let peer = self.peers.get(&id);
-        let last = peer.and_then(|peer| peer.last_guest);
-        last.is_some_and(|last| now - last < ON_DEMAND_IDLE)
-    }
-
     /// Traffic goes to a peer or comes from it. When that begins, relays are offered.
     pub(super) fn note_traffic(&mut self, now: Instant, id: NodeId) {
-        if !self.is_in_use(now, id) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if !peer.is_in_use(now) {
             self.ring.announce_due.get_or_insert(now + ANNOUNCE_DELAY);
         }
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.last_guest = Some(now);
-        }
+        peer.last_guest = Some(now);
     }
 
     /// Nodes that a peer and we both have a direct path to: first those whose paths do not end where the
@@ -47,15 +40,15 @@ impl Node {
         let Some(peer) = self.peers.get(&id) else {
             return Vec::new();
         };
-        let ids = peer.relays.iter().map(|relay| relay.id);
-        let mut common: Vec<_> = ids.filter(|relay| self.is_hop(relay)).collect();
-        let ends_at = |relay: &NodeId| Some(self.peers.get(relay)?.active()?.remote.ip());
-        common.sort_by_cached_key(|relay| {
-            let beside = ends_at(relay).is_some_and(|ip| peer.is_known_at(ip));
-            let doubtful = self.peers.get(relay).is_none_or(Peer::is_doubtful);
-            (doubtful, beside, self.slowness(*relay))
+        let relays = peer.relays.iter();
+        let relays = relays.filter_map(|relay| Some((relay.id, self.peers.get(&relay.id)?)));
+        let mut common: Vec<_> = relays.filter(|(_, relay)| relay.is_hop()).collect();
+        common.sort_by_cached_key(|(_, relay)| {
+            let ends_at = relay.active().map(|path| path.remote.ip());
+            let beside = ends_at.is_some_and(|ip| peer.is_known_at(ip));
+            (relay.is_doubtful(), beside, slowness(relay))
         });
-        common
+        common.into_iter().map(|(id, _)| id).collect()
     }
 
     /// The relay in use for a peer that no direct path leads to.
@@ -98,26 +91,31 @@ impl Node {
         let Some(peer) = self.peers.get(&id) else {
             return Vec::new();
         };
-        if peer.active().is_some() && !self.is_in_use(now, id) {
+        if peer.active().is_some() && !peer.is_in_use(now) {
             return Vec::new();
         }
-        let common: BTreeSet<_> = self.common_relays(id).into_iter().collect();
-        let mut hops: Vec<_> = self.direct_hops().filter(|hop| *hop != id).collect();
-        hops.sort_by_cached_key(|hop| {
+        let common = self.common_relays(id);
+        let hops = self.peers.iter();
+        let mut hops: Vec<_> = hops
+            .filter(|(hop, peer)| **hop != id && peer.is_hop())
+            .collect();
+        hops.sort_by_cached_key(|(hop, peer)| {
             let known = common.contains(hop);
-            let rank = (self.is_beside(*hop), Reverse(known), self.slowness(*hop));
+            let rank = (peer.is_beside(), Reverse(known), slowness(peer));
             (rank, hop.distance(self.id))
         });
         // Nodes behind translators may be none to meet for the peer either, so without a common one
         // there is one of those that everybody reaches.
-        let public = hops.iter().position(|hop| self.is_public(*hop));
+        let public = hops.iter().position(|(_, peer)| peer.is_public());
         if let Some(public) = public.filter(|_| common.is_empty()) {
             let last = public.min(RELAYS_MAX - 1);
             hops.swap(public, last);
         }
-        hops.truncate(RELAYS_MAX);
-        let peers = hops.iter().filter_map(|hop| self.peers.get(hop));
-        let mut relays: Vec<_> = peers.map(Peer::contact).collect();
+        let mut relays: Vec<_> = hops
+            .iter()
+            .map(|(_, peer)| peer.contact())
+            .take(RELAYS_MAX)
+            .collect();
         for relay in &mut relays {
             relay.candidates.truncate(RELAY_CANDIDATES_MAX);
         }
@@ -129,7 +127,7 @@ impl Node {
         let in_ring = |peer| self.ring.near.contains(peer) || self.ring.far.contains(peer);
         let served = self.peers.iter().filter(|(id, peer)| {
             !peer.relays.is_empty()
-                && (self.is_in_use(now, **id) || peer.active().is_none() && in_ring(**id))
+                && (peer.is_in_use(now) || peer.active().is_none() && in_ring(**id))
         });
         let relays = served.flat_map(|(_, peer)| &peer.relays);
         relays.map(|relay| relay.id).collect()
@@ -142,7 +140,7 @@ impl Node {
         let mut wanted = Vec::new();
         for (id, peer) in self.peers.iter() {
             let near = self.ring.near.contains(*id) && peer.active().is_none();
-            if !near && !self.is_in_use(now, *id) || !self.common_relays(*id).is_empty() {
+            if !near && !peer.is_in_use(now) || !self.common_relays(*id).is_empty() {
                 continue;
             }
             let untried = peer.relays.iter().find(|relay| {
@@ -172,21 +170,21 @@ impl Node {
     /// How many links there are that only relay.
     fn relays_alone(&self, now: Instant) -> usize {
         let relays = self.relays_in_use(now);
-        let ids = relays.iter().filter(|id| self.peers.contains_key(id));
-        ids.filter(|id| !self.ring.near.contains(**id) && !self.ring.far.contains(**id))
-            .filter(|id| !self.is_in_use(now, **id))
-            .count()
+        let links = relays
+            .iter()
+            .filter_map(|id| Some((*id, self.peers.get(id)?)));
+        let alone = links.filter(|(id, peer)| {
+            !self.ring.near.contains(*id) && !self.ring.far.contains(*id) && !peer.is_in_use(now)
+        });
+        alone.count()
     }
+}
 
-    /// The round trip to a direct peer, in steps of a half of it, so that lists do not change with
-    /// every measurement.
-    fn slowness(&self, id: NodeId) -> u32 {
-        let rtt = self
-            .peers
-            .get(&id)
-            .and_then(|peer| peer.active()?.liveness.rtt());
-        let ms = rtt.unwrap_or(Duration::from_secs(1)).as_secs_f64() * 1e3;
-        // Not negative, and far below 2^32.
-        ms.max(1.0).log(1.5) as u32
-    }
+/// The round trip to a direct peer, in steps of a half of it, so that lists do not change with every
+/// measurement.
+fn slowness(peer: &Peer) -> u32 {
+    let rtt = peer.active().and_then(|path| path.liveness.rtt());
+    let ms = rtt.unwrap_or(Duration::from_secs(1)).as_secs_f64() * 1e3;
+    // Not negative, and far below 2^32.
+    ms.max(1.0).log(1.5) as u32
 }

@@ -5,8 +5,7 @@ use crate::time::Instant;
 use crate::wire::frame::{Body, Delivery, HOPS_MAX, ROUTED_HEADER_MAX, RoutedHeader};
 
 use super::Node;
-use super::candidates::is_global;
-use super::peer::{DirectPath, Peer, Via};
+use super::peer::{Peer, Via};
 use super::ring;
 use super::traffic::Source;
 
@@ -240,10 +239,7 @@ impl Node {
 
     /// The [`AGENTS_MAX`] nearest direct hops, nearest first, that share our translator or do not.
     fn nearest_direct_hops(&self, except: NodeId, beside: bool) -> Vec<NodeId> {
-        let counts = |id, peer: &Peer| {
-            let is_beside = |path: &DirectPath| !is_global(path.remote.ip());
-            id != except && peer.is_hop() && peer.active().is_some_and(is_beside) == beside
-        };
+        let counts = |id, peer: &Peer| id != except && peer.is_hop() && peer.is_beside() == beside;
         let nearest = ring::nearest(self.id, &self.peers, AGENTS_MAX, counts);
         let mut hops: Vec<_> = nearest.iter().collect();
         hops.sort_by_key(|hop| hop.distance(self.id));
@@ -252,27 +248,8 @@ impl Node {
         hops
     }
 
-    /// Whether a peer shares our site.
-    pub(super) fn is_beside(&self, id: NodeId) -> bool {
-        let path = self.peers.get(&id).and_then(Peer::active);
-        path.is_some_and(|path| !is_global(path.remote.ip()))
-    }
-
     pub(super) fn is_hop(&self, id: &NodeId) -> bool {
         self.peers.get(id).is_some_and(Peer::is_hop)
-    }
-
-    /// Whether a peer seems to have no translator before it: it offers no address but global ones.
-    pub(super) fn is_public(&self, id: NodeId) -> bool {
-        self.peers.get(&id).is_some_and(|peer| {
-            let ips = peer.candidates.iter().map(|candidate| candidate.ip());
-            !peer.candidates.is_empty() && ips.into_iter().all(is_global)
-        })
-    }
-
-    pub(super) fn direct_hops(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let peers = self.peers.iter().filter(|(_, peer)| peer.is_hop());
-        peers.map(|(id, _)| *id)
     }
 
     /// A header from us to exactly `destination`.

@@ -667,7 +667,7 @@ fn a_session_that_the_peer_may_not_have_is_not_used() {
     let handshakes = net.members[1].node.counters().handshakes;
     net.members[1]
         .node
-        .begin_handshake(now, handshake::Goal::Seed(seed));
+        .begin_handshake(now, attempts::Goal::Seed(seed));
     net.run_until("the second handshake is answered", |net| {
         net.members[1].node.counters().handshakes > handshakes
     });

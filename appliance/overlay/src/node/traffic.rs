@@ -280,7 +280,7 @@ impl Node {
     }
 
     fn handle_echo_reply(&mut self, now: Instant, from: NodeId, token: u64, hops: u8) {
-        let Some(asked) = self.lookups.take_echo(token, from) else {
+        let Some(asked) = self.echoes.take(token, from) else {
             return;
         };
         let path = self.path_info(from);

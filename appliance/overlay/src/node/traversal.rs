@@ -174,14 +174,17 @@ impl Node {
         let Mapping::Changing { ip, last } = self.sightings.mapping(now) else {
             return;
         };
-        let in_use = self.is_in_use(now, id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         let has_target = peer.candidates.iter().any(is_target);
         // A translator has room for some thousand mappings, and sites share one: what only keeps the ring
         // together goes by a relay.
-        if peer.traversal.is_some() || peer.active().is_some() || !has_target || !in_use {
+        if peer.traversal.is_some()
+            || peer.active().is_some()
+            || !has_target
+            || !peer.is_in_use(now)
+        {
             return;
         }
         let early = self.guessed.is_some_and(|last| now - last < GUESS_PAUSE);

@@ -10,7 +10,7 @@ use crate::wire::message::{Control, Finding, Vote};
 use crate::wire::record::{Key, Record};
 
 use super::super::Node;
-use super::super::lookup::Asker;
+use super::super::answers::Asker;
 use super::store::{Refused, Standing};
 use super::{LIFETIME, Verified};
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::id::NodeId;
 use crate::time::Instant;
-use crate::wire::message::Control;
 use crate::wire::record::Key;
 
 use super::super::Node;
@@ -94,12 +93,9 @@ impl Node {
         let known = self.ring.near.iter().chain([self.id, from]);
         let closest = known.min_by_key(|id| id.distance(kept.position));
         let other = closest.filter(|id| ![self.id, from].contains(id));
-        let message = Control::Store {
-            record: kept.verified.record.clone(),
-            remaining_s: kept.remaining_s(now),
-        };
         if let Some(closest) = other {
-            self.send_control(now, closest, &message);
+            let copy = kept.copy(now);
+            self.send_control(now, closest, &copy);
         }
     }
 
@@ -113,14 +109,10 @@ impl Node {
         state.left.retain(|_, left| !left.is_empty());
         state.due = (!state.left.is_empty()).then_some(now + PAUSE);
         for (id, key) in some {
-            let Some(kept) = self.dht.store.granted(now, &key) else {
-                continue;
-            };
-            let message = Control::Store {
-                record: kept.verified.record.clone(),
-                remaining_s: kept.remaining_s(now),
-            };
-            self.send_control(now, id, &message);
+            if let Some(kept) = self.dht.store.granted(now, &key) {
+                let copy = kept.copy(now);
+                self.send_control(now, id, &copy);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::id::NodeId;
 use crate::time::Instant;
+use crate::wire::message::Control;
 use crate::wire::record::Key;
 
 use super::{LIFETIME, Verified};
@@ -36,9 +37,12 @@ pub(in super::super) struct Kept {
 }
 
 impl Kept {
-    /// Whole seconds for which it still lives.
-    pub(super) fn remaining_s(&self, now: Instant) -> u16 {
-        u16::try_from((self.until - now).as_secs()).unwrap_or(u16::MAX)
+    /// A copy for a neighbour, for the whole seconds that it still lives.
+    pub(super) fn copy(&self, now: Instant) -> Control {
+        Control::Store {
+            record: self.verified.record.clone(),
+            remaining_s: u16::try_from((self.until - now).as_secs()).unwrap_or(u16::MAX),
+        }
     }
 }
 

@@ -66,23 +66,35 @@ fn nodes_that_derive_one_address_lease_different_ones_and_talk() {
     assert_eq!(refuted.sum::<u64>(), 0);
 }
 
-/// Ten nodes that contend for thirteen addresses, and one of them that does not hold the address it
-/// derives but another.
-fn contenders(seed: u64) -> (Net, usize) {
-    let mut net = Net::with_range(seed, "10.1.2.0/28");
+/// Ten nodes that contend for thirteen addresses.
+struct Contest {
+    net: Net,
+    /// An address that two of them derive.
+    address: Ipv4Addr,
+    /// The one that holds it.
+    holder: usize,
+    /// The one that derives it and holds another.
+    loser: usize,
+}
+
+fn contest() -> Contest {
+    let mut net = Net::with_range(40, "10.1.2.0/28");
     for _ in 0..10 {
         net.add(None);
     }
     net.join_all();
-    let mut members = net.members.iter();
-    let loser = members.position(|member| {
-        let node = &member.node;
-        node.addresses().v4 != node.certified.v4
-    });
-    (
+    let deprived = |member: &Member| member.node.addresses().v4 != member.node.certified.v4;
+    let loser = net.members.iter().position(deprived);
+    let loser = loser.expect("a test without a collision shows nothing");
+    let address = net.members[loser].node.certified.v4;
+    let holds = |member: &Member| member.node.addresses().v4 == address;
+    let holder = net.members.iter().position(holds).unwrap();
+    Contest {
         net,
-        loser.expect("a test without a collision shows nothing"),
-    )
+        address,
+        holder,
+        loser,
+    }
 }
 
 /// What is left at one member when all that a peer told it of its addresses was lost.
@@ -104,7 +116,11 @@ fn forget_told(net: &mut Net, at: usize, of: usize) {
 
 #[test]
 fn packets_from_an_address_that_a_peer_could_not_tell_come_in() {
-    let (mut net, sender) = contenders(40);
+    let Contest {
+        mut net,
+        loser: sender,
+        ..
+    } = contest();
     for receiver in (0..10).filter(|receiver| *receiver != sender) {
         forget_told(&mut net, receiver, sender);
         let packet = net.send(sender, receiver, b"from elsewhere");
@@ -116,10 +132,12 @@ fn packets_from_an_address_that_a_peer_could_not_tell_come_in() {
 
 #[test]
 fn packets_to_an_address_that_a_peer_only_derives_reach_its_holder() {
-    let (mut net, loser) = contenders(40);
-    let contended = net.members[loser].node.certified.v4;
-    let holds = |member: &Member| member.node.addresses().v4 == contended;
-    let holder = net.members.iter().position(holds).unwrap();
+    let Contest {
+        mut net,
+        holder,
+        loser,
+        ..
+    } = contest();
     for sender in (0..10).filter(|sender| ![loser, holder].contains(sender)) {
         forget_told(&mut net, sender, loser);
         // The first ones may be lost.
@@ -138,16 +156,18 @@ fn packets_to_an_address_that_a_peer_only_derives_reach_its_holder() {
 
 #[test]
 fn an_address_that_a_peer_only_derives_resolves_to_its_holder() {
-    let (mut net, loser) = contenders(40);
-    let contended = net.members[loser].node.certified.v4;
-    let holds = |member: &Member| member.node.addresses().v4 == contended;
-    let holder = net.members.iter().position(holds).unwrap();
+    let Contest {
+        mut net,
+        address,
+        holder,
+        loser,
+    } = contest();
     let holder_id = net.members[holder].node.id();
     for asker in (0..10).filter(|asker| ![loser, holder].contains(asker)) {
         forget_told(&mut net, asker, loser);
         let now = net.now;
         let node = &mut net.members[asker].node;
-        let asked = node.resolve(now, Target::V4(contended));
+        let asked = node.resolve(now, Target::V4(address));
         net.run_until("the answer", |net| {
             net.members[asker].events.iter().any(|event| match event {
                 Event::Resolved { query, result } if *query == asked => {
