@@ -98,6 +98,7 @@ impl Node {
             peer.adopt(remote, now);
         }
         let first = !peer.is_established();
+        let unheard = peer.unanswered_handshake().is_some();
         if !first {
             self.counters.rekeys += 1;
         }
@@ -122,6 +123,9 @@ impl Node {
         self.counters.handshakes += 1;
         if first && confirmed {
             self.on_established(now, id);
+        } else if unheard && confirmed {
+            // What was said in the last session has reached nobody.
+            self.introduce(now, id);
         }
     }
 
@@ -161,6 +165,11 @@ impl Node {
         peer.since = now;
         let name = peer.certificate.name().to_string();
         self.event(Event::PeerUp { id, name });
+        self.introduce(now, id);
+    }
+
+    /// Tells a peer what it should know of us, and asks it what we should.
+    fn introduce(&mut self, now: Instant, id: NodeId) {
         self.tell_addresses_to(now, id);
         self.flush_waiting(now, id);
         self.on_peer_up(now, id);

@@ -19,8 +19,9 @@ use super::pending::{Pending, PendingTable};
 use super::report::Table;
 use super::traffic::Source;
 
-/// Answered handshakes remembered, to answer a copy alike.
-const ANSWERED_MAX: usize = 64;
+/// Answered handshakes remembered, to answer a copy alike: those of the last quarter of a second, after
+/// which the first copy comes, when as many come as the gate lets in.
+const ANSWERED_MAX: usize = 512;
 
 /// Whose a session index is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

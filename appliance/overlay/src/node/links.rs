@@ -88,7 +88,9 @@ impl Node {
             .peers
             .iter()
             .filter(|(id, _)| !self.ring.near.contains(**id) && !self.ring.far.contains(**id));
-        let oldest = idle.min_by_key(|(_, peer)| (peer.is_established(), peer.last_heard()));
+        // Whoever needs us, as a newcomer that looks for its place, goes last.
+        let oldest = idle
+            .min_by_key(|(_, peer)| (peer.is_established(), peer.remote_wants, peer.last_heard()));
         let Some(id) = oldest.map(|(id, _)| *id) else {
             return false;
         };

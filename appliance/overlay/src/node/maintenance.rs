@@ -161,6 +161,9 @@ impl Node {
         let last = self.peers.get(&id).and_then(Peer::unanswered_handshake);
         if let (Some(last), Via::Direct(remote)) = (last.cloned(), via) {
             self.transmit(remote, last);
+            // It may have come when the peer had no room for it any more. Now that its key is known, a
+            // fresh handshake is done in one round trip.
+            self.rekey(now, id);
         }
         self.send_control_by(now, id, via, &Control::Probe { token });
     }

@@ -12,11 +12,14 @@ use crate::time::Instant;
 use super::report::Table;
 use super::traffic::Source;
 
-/// XX handshakes that wait for their last message.
-const PENDING_MAX: usize = 128;
-/// Of these such from addresses at which nobody has shown to receive. Beyond it a cookie is asked
-/// for, so that forged addresses leave room for true ones.
-const PENDING_UNPROVEN_MAX: usize = 64;
+/// XX handshakes that wait for their last message: what the gate lets in within half a second, longer
+/// than a round trip. Were there fewer, newcomers from afar would give way to nearer ones before they can
+/// answer. Each takes a kilobyte.
+const PENDING_MAX: usize = 1024;
+/// Of these such from addresses at which nobody has shown to receive: what the gate lets in of them
+/// within half a second. Beyond it a cookie is asked for, so that forged addresses leave room for true
+/// ones.
+pub(super) const PENDING_UNPROVEN_MAX: usize = 256;
 /// Of these such from one address, behind which a whole site may be; the oldest gives way.
 const PENDING_PER_ORIGIN_MAX: usize = 16;
 /// How long such a one waits.

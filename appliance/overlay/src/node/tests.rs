@@ -677,6 +677,34 @@ fn a_session_that_the_peer_may_not_have_is_not_used() {
 }
 
 #[test]
+fn a_newcomer_whose_last_messages_reach_nobody_begins_again() {
+    let mut net = Net::with_members(19, 3);
+    net.join_all();
+    net.finals_are_lost = true;
+    let began = net.now;
+    let newcomer = net.add(None);
+    net.run_until("it joins", |net| net.members[newcomer].node.is_joined());
+    assert!(net.now < began + Duration::from_secs(1), "{}", net.now);
+}
+
+#[test]
+fn a_seed_has_room_for_all_that_join_within_a_round_trip() {
+    const CROWD: usize = 200;
+    let mut net = Net::with_members(20, 1 + CROWD);
+    let seed = net.members[0].node.id();
+    net.run_until("the seed has answered all", |net| {
+        let crowd = &net.members[1..];
+        crowd.iter().all(|member| member.node.is_linked(seed))
+    });
+    net.pass(LATENCY * 2);
+    let granted = |member: &Member| net.members[0].node.is_linked(member.node.id());
+    assert_eq!(
+        net.members[1..].iter().filter(|m| granted(m)).count(),
+        CROWD
+    );
+}
+
+#[test]
 fn forged_source_addresses_of_a_guest_are_dropped() {
     let mut net = Net::with_members(13, 2);
     net.join_all();

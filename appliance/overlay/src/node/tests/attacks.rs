@@ -3,6 +3,7 @@
 use rand::seq::SliceRandom;
 
 use super::enemy::{self, Enemy};
+use super::pending::PENDING_UNPROVEN_MAX;
 use super::*;
 use crate::wire::frame::{Body, Delivery, RoutedHeader};
 use crate::wire::message::{Control, Message, Query, Question, SIDE_MAX};
@@ -126,7 +127,7 @@ fn newcomers_join_by_a_seed_that_is_flooded_from_forged_addresses() {
     let node = &net.members[0].node;
     // Those that wait without proof end after five seconds; everybody else had a cookie.
     let work = node.counters().handshake_work - work_before;
-    let most = 64 * (1 + flooded.as_secs() / 5) + 20 * NEWCOMERS as u64;
+    let most = PENDING_UNPROVEN_MAX as u64 * (1 + flooded.as_secs() / 5) + 20 * NEWCOMERS as u64;
     assert!(work <= most, "{work} costly operations in {flooded:?}");
     assert!(
         node.counters().drop_gate > FLOOD_PER_SECOND,
