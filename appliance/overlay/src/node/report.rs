@@ -91,7 +91,11 @@ impl Node {
             table("far links", self.ring.far.len(), FAR_MAX),
         ];
         tables.extend(self.handshakes.tables());
-        tables.extend([self.lookups.table(), self.echoes.table()]);
+        tables.extend([
+            self.lookups.table(),
+            self.echoes.table(),
+            self.dht.copies.table(),
+        ]);
         tables.push(self.survey.table());
         tables.extend(self.ring.tables());
         tables.extend(self.waiting.tables());

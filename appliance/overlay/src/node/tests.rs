@@ -46,6 +46,9 @@ struct Net {
     enemy: Option<enemy::Enemy>,
     /// Everything sent, while somebody listens: from, to, what.
     overheard: Option<Vec<(Remote, Remote, Vec<u8>)>>,
+    /// The share of datagrams that is lost, and what draws which.
+    loss: f64,
+    dice: Rng,
     /// Draws what happens to datagrams on a network that delays, repeats and damages them.
     chaos: Option<Rng>,
 }
@@ -75,6 +78,8 @@ impl Net {
             finals_are_lost: false,
             enemy: None,
             overheard: None,
+            loss: 0.0,
+            dice: Rng::seed_from_u64(seed),
             chaos: None,
         }
     }
@@ -186,6 +191,9 @@ impl Net {
     fn fly(&mut self, from: Remote, to: Remote, datagram: Vec<u8>) {
         if let Some(overheard) = &mut self.overheard {
             overheard.push((from, to, datagram.clone()));
+        }
+        if self.loss > 0.0 && self.dice.random_bool(self.loss) {
+            return;
         }
         let mut arrivals = vec![(LATENCY, datagram)];
         if let Some(rng) = &mut self.chaos {

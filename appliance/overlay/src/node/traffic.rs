@@ -248,9 +248,11 @@ impl Node {
             }
             Control::Addresses(addresses) => self.handle_addresses(now, from, &addresses),
             Control::Store {
+                token,
                 record,
                 remaining_s,
-            } => self.handle_store(now, from, record, remaining_s),
+            } => self.handle_store(now, from, token, record, remaining_s),
+            Control::Stored { token } => self.handle_stored(from, token),
             Control::Vote { token, record } => self.handle_vote(now, from, token, record),
             Control::Voted { token, vote } => self.handle_voted(now, from, token, vote),
             Control::Bye { leaving } => {
@@ -271,7 +273,10 @@ impl Node {
             return false;
         };
         match message {
-            Control::ProbeAck { .. } | Control::EchoReply { .. } | Control::Bye { .. } => true,
+            Control::ProbeAck { .. }
+            | Control::EchoReply { .. }
+            | Control::Stored { .. }
+            | Control::Bye { .. } => true,
             Control::Neighbours { .. } => {
                 peer.budgets.take_contacts(now) && peer.budgets.take_request(now)
             }
@@ -343,7 +348,10 @@ impl Node {
                 Control::Neighbours { .. } | Control::Link { .. } => {
                     self.counters.bytes_neighbours += spent;
                 }
-                Control::Store { .. } | Control::Vote { .. } | Control::Voted { .. } => {
+                Control::Store { .. }
+                | Control::Stored { .. }
+                | Control::Vote { .. }
+                | Control::Voted { .. } => {
                     self.counters.bytes_stores += spent;
                 }
                 // Too rare to be told apart.

@@ -114,10 +114,17 @@ pub enum Control {
     Addresses(Vec<Ipv4Addr>),
     /// A record of the table for the receiver to keep a copy of.
     Store {
+        /// Returned in the [`Control::Stored`]; 0 if none is waited for.
+        token: u64,
         /// The record; one with no lifetime withdraws what its claimant had claimed.
         record: Record,
         /// Seconds for which it still lives.
         remaining_s: u16,
+    },
+    /// Answers a [`Control::Store`]: it has arrived, and was kept unless something newer was here.
+    Stored {
+        /// The message's token.
+        token: u64,
     },
     /// Asks for the promise to keep a key free for a claimant.
     Vote {
@@ -362,6 +369,7 @@ impl Message for Control {
             | Control::ProbeAck { .. }
             | Control::Echo { .. }
             | Control::EchoReply { .. }
+            | Control::Stored { .. }
             | Control::Punch { .. }
             | Control::Punching
             | Control::Bye { .. } => true,

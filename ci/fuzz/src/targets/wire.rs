@@ -227,9 +227,11 @@ pub(super) fn controls() -> Vec<Control> {
         Control::EchoReply { token: 7, hops: 1 },
         Control::Addresses(vec![Ipv4Addr::new(10, 128, 0, 9)]),
         Control::Store {
+            token: 7,
             record: record(),
             remaining_s: 60,
         },
+        Control::Stored { token: 7 },
         Control::Vote {
             token: 7,
             record: record(),

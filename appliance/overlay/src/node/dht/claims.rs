@@ -25,6 +25,9 @@ pub const LEASES_MAX: usize = 32;
 const SERVICES_MAX: usize = 16;
 /// How often a claim is renewed.
 const RENEW: Duration = Duration::from_secs(60);
+/// When a claim that was granted for the first time is renewed: by then a ring that has grown fast is at
+/// rest, and whoever granted it knows what its neighbours know.
+const CONFIRM: Duration = Duration::from_secs(3);
 /// When a claim that most did not promise is made again.
 const AGAIN: Duration = Duration::from_millis(300);
 /// When a claim is made again that somebody else holds.
@@ -256,6 +259,15 @@ impl Node {
         }
     }
 
+    /// Somebody else has a key that we may hold: it is asked for anew.
+    pub(super) fn claim_again(&mut self, now: Instant, key: &Key) {
+        for own in self.dht.claims.own.values_mut() {
+            if own.key == *key {
+                own.due = now;
+            }
+        }
+    }
+
     /// The node has its place in the ring (again): nothing that it holds is certain any more.
     pub(in super::super) fn claim_all(&mut self, now: Instant) {
         for own in self.dht.claims.own.values_mut() {
@@ -349,11 +361,12 @@ impl Node {
     }
 
     fn on_granted(&mut self, now: Instant, slot: &Slot) {
-        let renew = jitter(RENEW, &mut self.rng);
+        let (renew, confirm) = (jitter(RENEW, &mut self.rng), jitter(CONFIRM, &mut self.rng));
         let Some(own) = self.dht.claims.own.get_mut(slot) else {
             return;
         };
         let news = !matches!(own.state, State::Held { .. });
+        let renew = if news { confirm } else { renew };
         own.state = State::Held {
             until: now + LIFETIME,
         };

@@ -56,7 +56,7 @@ impl Grants {
         }
     }
 
-    fn is_vacant(&self, now: Instant, key: &Key) -> bool {
+    pub(super) fn is_vacant(&self, now: Instant, key: &Key) -> bool {
         self.vacant.get(key).is_some_and(|until| *until > now)
     }
 }
@@ -80,7 +80,7 @@ impl Node {
         }
         if verified.claim.lifetime_s == 0 {
             self.dht.store.withdraw(now, &verified);
-            return self.replicate(now, &verified.record, 0);
+            return self.tell_withdrawal(now, &verified.record);
         }
         let held = self.dht.store.live(now, &verified.claim.key);
         match held {
@@ -242,12 +242,12 @@ impl Node {
     }
 
     fn grant(&mut self, now: Instant, verified: Verified, asker: Asker) {
-        let record = verified.record.clone();
+        let key = verified.claim.key.clone();
         let lifetime = verified.claim.lifetime().min(LIFETIME);
         let finding = match self.keep(now, verified, now + lifetime, Standing::Granted) {
             Ok(()) => {
-                let remaining_s = u16::try_from(lifetime.as_secs()).unwrap_or(u16::MAX);
-                self.replicate(now, &record, remaining_s);
+                self.dht.store.note_decided(now, &key);
+                self.replicate(now, &key);
                 Finding::Granted
             }
             Err(_) => Finding::Undecided,

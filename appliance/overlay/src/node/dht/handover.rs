@@ -94,8 +94,7 @@ impl Node {
         let closest = known.min_by_key(|id| id.distance(kept.position));
         let other = closest.filter(|id| ![self.id, from].contains(id));
         if let Some(closest) = other {
-            let copy = kept.copy(now);
-            self.send_control(now, closest, &copy);
+            self.send_copy(now, closest, key);
         }
     }
 
@@ -109,10 +108,7 @@ impl Node {
         state.left.retain(|_, left| !left.is_empty());
         state.due = (!state.left.is_empty()).then_some(now + PAUSE);
         for (id, key) in some {
-            if let Some(kept) = self.dht.store.granted(now, &key) {
-                let copy = kept.copy(now);
-                self.send_control(now, id, &copy);
-            }
+            self.send_copy(now, id, &key);
         }
     }
 }

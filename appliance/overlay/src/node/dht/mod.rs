@@ -7,6 +7,7 @@
 //! the ring changes ([`store`], [`handover`] and here).
 
 mod claims;
+mod copies;
 mod grant;
 mod handover;
 mod store;
@@ -27,6 +28,7 @@ use crate::wire::record::{Claim, Key, Record};
 use super::Node;
 pub(super) use claims::{Claims, Slot};
 pub use claims::{LEASES_MAX, LeaseId, LeaseInfo};
+use copies::Copies;
 pub(super) use grant::Grants;
 use handover::HandOver;
 pub use store::RECORDS_MAX;
@@ -75,6 +77,7 @@ pub(super) struct Dht {
     pub grants: Grants,
     pub claims: Claims,
     hand_over: HandOver,
+    pub copies: Copies,
 }
 
 impl Dht {
@@ -84,6 +87,7 @@ impl Dht {
             grants: Grants::default(),
             claims: Claims::default(),
             hand_over: HandOver::default(),
+            copies: Copies::default(),
         }
     }
 
@@ -94,7 +98,11 @@ impl Dht {
             .hand_over
             .deadline()
             .map(|due| (due, "hand records over"));
-        [grants, claims, hand_over].into_iter().flatten().min()
+        let copies = self.copies.deadline().map(|due| (due, "repeat a copy"));
+        [grants, claims, hand_over, copies]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -233,6 +241,7 @@ impl Node {
             position,
             until,
             standing,
+            decided: None,
         };
         let result = self.dht.store.keep(now, kept);
         if let Err(Refused::Full) = result {
@@ -246,12 +255,14 @@ impl Node {
         &mut self,
         now: Instant,
         from: NodeId,
+        token: u64,
         record: Record,
         remaining_s: u16,
     ) {
         let Some(verified) = self.verify_record(now, record) else {
             return;
         };
+        self.confirm_copy(now, from, token);
         if verified.claim.lifetime_s == 0 {
             self.dht.store.withdraw(now, &verified);
             return;
@@ -264,13 +275,31 @@ impl Node {
         match self.keep(now, verified, until, Standing::Granted) {
             Ok(()) if is_news => self.pass_on_record(now, from, &key),
             Ok(()) | Err(Refused::Stale | Refused::Full) => {}
-            // Whoever is closer to the key decides.
-            Err(Refused::Held(kept)) => {
-                if from.distance(kept.position) < self.id.distance(kept.position) {
-                    self.dht.store.replace(now, *kept);
-                }
-            }
+            Err(Refused::Held(other)) => self.settle(now, from, *other),
         }
+    }
+
+    /// A peer knows of another holder of a key than we do: two rings have met, or somebody has decided
+    /// before it knew its neighbours.
+    fn settle(&mut self, now: Instant, from: NodeId, other: Kept) {
+        let key = other.verified.claim.key.clone();
+        // Nobody gives way to a holder that was found to be gone.
+        let is_hasty =
+            self.dht.store.is_hasty(now, &other.verified) && !self.dht.grants.is_vacant(now, &key);
+        // Whoever is closer to the key decides.
+        let is_closer = from.distance(other.position) < self.id.distance(other.position);
+        if !is_closer && !is_hasty {
+            return;
+        }
+        if is_closer && !is_hasty {
+            // Unless it was hasty.
+            self.send_copy(now, from, &key);
+        }
+        self.dht.store.replace(now, other);
+        if !is_closer {
+            self.replicate(now, &key);
+        }
+        self.claim_again(now, &key);
     }
 
     /// Nobody knows the holder of a key that somebody else claims: the key is free.
@@ -292,16 +321,26 @@ impl Node {
     pub(super) fn maintain_dht(&mut self, now: Instant) {
         self.maintain_grants(now);
         self.hand_over(now);
+        self.maintain_copies(now);
         self.maintain_claims(now);
     }
 
     /// Sends copies of a record to the near neighbours.
-    fn replicate(&mut self, now: Instant, record: &Record, remaining_s: u16) {
+    fn replicate(&mut self, now: Instant, key: &Key) {
+        let near: BTreeSet<_> = self.ring.near.iter().collect();
+        for id in near {
+            self.send_copy(now, id, key);
+        }
+    }
+
+    /// Tells the near neighbours that a claimant gives its key up.
+    fn tell_withdrawal(&mut self, now: Instant, record: &Record) {
         let near: BTreeSet<_> = self.ring.near.iter().collect();
         for id in near {
             let message = Control::Store {
+                token: 0,
                 record: record.clone(),
-                remaining_s,
+                remaining_s: 0,
             };
             self.send_control(now, id, &message);
         }

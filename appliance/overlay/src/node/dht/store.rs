@@ -1,6 +1,7 @@
 //! Records kept for others. Bounded, also for each owner.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::id::NodeId;
 use crate::time::Instant;
@@ -16,6 +17,10 @@ pub const RECORDS_PER_OWNER_MAX: usize = 64;
 
 /// Withdrawals that are remembered.
 const WITHDRAWALS_MAX: usize = 1024;
+
+/// How long a key that this node has given away gives way to somebody who has held it for longer: a node
+/// that has just joined may not have known yet whom to ask for their promise.
+const YOUTH: Duration = Duration::from_secs(10);
 
 /// How firm a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,12 +39,15 @@ pub(in super::super) struct Kept {
     pub position: NodeId,
     pub until: Instant,
     pub standing: Standing,
+    /// When this node gave the key to the claimant, if it was this node.
+    pub decided: Option<Instant>,
 }
 
 impl Kept {
     /// A copy for a neighbour, for the whole seconds that it still lives.
-    pub(super) fn copy(&self, now: Instant) -> Control {
+    pub(super) fn copy(&self, now: Instant, token: u64) -> Control {
         Control::Store {
+            token,
             record: self.verified.record.clone(),
             remaining_s: u16::try_from((self.until - now).as_secs()).unwrap_or(u16::MAX),
         }
@@ -116,6 +124,7 @@ impl Store {
                 }
                 kept.standing = kept.standing.max(held.standing);
                 kept.until = kept.until.max(held.until);
+                kept.decided = held.decided.or(kept.decided);
             } else if held.standing >= kept.standing && !kept.verified.precedes(&held.verified) {
                 return Err(Refused::Held(Box::new(kept)));
             }
@@ -140,6 +149,22 @@ impl Store {
             }
             _ => Err(Refused::Full),
         }
+    }
+
+    /// This node gave a key to the claimant whose record is here.
+    pub(super) fn note_decided(&mut self, now: Instant, key: &Key) {
+        if let Some(kept) = self.records.get_mut(key) {
+            kept.decided.get_or_insert(now);
+        }
+    }
+
+    /// Whether this node has only just given a key to the claimant whose record is here, and on no
+    /// better ground than that nobody else was known to hold it.
+    pub(super) fn is_hasty(&self, now: Instant, other: &Verified) -> bool {
+        self.live(now, &other.claim.key).is_some_and(|held| {
+            let young = held.decided.is_some_and(|decided| now - decided < YOUTH);
+            young && !held.verified.precedes(other)
+        })
     }
 
     /// Keeps a record whoever held its key before.
@@ -233,7 +258,6 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::time::Duration;
 
     use rand::SeedableRng;
 
@@ -304,6 +328,7 @@ mod tests {
             position: NodeId(position),
             until: Instant::ZERO + MINUTE,
             standing,
+            decided: None,
         }
     }
 

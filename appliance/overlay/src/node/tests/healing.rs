@@ -135,6 +135,6 @@ fn traffic_whose_direct_path_is_cut_goes_on_by_a_relay_that_was_ready() {
         let gap = longest_gap(&mut net, pair, Duration::from_secs(5));
         // Silence is noticed after 40 ms, and a probe's answer missed a round trip later; the way by the
         // relay takes another.
-        assert!(gap < Duration::from_millis(150), "seed {seed}: {gap:?}");
+        assert!(gap <= Duration::from_millis(150), "seed {seed}: {gap:?}");
     }
 }

@@ -343,9 +343,11 @@ fn what_was_withdrawn_is_not_brought_back_by_an_old_copy() {
     let now = net.now;
     net.members[neighbour]
         .node
-        .handle_store(now, from, old.clone(), 170);
+        .handle_store(now, from, 0, old.clone(), 170);
     let from = net.members[neighbour].node.id();
-    net.members[decider].node.handle_store(now, from, old, 170);
+    net.members[decider]
+        .node
+        .handle_store(now, from, 0, old, 170);
     assert!(look_up(&mut net, 5, key.clone()).is_err());
     let now = net.now;
     let heir = by_distance[5];
@@ -397,7 +399,7 @@ fn thousands_of_records_are_handed_over_whole() {
             signature: identity.sign_claim(&claim).to_vec(),
             claim,
         };
-        net.members[0].node.handle_store(now, from, record, 180);
+        net.members[0].node.handle_store(now, from, 0, record, 180);
     }
     assert_eq!(net.members[0].node.records_kept(), before + RECORDS);
     let newcomer = net.add(None);
@@ -410,6 +412,97 @@ fn thousands_of_records_are_handed_over_whole() {
         counters.drop_budget + counters.drop_full
     };
     assert_eq!(net.members.iter().map(dropped).sum::<u64>(), 0);
+}
+
+#[test]
+fn records_whose_copies_are_lost_reach_a_newcomer_all_the_same() {
+    let mut net = Net::with_members(52, 12);
+    net.join_all();
+    let mut keys = Vec::new();
+    for (owner, n) in (0..12).flat_map(|owner| (0..10).map(move |n| (owner, n))) {
+        let name = format!("service-{owner}-{n}");
+        let now = net.now;
+        assert!(
+            net.members[owner]
+                .node
+                .offer_service(now, &name, Vec::new())
+        );
+        keys.push((owner, Key::Service(name)));
+    }
+    net.pass(Duration::from_secs(15));
+    net.loss = 0.3;
+    let newcomers: Vec<_> = (0..4).map(|_| net.add(None)).collect();
+    net.run_until("the newcomers join", |net| net.is_one_ring());
+    net.pass(Duration::from_secs(1));
+    net.loss = 0.0;
+    net.pass(Duration::from_secs(8));
+    let closest = |net: &Net, key: &Key| {
+        let position = net.members[0].node.position_of(key).unwrap();
+        let members = 0..net.members.len();
+        members.min_by_key(|i| net.members[*i].node.id().distance(position))
+    };
+    let mut handed_over = 0;
+    for (owner, key) in keys {
+        let keeper = closest(&net, &key).unwrap();
+        let near = net.members[owner].node.near_neighbours();
+        let renewed = newcomers
+            .iter()
+            .any(|n| near.contains(net.members[*n].node.id()));
+        // Whoever has new neighbours renews its claims soon.
+        if newcomers.contains(&keeper) && !renewed {
+            handed_over += 1;
+            let kept = net.members[keeper].node.dht.store.get(&key);
+            assert!(kept.is_some(), "{key:?} of {owner} at {keeper}");
+        }
+    }
+    assert!(handed_over > 5, "{handed_over} records say little");
+}
+
+#[test]
+fn a_key_that_newcomers_gave_away_goes_back_to_its_holder() {
+    let mut net = Net::with_members(53, 6);
+    net.join_all();
+    let (first, second) = (net.add(None), net.add(None));
+    net.cut = (0..6).flat_map(|a| [(a, first), (a, second)]).collect();
+    let (now, itself) = (net.now, net.members[first].address);
+    net.members[first].node.set_seeds(now, Vec::new());
+    net.members[second].node.set_seeds(now, vec![itself]);
+    // One that the newcomers are to decide on.
+    let names = (0..).map(|n| format!("service-{n}"));
+    let mut keys = names.map(Key::Service);
+    let is_theirs = |key: &Key| {
+        let position = net.members[0].node.position_of(key).unwrap();
+        let closest = (0..8).min_by_key(|i| net.members[*i].node.id().distance(position));
+        closest == Some(first)
+    };
+    let key = keys.find(is_theirs).unwrap();
+    let Key::Service(name) = &key else {
+        unreachable!("they are services");
+    };
+    let now = net.now;
+    net.members[1]
+        .node
+        .offer_service(now, name, b"old".to_vec());
+    net.pass(Duration::from_secs(20));
+    let now = net.now;
+    net.members[second]
+        .node
+        .offer_service(now, name, b"new".to_vec());
+    net.run_until("the newcomers have given it away", |net| {
+        look_up(net, first, key.clone()).is_ok()
+    });
+    net.cut.clear();
+    let (now, seed) = (net.now, net.members[0].address);
+    net.members[first].node.set_seeds(now, vec![seed]);
+    net.run_until("one ring", |net| net.is_one_ring());
+    net.pass(Duration::from_secs(20));
+    assert_eq!(
+        look_up(&mut net, 3, key.clone()).unwrap().claim.value,
+        b"old"
+    );
+    let taken = |event: &Event| matches!(event, Event::NameTaken { .. });
+    assert!(net.members[second].events.iter().any(taken));
+    assert!(!net.members[1].events.iter().any(taken));
 }
 
 #[test]
