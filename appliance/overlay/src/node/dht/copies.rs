@@ -23,6 +23,7 @@ const RETRIES: [Duration; 3] = [
 struct Copy {
     to: NodeId,
     key: Key,
+    /// How many of [`RETRIES`] are used up.
     sent: usize,
     due: Instant,
 }
@@ -107,18 +108,16 @@ impl Node {
     /// Sends the copies again that are due and still concern their receivers.
     pub(super) fn maintain_copies(&mut self, now: Instant) {
         while let Some((token, mut copy)) = self.dht.copies.take_due(now) {
-            let Some(pause) = RETRIES.get(copy.sent) else {
-                continue;
-            };
             let kept = self.dht.store.granted(now, &copy.key);
             let Some(kept) = kept.filter(|_| self.ring.near.contains(copy.to)) else {
                 continue;
             };
-            let message = kept.copy(now, token);
-            let to = copy.to;
-            copy.sent += 1;
-            copy.due = now + *pause;
-            self.dht.copies.insert(token, copy);
+            let (to, message) = (copy.to, kept.copy(now, token));
+            if let Some(pause) = RETRIES.get(copy.sent) {
+                copy.sent += 1;
+                copy.due = now + *pause;
+                self.dht.copies.insert(token, copy);
+            }
             self.send_control(now, to, &message);
         }
     }
