@@ -18,8 +18,12 @@ const TIMEOUT_MAX: Duration = Duration::from_millis(1000);
 /// probe is cheaper than the packets that a dead path swallows before TCP repeats the first of them,
 /// which it does 200 ms after a round trip.
 const SILENCE_MIN: Duration = Duration::from_millis(40);
+/// The same where records keep coming in at a steady pace: a gap twice as long as any of late.
+const STEADY_SILENCE_MIN: Duration = Duration::from_millis(20);
 /// What an answer may be late by beyond the variation of the round trip.
 const SLACK: Duration = Duration::from_millis(10);
+/// Gaps between records count for the pace so long, and at most twice.
+const PACE_WINDOW: Duration = Duration::from_millis(500);
 
 /// Smoothed round-trip time and its variation, as in RFC 6298.
 #[derive(Clone, Copy, Debug)]
@@ -34,13 +38,45 @@ struct Try {
     sent: Instant,
 }
 
+/// The longest gaps between records that came in: in the present window, and in the one before.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    since: Instant,
+    longest: Duration,
+    before: Option<Duration>,
+}
+
+impl Pace {
+    fn note(&mut self, gap: Duration, now: Instant) {
+        let age = now - self.since;
+        if age >= PACE_WINDOW {
+            *self = Pace {
+                since: now,
+                longest: Duration::ZERO,
+                before: (age < PACE_WINDOW * 2).then_some(self.longest),
+            };
+        }
+        self.longest = self.longest.max(gap);
+    }
+
+    /// The longest gap of late, where there was a window without a long one.
+    fn longest(&self) -> Option<Duration> {
+        self.before.map(|before| before.max(self.longest))
+    }
+}
+
 /// The state of one path's health.
 #[derive(Clone, Debug)]
 pub(super) struct Liveness {
     rtt: Option<Rtt>,
     last_heard: Instant,
+    pace: Pace,
     unanswered_since: Option<Instant>,
     tries: Vec<Try>,
+    /// Records came at a steady pace and stopped.
+    stopped: bool,
+    /// [`Health::Late`] was seen to since the last probe.
+    told_late: bool,
 }
 
 /// What a path needs now.
@@ -48,6 +84,8 @@ pub(super) struct Liveness {
 pub(super) enum Health {
     /// Nothing before its deadline.
     Fine,
+    /// What was sent last by another way too: it may be lost.
+    Late,
     /// A probe.
     Probe,
     /// It does not work any more.
@@ -59,8 +97,15 @@ impl Liveness {
         Liveness {
             rtt: None,
             last_heard: now,
+            pace: Pace {
+                since: now,
+                longest: Duration::MAX,
+                before: None,
+            },
             unanswered_since: None,
             tries: Vec::new(),
+            stopped: false,
+            told_late: false,
         }
     }
 
@@ -75,18 +120,39 @@ impl Liveness {
 
     /// Something authentic came in by this path.
     pub(super) fn on_heard(&mut self, now: Instant) {
+        self.pace.note(now - self.last_heard, now);
         self.last_heard = now;
         self.unanswered_since = None;
+        self.stopped = false;
     }
 
     /// Traffic that deserves some answer went out.
     pub(super) fn on_sent(&mut self, now: Instant) {
-        self.unanswered_since.get_or_insert(now);
+        if self.unanswered_since.is_some() {
+            return;
+        }
+        if self
+            .steady_silence()
+            .is_some_and(|most| now - self.last_heard >= most)
+        {
+            // The peer had nothing to answer.
+            self.pace.before = None;
+        }
+        self.unanswered_since = Some(now);
     }
 
     /// A probe went out.
     pub(super) fn on_probe_sent(&mut self, token: u64, now: Instant) {
+        self.stopped |= self
+            .steady_silence()
+            .is_some_and(|most| now - self.last_heard >= most);
+        self.told_late = false;
         self.tries.push(Try { token, sent: now });
+    }
+
+    /// What was sent last goes by another way now.
+    pub(super) fn on_repeated(&mut self) {
+        self.told_late = true;
     }
 
     /// The answer to a probe came in. Returns whether the probe was this path's.
@@ -123,15 +189,21 @@ impl Liveness {
         unanswered || self.unanswered_since == Some(Instant::ZERO)
     }
 
-    /// Whether the answer to a probe is later than it usually is: time for another way beside this one.
+    /// Whether an answer, or the next of many records, is later than it usually is: time for another
+    /// way beside this one.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        let Some(first) = self.tries.first() else {
-            return false;
-        };
+        self.overdue_from().is_some_and(|due| due <= now)
+    }
+
+    fn overdue_from(&self) -> Option<Instant> {
+        let first = self.tries.first()?;
+        if self.stopped {
+            return Some(first.sent);
+        }
         let usual = self.rtt.map_or(RTT_INITIAL * 2, |rtt| {
             rtt.smoothed + rtt.variation * 2 + SLACK
         });
-        self.last_heard < first.sent && now - first.sent > usual
+        (self.last_heard < first.sent).then(|| first.sent + usual)
     }
 
     /// Takes a measured round trip into the estimate.
@@ -152,6 +224,8 @@ impl Liveness {
     pub(super) fn health(&self, now: Instant, keepalive: Duration) -> Health {
         if now < self.deadline(keepalive) {
             Health::Fine
+        } else if self.late_from().is_some_and(|due| due <= now) {
+            Health::Late
         } else if self.tries.len() >= TRIES_MAX {
             Health::Dead
         } else {
@@ -162,7 +236,8 @@ impl Liveness {
     /// When [`Liveness::health`] may change next.
     pub(super) fn deadline(&self, keepalive: Duration) -> Instant {
         if let Some(last) = self.tries.last() {
-            return last.sent + self.timeout();
+            let timeout = last.sent + self.timeout();
+            return self.late_from().map_or(timeout, |late| late.min(timeout));
         }
         let idle = self.last_heard + keepalive;
         match self.unanswered_since {
@@ -180,8 +255,27 @@ impl Liveness {
         (base.max(TIMEOUT_MIN) * 2u32.pow(doublings.min(4))).min(TIMEOUT_MAX)
     }
 
+    fn late_from(&self) -> Option<Instant> {
+        self.overdue_from().filter(|_| !self.told_late)
+    }
+
     fn silence(&self) -> Duration {
+        let usual = self.usual_silence();
+        self.steady_silence().unwrap_or(usual)
+    }
+
+    fn usual_silence(&self) -> Duration {
         (self.rtt().unwrap_or(RTT_INITIAL) / 2).max(SILENCE_MIN)
+    }
+
+    /// The silence that says something where records keep coming in, as they do in a transfer.
+    fn steady_silence(&self) -> Option<Duration> {
+        let most = self
+            .pace
+            .longest()?
+            .saturating_mul(2)
+            .max(STEADY_SILENCE_MIN);
+        (most < self.usual_silence()).then_some(most)
     }
 }
 
@@ -234,12 +328,59 @@ mod tests {
         for token in 0.. {
             match path.health(now, KEEPALIVE) {
                 Health::Probe => path.on_probe_sent(token, now),
+                Health::Late => path.on_repeated(),
                 Health::Dead => break,
                 Health::Fine => panic!("woken before the deadline"),
             }
             now = path.deadline(KEEPALIVE);
         }
         assert!(now - at(5000) < Duration::from_secs(6), "{now}");
+    }
+
+    #[test]
+    fn a_late_answer_is_told_once_for_each_probe() {
+        let mut path = Liveness::new(at(0));
+        path.on_probe_sent(1, at(5000));
+        assert_eq!(path.health(at(5299), KEEPALIVE), Health::Fine);
+        assert_eq!(
+            path.health(path.deadline(KEEPALIVE), KEEPALIVE),
+            Health::Late
+        );
+        path.on_repeated();
+        assert_eq!(
+            path.health(path.deadline(KEEPALIVE), KEEPALIVE),
+            Health::Probe
+        );
+        path.on_probe_sent(2, at(5301));
+        assert_eq!(path.health(at(5301), KEEPALIVE), Health::Late);
+        path.on_heard(at(5302));
+        assert_eq!(path.health(at(5303), KEEPALIVE), Health::Fine);
+    }
+
+    #[test]
+    fn many_records_that_stop_are_missed_at_once_and_few_are_not() {
+        let (mut many, mut few) = (Liveness::new(at(0)), Liveness::new(at(0)));
+        for path in [&mut many, &mut few] {
+            path.sample(Duration::from_millis(200));
+        }
+        for ms in 0..3000 {
+            many.on_heard(at(ms));
+            if ms % 60 == 0 {
+                few.on_heard(at(ms));
+            }
+        }
+        for path in [&mut many, &mut few] {
+            path.on_heard(at(3000));
+            path.on_sent(at(3000));
+        }
+        assert_eq!(many.health(at(3020), KEEPALIVE), Health::Probe);
+        assert_eq!(few.health(at(3099), KEEPALIVE), Health::Fine);
+        assert_eq!(few.health(at(3100), KEEPALIVE), Health::Probe);
+        many.on_probe_sent(1, at(3020));
+        few.on_probe_sent(1, at(3100));
+        assert!(many.is_overdue(at(3020)) && !few.is_overdue(at(3300)));
+        many.on_heard(at(3021));
+        assert!(!many.is_overdue(at(3022)));
     }
 
     #[test]

@@ -131,11 +131,14 @@ impl Node {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;
             };
+            let active = peer.via();
             let Some(liveness) = peer.liveness_mut(via) else {
                 continue;
             };
             match (liveness.health(now, keepalive), via) {
                 (Health::Fine, _) => {}
+                (Health::Late, _) if via == active => self.repeat_tail(now, id),
+                (Health::Late, _) => liveness.on_repeated(),
                 (Health::Probe, _) => self.probe(now, id, via),
                 (Health::Dead, Via::Direct(remote)) => self.lose_path(now, id, remote),
                 (Health::Dead, Via::Overlay) => {

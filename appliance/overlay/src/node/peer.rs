@@ -54,6 +54,8 @@ const TCP_HANDICAP: f64 = 1.5;
 const SITE_BONUS: f64 = 0.75;
 /// A path is changed for one whose round trip is below this share of the present one's.
 const SWITCH_BELOW: f64 = 0.8;
+/// Between two frames that are kept to be sent again: one is as good as all of them.
+const TAIL_EVERY: Duration = Duration::from_millis(5);
 
 /// How a record reaches a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,6 +135,14 @@ impl Traffic {
     }
 }
 
+/// A frame of traffic that was sent of late, to be sent again by another way if its path falls silent:
+/// from what arrives a transport learns what did not, long before its own timers tell it.
+#[derive(Default)]
+struct Tail {
+    frame: Vec<u8>,
+    sent: Option<Instant>,
+}
+
 pub(super) struct Peer {
     pub certificate: Certificate,
     pub holdings: Holdings,
@@ -169,6 +179,7 @@ pub(super) struct Peer {
     /// The table's note of when the peer needs attention; none while that is to be found out.
     pub due: Option<Instant>,
     pub last_guest: Option<Instant>,
+    tail: Tail,
     pub sent: Traffic,
     pub received: Traffic,
 }
@@ -199,6 +210,7 @@ impl Peer {
             since: now,
             due: None,
             last_guest: None,
+            tail: Tail::default(),
             sent: Traffic::default(),
             received: Traffic::default(),
         }
@@ -226,6 +238,28 @@ impl Peer {
             table("probes to a peer", self.race_probes.len(), RACE_PROBES_MAX),
             table("relays to a peer", self.relays.len(), RELAYS_MAX),
         ]
+    }
+
+    /// Traffic goes out: one frame of it each few milliseconds is kept.
+    pub(super) fn keep_tail(&mut self, parts: &[&[u8]], now: Instant) {
+        if self.tail.sent.is_some_and(|sent| now - sent < TAIL_EVERY) {
+            return;
+        }
+        self.tail.frame.clear();
+        for part in parts {
+            self.tail.frame.extend_from_slice(part);
+        }
+        self.tail.sent = Some(now);
+    }
+
+    /// The frame of traffic that was kept last, if it may be lost: it left within a round trip of the
+    /// last that was heard, or later.
+    pub(super) fn tail(&self) -> Option<&[u8]> {
+        let liveness = self.liveness();
+        let from = liveness.last_heard();
+        let within = liveness.rtt().unwrap_or_default();
+        let sent = self.tail.sent?;
+        (sent + within >= from).then_some(&self.tail.frame)
     }
 
     /// Whether the peer has proven itself in some session that is still open.

@@ -417,9 +417,29 @@ impl Node {
         if let Some(liveness) = peer.liveness_mut(via) {
             liveness.on_sent(now);
         }
+        peer.keep_tail(parts, now);
         self.send_frame(now, to, via, parts);
         if doubtful {
             self.send_around(now, to, parts);
+        }
+    }
+
+    /// Traffic's answers are late on the way in use: what went out last goes by another way too.
+    pub(super) fn repeat_tail(&mut self, now: Instant, to: NodeId) {
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return;
+        };
+        let via = peer.via();
+        if let Some(liveness) = peer.liveness_mut(via) {
+            liveness.on_repeated();
+        }
+        let Some(tail) = peer.tail().map(<[u8]>::to_vec) else {
+            return;
+        };
+        match via {
+            Via::Direct(_) => self.send_around(now, to, &[&tail]),
+            // The probe has chosen another relay.
+            Via::Overlay => self.send_frame(now, to, via, &[&tail]),
         }
     }
 

@@ -138,3 +138,63 @@ fn traffic_whose_direct_path_is_cut_goes_on_by_a_relay_that_was_ready() {
         assert!(gap <= Duration::from_millis(150), "seed {seed}: {gap:?}");
     }
 }
+
+/// Lets packets arrive until `deadline`; when each of the pair first got one.
+fn first_arrivals(net: &mut Net, pair: [usize; 2], span: Duration) -> [Option<Duration>; 2] {
+    let begin = net.now;
+    let mut first = [None; 2];
+    while net.now < begin + span {
+        net.pass(Duration::from_millis(5));
+        for (first, member) in first.iter_mut().zip(pair) {
+            if !std::mem::take(&mut net.members[member].received).is_empty() {
+                first.get_or_insert(net.now - begin);
+            }
+        }
+    }
+    first
+}
+
+#[test]
+fn what_was_sent_into_a_cut_last_arrives_by_the_relay_without_another_packet() {
+    for seed in 44..47 {
+        let mut net = Net::with_members(seed, 24);
+        net.join_all();
+        let (a, b) = (5, 17);
+        longest_gap(&mut net, (a, b), Duration::from_secs(5));
+        // A transfer whose window is full: nothing more goes out.
+        net.cut = vec![(a, b)];
+        net.pass(LATENCY);
+        net.members[a].received.clear();
+        net.members[b].received.clear();
+        net.send(a, b, b"there");
+        net.send(b, a, b"and back");
+        let first = first_arrivals(&mut net, [a, b], Duration::from_secs(2));
+        for first in first {
+            let first = first.unwrap_or_else(|| panic!("seed {seed}: never"));
+            assert!(first < Duration::from_millis(100), "seed {seed}: {first:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_repeated_while_answers_come_as_they_use_to() {
+    let mut net = Net::with_members(48, 24);
+    net.join_all();
+    let (a, b) = (5, 17);
+    longest_gap(&mut net, (a, b), Duration::from_secs(5));
+    net.pass(Duration::from_secs(2));
+    for member in [a, b] {
+        net.members[member].received.clear();
+    }
+    // Packets by themselves, some answered and some not.
+    for round in 0..20 {
+        net.send(a, b, b"a question");
+        net.pass(Duration::from_millis(500));
+        if round % 2 == 0 {
+            net.send(b, a, b"an answer");
+            net.pass(Duration::from_millis(500));
+        }
+    }
+    assert_eq!(net.members[b].received.len(), 20);
+    assert_eq!(net.members[a].received.len(), 10);
+}
