@@ -73,9 +73,7 @@ pub(super) struct Liveness {
     pace: Pace,
     unanswered_since: Option<Instant>,
     tries: Vec<Try>,
-    /// Records came at a steady pace and stopped.
-    stopped: bool,
-    /// [`Health::Late`] was seen to since the last probe.
+    /// [`Health::Late`] was seen to since the last probe, or since anything was heard.
     told_late: bool,
 }
 
@@ -104,7 +102,6 @@ impl Liveness {
             },
             unanswered_since: None,
             tries: Vec::new(),
-            stopped: false,
             told_late: false,
         }
     }
@@ -123,7 +120,7 @@ impl Liveness {
         self.pace.note(now - self.last_heard, now);
         self.last_heard = now;
         self.unanswered_since = None;
-        self.stopped = false;
+        self.told_late = false;
     }
 
     /// Traffic that deserves some answer went out.
@@ -143,9 +140,6 @@ impl Liveness {
 
     /// A probe went out.
     pub(super) fn on_probe_sent(&mut self, token: u64, now: Instant) {
-        self.stopped |= self
-            .steady_silence()
-            .is_some_and(|most| now - self.last_heard >= most);
         self.told_late = false;
         self.tries.push(Try { token, sent: now });
     }
@@ -185,8 +179,7 @@ impl Liveness {
     /// Whether the path had better not be relied on: something says that it is gone, or a probe stayed
     /// unanswered, and nothing has come by it since.
     pub(super) fn is_doubtful(&self) -> bool {
-        let unanswered = self.tries.len() > 1 && self.last_heard < self.tries[0].sent;
-        unanswered || self.unanswered_since == Some(Instant::ZERO)
+        self.open_tries().len() > 1 || self.unanswered_since == Some(Instant::ZERO)
     }
 
     /// Whether an answer, or the next of many records, is later than it usually is: time for another
@@ -196,14 +189,21 @@ impl Liveness {
     }
 
     fn overdue_from(&self) -> Option<Instant> {
-        let first = self.tries.first()?;
-        if self.stopped {
-            return Some(first.sent);
-        }
+        let stopped = self.steady_silence().zip(self.unanswered_since);
+        let stopped = stopped.map(|(most, since)| since + most);
         let usual = self.rtt.map_or(RTT_INITIAL * 2, |rtt| {
             rtt.smoothed + rtt.variation * 2 + SLACK
         });
-        (self.last_heard < first.sent).then(|| first.sent + usual)
+        let late = self.open_tries().first().map(|probe| probe.sent + usual);
+        stopped.into_iter().chain(late).min()
+    }
+
+    /// The probes that nothing was heard after.
+    fn open_tries(&self) -> &[Try] {
+        let heard = self
+            .tries
+            .partition_point(|probe| probe.sent <= self.last_heard);
+        &self.tries[heard..]
     }
 
     /// Takes a measured round trip into the estimate.
@@ -224,6 +224,8 @@ impl Liveness {
     pub(super) fn health(&self, now: Instant, keepalive: Duration) -> Health {
         if now < self.deadline(keepalive) {
             Health::Fine
+        } else if self.tries.is_empty() {
+            Health::Probe
         } else if self.late_from().is_some_and(|due| due <= now) {
             Health::Late
         } else if self.tries.len() >= TRIES_MAX {
@@ -255,6 +257,7 @@ impl Liveness {
         (base.max(TIMEOUT_MIN) * 2u32.pow(doublings.min(4))).min(TIMEOUT_MAX)
     }
 
+    /// When [`Health::Late`] is due.
     fn late_from(&self) -> Option<Instant> {
         self.overdue_from().filter(|_| !self.told_late)
     }
@@ -379,8 +382,22 @@ mod tests {
         many.on_probe_sent(1, at(3020));
         few.on_probe_sent(1, at(3100));
         assert!(many.is_overdue(at(3020)) && !few.is_overdue(at(3300)));
+        // A last one that was under way does not hide the end.
         many.on_heard(at(3021));
-        assert!(!many.is_overdue(at(3022)));
+        assert!(!many.is_overdue(at(3030)));
+        many.on_sent(at(3022));
+        // (Twice 21 ms is what counts as silence now.)
+        assert_eq!(many.health(at(3064), KEEPALIVE), Health::Late);
+    }
+
+    #[test]
+    fn a_straggler_after_a_probe_does_not_hide_that_the_path_is_dead() {
+        let mut path = Liveness::new(at(0));
+        path.on_probe_sent(1, at(5000));
+        path.on_heard(at(5010));
+        path.on_probe_sent(2, at(5300));
+        path.on_probe_sent(3, at(5900));
+        assert!(path.is_doubtful() && path.is_overdue(at(5900)));
     }
 
     #[test]
