@@ -18,12 +18,14 @@ const TIMEOUT_MAX: Duration = Duration::from_millis(1000);
 /// probe is cheaper than the packets that a dead path swallows before TCP repeats the first of them,
 /// which it does 200 ms after a round trip.
 const SILENCE_MIN: Duration = Duration::from_millis(40);
-/// The same where records keep coming in at a steady pace: a gap twice as long as any of late.
-const STEADY_SILENCE_MIN: Duration = Duration::from_millis(20);
+/// The same where records keep coming in, as they do in a transfer.
+const STEADY_SILENCE: Duration = Duration::from_millis(20);
 /// What an answer may be late by beyond the variation of the round trip.
 const SLACK: Duration = Duration::from_millis(10);
-/// Gaps between records count for the pace so long, and at most twice.
+/// Records keep coming in when gaps of that length fill no more than a fifth of a window. So an alarm is
+/// false a few times a second at most.
 const PACE_WINDOW: Duration = Duration::from_millis(500);
+const QUIET_MAX: Duration = Duration::from_millis(100);
 
 /// Smoothed round-trip time and its variation, as in RFC 6298.
 #[derive(Clone, Copy, Debug)]
@@ -38,11 +40,11 @@ struct Try {
     sent: Instant,
 }
 
-/// The longest gaps between records that came in: in the present window, and in the one before.
+/// How long it was quiet between records, in the present window and in the one before.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     since: Instant,
-    longest: Duration,
+    quiet: Duration,
     before: Option<Duration>,
 }
 
@@ -52,16 +54,18 @@ impl Pace {
         if age >= PACE_WINDOW {
             *self = Pace {
                 since: now,
-                longest: Duration::ZERO,
-                before: (age < PACE_WINDOW * 2).then_some(self.longest),
+                quiet: Duration::ZERO,
+                before: (age < PACE_WINDOW * 2).then_some(self.quiet),
             };
         }
-        self.longest = self.longest.max(gap);
+        if gap >= STEADY_SILENCE {
+            self.quiet += gap;
+        }
     }
 
-    /// The longest gap of late, where there was a window without a long one.
-    fn longest(&self) -> Option<Duration> {
-        self.before.map(|before| before.max(self.longest))
+    fn is_steady(&self) -> bool {
+        self.before
+            .is_some_and(|before| before.max(self.quiet) <= QUIET_MAX)
     }
 }
 
@@ -97,7 +101,7 @@ impl Liveness {
             last_heard: now,
             pace: Pace {
                 since: now,
-                longest: Duration::MAX,
+                quiet: Duration::ZERO,
                 before: None,
             },
             unanswered_since: None,
@@ -128,10 +132,7 @@ impl Liveness {
         if self.unanswered_since.is_some() {
             return;
         }
-        if self
-            .steady_silence()
-            .is_some_and(|most| now - self.last_heard >= most)
-        {
+        if now - self.last_heard >= STEADY_SILENCE {
             // The peer had nothing to answer.
             self.pace.before = None;
         }
@@ -189,8 +190,8 @@ impl Liveness {
     }
 
     fn overdue_from(&self) -> Option<Instant> {
-        let stopped = self.steady_silence().zip(self.unanswered_since);
-        let stopped = stopped.map(|(most, since)| since + most);
+        let stopped = self.unanswered_since.filter(|_| self.pace.is_steady());
+        let stopped = stopped.map(|since| since + STEADY_SILENCE);
         let usual = self.rtt.map_or(RTT_INITIAL * 2, |rtt| {
             rtt.smoothed + rtt.variation * 2 + SLACK
         });
@@ -263,22 +264,10 @@ impl Liveness {
     }
 
     fn silence(&self) -> Duration {
-        let usual = self.usual_silence();
-        self.steady_silence().unwrap_or(usual)
-    }
-
-    fn usual_silence(&self) -> Duration {
+        if self.pace.is_steady() {
+            return STEADY_SILENCE;
+        }
         (self.rtt().unwrap_or(RTT_INITIAL) / 2).max(SILENCE_MIN)
-    }
-
-    /// The silence that says something where records keep coming in, as they do in a transfer.
-    fn steady_silence(&self) -> Option<Duration> {
-        let most = self
-            .pace
-            .longest()?
-            .saturating_mul(2)
-            .max(STEADY_SILENCE_MIN);
-        (most < self.usual_silence()).then_some(most)
     }
 }
 
@@ -386,8 +375,7 @@ mod tests {
         many.on_heard(at(3021));
         assert!(!many.is_overdue(at(3030)));
         many.on_sent(at(3022));
-        // (Twice 21 ms is what counts as silence now.)
-        assert_eq!(many.health(at(3064), KEEPALIVE), Health::Late);
+        assert_eq!(many.health(at(3042), KEEPALIVE), Health::Late);
     }
 
     #[test]
