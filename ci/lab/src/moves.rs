@@ -22,10 +22,13 @@ use crate::planet;
 use crate::progress::Task;
 use crate::streams::{Arrivals, End, Streams};
 
-/// The transfers run so long before anything happens.
-const BEFORE: Duration = Duration::from_secs(3);
+/// The transfers run so long before anything happens; what they stall in it by themselves is told too.
+const BEFORE: Duration = Duration::from_secs(5);
 
-/// They are watched so long after it: a second stall would show in it.
+/// A stall that begins so soon after it is its doing; a later one is like those before it.
+const DOING: Duration = Duration::from_secs(1);
+
+/// They are watched so long after it.
 const AFTER: Duration = Duration::from_secs(5);
 
 /// A transfer that does not go on by then has failed.
@@ -74,10 +77,16 @@ pub struct Event {
     pub nat: String,
     /// From the loss of the old link to the new link being up, in milliseconds; zero for a cut.
     pub without_link_ms: f64,
-    /// Longest time without bytes from the new link (or the cut) on, toward the other node.
+    /// Longest time without bytes that began within a second of the new link (or the cut), toward the
+    /// other node.
     pub stall_there_ms: Option<f64>,
     /// The same toward the node.
     pub stall_back_ms: Option<f64>,
+    /// Longest time without bytes, either way, in the five seconds before: what the network's loss does
+    /// to TCP anyway.
+    pub calm_ms: Option<f64>,
+    /// The same in the seconds after the first.
+    pub later_ms: Option<f64>,
     /// The path between the two before it and at the end.
     pub path_before: Option<PeerPath>,
     /// See `path_before`.
@@ -97,6 +106,8 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// Of the longer stall of each time.
     pub stall: Summary,
+    /// Of what the transfers stalled before each time.
+    pub calm: Summary,
 }
 
 /// Carries the plan out between two members behind different NATs that can meet.
@@ -117,6 +128,7 @@ pub fn run(
     let mut events = Vec::new();
     for number in 1..=plan.count {
         wait_direct(bed, node, partner, &mut streams)?;
+        let begin = Instant::now();
         sleep(BEFORE, &mut streams)?;
         let path_before = path(bed, node, partner)?;
         let from = bed.topology().places[node.place].domain.clone();
@@ -140,7 +152,15 @@ pub fn run(
         }
         sleep(AFTER, &mut streams)?;
         let end = Instant::now();
-        let stall = |arrivals: &Arrivals| arrivals.longest_gap(up, end).map(milliseconds);
+        let longest = |arrivals: &Arrivals, from: Instant, until: Instant, end: Instant| {
+            arrivals.longest_gap(from..=until, end).map(milliseconds)
+        };
+        let stall = |arrivals: &Arrivals| longest(arrivals, up, up + DOING, end);
+        let either = |from: Instant, end: Instant| {
+            let both = [&streams.there, &streams.back];
+            let gaps = both.map(|arrivals| longest(arrivals, from, end, end));
+            gaps.into_iter().flatten().reduce(f64::max)
+        };
         let event = Event {
             number,
             nat: nat_of(bed, &to)?.unwrap_or_default().to_owned(),
@@ -148,6 +168,8 @@ pub fn run(
             without_link_ms: milliseconds(up - gone),
             stall_there_ms: stall(&streams.there),
             stall_back_ms: stall(&streams.back),
+            calm_ms: either(begin, gone),
+            later_ms: either(up + DOING, end),
             path_before,
             path_after: path(bed, node, partner)?,
             to,
@@ -164,6 +186,7 @@ pub fn run(
         node: node.name.clone(),
         partner: partner.name.clone(),
         stall: Distribution::new(events.iter().map(longer)).summary(),
+        calm: Distribution::new(events.iter().map(|event| event.calm_ms)).summary(),
         events,
     })
 }
@@ -281,12 +304,13 @@ impl Event {
             time.map_or("for ever".to_owned(), |ms| format!("{:.2} s", ms / 1000.0))
         };
         format!(
-            "{} to {} ({}): stalls of {} there and {} back",
+            "{} to {} ({}): stalls of {} there and {} back; {} before it",
             self.from,
             self.to,
             self.nat,
             show(self.stall_there_ms),
-            show(self.stall_back_ms)
+            show(self.stall_back_ms),
+            show(self.calm_ms)
         )
     }
 }

@@ -168,6 +168,8 @@ pub fn moves_table(outcome: &moves::Outcome) -> String {
         "without link",
         "stall there",
         "stall back",
+        "5 s before",
+        "4 s later",
         "path before",
         "path after",
     ]);
@@ -179,20 +181,25 @@ pub fn moves_table(outcome: &moves::Outcome) -> String {
             seconds(Some(event.without_link_ms)),
             seconds(event.stall_there_ms),
             seconds(event.stall_back_ms),
+            seconds(event.calm_ms),
+            seconds(event.later_ms),
             shown(event.path_before.as_ref()),
             shown(event.path_after.as_ref()),
         ]);
     }
     let stall = outcome.stall;
     format!(
-        "{table}\nstall of {} with {}: p50 {}, p90 {}, longest {}; {} of {} did not go on",
+        "{table}\nstall of {} with {}: p50 {}, p90 {}, longest {}; {} of {} did not go on\n\
+         the network's own loss stalled them for {} (p50), {} at most, in the seconds before",
         outcome.node,
         outcome.partner,
         seconds(stall.p50),
         seconds(stall.p90),
         seconds(stall.max),
         stall.missing,
-        stall.trials
+        stall.trials,
+        seconds(outcome.calm.p50),
+        seconds(outcome.calm.max)
     )
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -59,17 +60,22 @@ impl Arrivals {
         arrivals.last().is_some_and(|last| *last > at)
     }
 
-    /// The longest time without an arrival between `from` and `to`; none when nothing arrived.
-    pub fn longest_gap(&self, from: Instant, to: Instant) -> Option<Duration> {
+    /// The longest time without an arrival that begins within `within` and ends by `end`; it counts
+    /// from the beginning of `within` at the earliest. None when nothing arrived.
+    pub fn longest_gap(&self, within: RangeInclusive<Instant>, end: Instant) -> Option<Duration> {
         let arrivals = self.0.lock().expect("no holder panics");
-        let within: Vec<Instant> = arrivals
+        let from = *within.start();
+        let times: Vec<Instant> = arrivals
             .iter()
-            .filter(|time| (from..=to).contains(time))
+            .filter(|time| (from..=end).contains(time))
             .copied()
             .collect();
-        let begins = [from].into_iter().chain(within.iter().copied());
+        let begins = [from].into_iter().chain(times.iter().copied());
         // What is still open at the end is no gap that ended; the caller waits long enough.
-        begins.zip(&within).map(|(a, b)| *b - a).max()
+        let gaps = begins
+            .zip(&times)
+            .filter(|(begin, _)| within.contains(begin));
+        gaps.map(|(begin, end)| *end - begin).max()
     }
 
     fn note(&self) {
@@ -219,11 +225,13 @@ mod tests {
         let arrivals = Arrivals(Arc::new(Mutex::new(
             [10, 20, 400, 410, 900].map(at).to_vec(),
         )));
-        let gap = |from, to| arrivals.longest_gap(at(from), at(to));
-        assert_eq!(gap(0, 30), Some(Duration::from_millis(10)));
-        assert_eq!(gap(30, 600), Some(Duration::from_millis(370)));
-        assert_eq!(gap(30, 1000), Some(Duration::from_millis(490)));
-        assert_eq!(gap(500, 800), None);
+        let gap = |from, until, end| arrivals.longest_gap(at(from)..=at(until), at(end));
+        let ms = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(gap(0, 30, 30), ms(10));
+        assert_eq!(gap(30, 600, 600), ms(370));
+        assert_eq!(gap(30, 1000, 1000), ms(490));
+        assert_eq!(gap(30, 405, 1000), ms(370), "the longest begins later");
+        assert_eq!(gap(500, 800, 800), None);
         assert!(arrivals.any_after(at(899)) && !arrivals.any_after(at(900)));
     }
 }
