@@ -173,6 +173,7 @@ impl Node {
         self.tell_addresses_to(now, id);
         self.flush_waiting(now, id);
         self.on_peer_up(now, id);
+        self.seek_holders(now);
     }
 
     /// Begins a fresh session with a peer over its best path.

@@ -1,6 +1,6 @@
 //! The guest's IP packets: whom they go to, and which ones may come in.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -24,11 +24,18 @@ pub(super) const ON_DEMAND_IDLE: Duration = Duration::from_secs(60);
 /// Packets that wait for one address, and addresses that are waited for.
 const WAITING_PACKETS_MAX: usize = 32;
 const WAITING_ADDRESSES_MAX: usize = 128;
+/// How old a packet may be when its holder is reached: its sender has given up on older ones.
+const WAITING_LONGEST: Duration = Duration::from_secs(10);
+
+struct Waits {
+    packet: Vec<u8>,
+    since: Instant,
+}
 
 #[derive(Default)]
 struct Queue {
     holder: Option<NodeId>,
-    packets: VecDeque<Vec<u8>>,
+    packets: VecDeque<Waits>,
 }
 
 /// Packets to addresses whose holder is being looked for or reached.
@@ -87,18 +94,23 @@ impl Waiting {
 
 impl Node {
     /// Takes one IP packet from the guest, of at most [`GUEST_MTU`] bytes.
+    ///
+    /// Packets from the address that the node has asked for and not got yet wait for it; meanwhile their
+    /// holder is looked for and reached.
     pub fn handle_guest_packet(&mut self, now: Instant, packet: &[u8]) {
         self.settle_peers();
         let Some((source, destination)) = addresses_of(packet) else {
             self.counters.drop_guest_invalid += 1;
             return;
         };
-        let own = self.holds(source);
+        let held = self.holds(source);
+        let own = held || self.dht.claims.awaits(source);
         if !own || packet.len() > GUEST_MTU || !self.is_in_pool(destination) {
             self.counters.drop_guest_invalid += 1;
             return;
         }
-        if let Some(id) = self.peer_holding(destination) {
+        let holder = self.peer_holding(destination);
+        if let Some(id) = holder.filter(|_| held) {
             self.check_target(now, id, destination);
             self.send_guest(now, id, packet);
             return;
@@ -119,9 +131,45 @@ impl Node {
             queue.packets.pop_front();
             self.counters.drop_full += 1;
         }
-        queue.packets.push_back(packet.to_vec());
+        queue.packets.push_back(Waits {
+            packet: packet.to_vec(),
+            since: now,
+        });
+        queue.holder = queue.holder.or(holder);
         if queue.holder.is_none() {
             self.seek_holder(now, Key::from(destination));
+        }
+    }
+
+    /// There is somebody to ask now: looks for whom packets wait that came before.
+    pub(super) fn seek_holders(&mut self, now: Instant) {
+        let unknown = self
+            .waiting
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.holder.is_none());
+        for address in unknown.map(|(address, _)| *address).collect::<Vec<_>>() {
+            self.seek_holder(now, Key::from(address));
+        }
+    }
+
+    /// The address is leased that packets came from before it was: those whose holders have been reached
+    /// meanwhile can go.
+    pub(super) fn flush_early(&mut self, now: Instant) {
+        let holders: BTreeSet<_> = self
+            .waiting
+            .queues
+            .values()
+            .filter_map(|queue| queue.holder)
+            .collect();
+        for id in holders {
+            if self
+                .peers
+                .get(&id)
+                .is_some_and(|peer| peer.is_established())
+            {
+                self.flush_waiting(now, id);
+            }
         }
     }
 
@@ -185,8 +233,28 @@ impl Node {
             let Some(queue) = self.waiting.queues.remove(&address) else {
                 continue;
             };
-            for packet in queue.packets {
-                self.send_guest(now, id, &packet);
+            let mut early = VecDeque::new();
+            for waiting in queue.packets {
+                let source = addresses_of(&waiting.packet).map(|(source, _)| source);
+                match source {
+                    Some(source) if self.holds(source) => {
+                        if now - waiting.since < WAITING_LONGEST {
+                            self.send_guest(now, id, &waiting.packet);
+                        } else {
+                            self.counters.drop_guest_unresolved += 1;
+                        }
+                    }
+                    Some(source) if self.dht.claims.awaits(source) => early.push_back(waiting),
+                    // It was sent from an address that turned out to be somebody else's.
+                    _ => self.counters.drop_guest_invalid += 1,
+                }
+            }
+            if !early.is_empty() {
+                let queue = Queue {
+                    holder: Some(id),
+                    packets: early,
+                };
+                self.waiting.queues.insert(address, queue);
             }
         }
         self.send_echoes(now, id);

@@ -15,6 +15,7 @@ use crate::wire::record::{Key, Record};
 use super::Node;
 use super::api::{Event, Found, PingId, QueryId, ResolveError, Target};
 use super::dht::Slot;
+use super::peer::Peer;
 use super::report::Table;
 
 /// Questions open at once.
@@ -195,7 +196,9 @@ impl Node {
 
     /// Looks for the holder of an address that a guest packet goes to.
     pub(super) fn seek_holder(&mut self, now: Instant, key: Key) {
-        if !self.lookups.is_asking(&Question::Resolve(key.clone())) {
+        // Without anybody to ask it waits for the first link, unless we are the whole pool.
+        let alone = !self.ring.is_joined() && !self.peers.values().any(Peer::is_hop);
+        if !alone && !self.lookups.is_asking(&Question::Resolve(key.clone())) {
             let token = self.token();
             self.ask_key(now, token, key, Purpose::GuestPacket);
         }
@@ -252,6 +255,8 @@ impl Node {
             // Our own place is looked for from elsewhere; from here it is always ourselves.
             (Question::Neighbourhood, 0) => open.agent.or(random),
             (Question::Neighbourhood, _) => random,
+            // Who has no place yet does not know which of its peers is near anything.
+            _ if !self.ring.is_joined() => random,
             // The straight way first, then by others: somebody on it may be dead, or a liar.
             (_, 0) => None,
             (_, _) => random,

@@ -2,7 +2,7 @@
 //! each claim is kept.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -104,6 +104,12 @@ impl Claims {
         self.own
             .values()
             .any(|own| own.key == Key::V4(v4) && held(own))
+    }
+
+    /// Whether an address is the one that we try to lease for our own guest.
+    pub(in super::super) fn awaits(&self, address: IpAddr) -> bool {
+        let own = self.own.get(&Slot::Address(LeaseId::OWN));
+        own.is_some_and(|own| own.state == State::Wanted && own.key == Key::from(address))
     }
 
     /// Whether our name is known to be somebody else's.
@@ -385,6 +391,7 @@ impl Node {
                     name.due = now;
                 }
                 self.check_joined(now);
+                self.flush_early(now);
             }
         }
     }

@@ -17,6 +17,58 @@ fn are_distinct(addresses: &[Ipv4Addr]) -> bool {
     distinct.len() == addresses.len()
 }
 
+/// The source of an IPv4 packet.
+fn source_of(packet: &[u8]) -> Ipv4Addr {
+    let octets: [u8; 4] = packet[12..16].try_into().unwrap();
+    octets.into()
+}
+
+#[test]
+fn what_a_guest_sends_while_its_node_joins_is_under_way_as_soon_as_its_address_is_leased() {
+    for seed in 60..66 {
+        let mut net = Net::with_members(seed, 24);
+        net.join_all();
+        let newcomer = net.add(None);
+        let packet = net.send(newcomer, 7, b"early");
+        net.run_until("the newcomer has joined", |net| {
+            assert!(
+                net.members[7].received.is_empty(),
+                "its address is not leased yet"
+            );
+            net.members[newcomer].node.is_joined()
+        });
+        let joined = net.now;
+        net.run_until("the packet arrives", |net| {
+            !net.members[7].received.is_empty()
+        });
+        assert_eq!(net.members[7].received, [packet]);
+        // The target had been reached before.
+        assert!(net.now - joined <= LATENCY * 3, "{:?}", net.now - joined);
+    }
+}
+
+#[test]
+fn what_was_sent_from_an_address_that_somebody_else_holds_is_dropped() {
+    let mut net = Net::with_range(67, "10.1.2.0/28");
+    net.add(None);
+    let mut conflicts = 0;
+    for newcomer in 1..10 {
+        net.add(None);
+        let address = net.members[newcomer].node.addresses().v4;
+        let taken = held(&net).contains(&address);
+        net.send(newcomer, 0, b"early");
+        net.run_until("it joins", |net| net.is_one_ring());
+        net.pass(Duration::from_secs(3));
+        let mut received = net
+            .members
+            .iter_mut()
+            .flat_map(|member| member.received.drain(..));
+        assert!(!received.any(|packet| taken && source_of(&packet) == address));
+        conflicts += usize::from(taken);
+    }
+    assert!(conflicts > 0, "a test without a conflict shows nothing");
+}
+
 /// Who is said to hold a key, by a given member.
 fn look_up(net: &mut Net, asker: usize, key: Key) -> Result<RecordInfo, ResolveError> {
     let now = net.now;
