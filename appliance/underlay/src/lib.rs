@@ -17,6 +17,9 @@ pub mod portmap;
 pub mod tcp;
 pub mod udp;
 
+#[cfg(feature = "fuzzing")]
+pub use portmap::fuzzing;
+
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 

@@ -6,8 +6,12 @@
 mod gateway;
 mod held;
 mod igd;
+
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "fuzzing")]
+pub use igd::fuzzing;
 
 use std::net::SocketAddrV4;
 use std::num::NonZeroU16;

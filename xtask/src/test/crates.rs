@@ -33,6 +33,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         "wow-fuzz",
         &[
             "wow-overlay",
+            "wow-underlay",
             "wow-control",
             "wow-init",
             "wow-router",

@@ -31,9 +31,22 @@ impl Gateway {
     }
 }
 
+/// A gateway's own address is none that others reach.
+#[derive(Debug, thiserror::Error)]
+#[error("the gateway's own address is {0}, which cannot be reached from outside")]
+pub struct NotOutside(pub IpAddr);
+
+/// The gateway's own address, if others may reach it.
+pub fn outside(ip: Ipv4Addr) -> Result<Ipv4Addr, NotOutside> {
+    match is_outside(ip) {
+        true => Ok(ip),
+        false => Err(NotOutside(ip.into())),
+    }
+}
+
 /// Whether a gateway's outside address may be reached from the internet: a gateway that is itself
 /// behind a translator has none, and one without a connection says 0.0.0.0.
-pub fn is_outside(ip: Ipv4Addr) -> bool {
+fn is_outside(ip: Ipv4Addr) -> bool {
     let reserved = ip.octets()[0] >= 240;
     let special =
         ip.is_unspecified() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast();

@@ -11,7 +11,7 @@ use crab_nat::{
     TimeoutConfig, natpmp, pcp,
 };
 
-use super::gateway::{Gateway, is_outside};
+use super::gateway::{self, Gateway, NotOutside};
 use super::igd::{Igd, IgdError};
 use super::{LIFETIME_S, Transport, Wanted};
 
@@ -33,8 +33,8 @@ pub enum Failure {
     #[error("{0}")]
     Igd(#[from] IgdError),
     /// It would lead to where nobody can reach it.
-    #[error("the gateway's own address is {0}, which cannot be reached from outside")]
-    NotOutside(IpAddr),
+    #[error(transparent)]
+    NotOutside(#[from] NotOutside),
 }
 
 /// A way to ask a gateway.
@@ -198,14 +198,12 @@ async fn outside(gateway: Gateway, mapping: &PortMapping) -> Result<SocketAddrV4
     let ip = match mapping.mapping_type() {
         PortMappingType::Pcp { external_ip, .. } => match external_ip {
             IpAddr::V4(ip) => ip,
-            IpAddr::V6(ip) => return Err(Failure::NotOutside(ip.into())),
+            IpAddr::V6(ip) => return Err(NotOutside(ip.into()).into()),
         },
         PortMappingType::NatPmp => natpmp_address(gateway).await?,
     };
-    match is_outside(ip) {
-        true => Ok(SocketAddrV4::new(ip, mapping.external_port().get())),
-        false => Err(Failure::NotOutside(ip.into())),
-    }
+    let port = mapping.external_port().get();
+    Ok(SocketAddrV4::new(gateway::outside(ip)?, port))
 }
 
 async fn natpmp_address(gateway: Gateway) -> Result<Ipv4Addr, Failure> {

@@ -10,6 +10,9 @@ mod soap;
 mod ssdp;
 mod xml;
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+
 #[cfg(test)]
 pub(super) mod fake;
 #[cfg(test)]
@@ -23,7 +26,7 @@ use std::time::Duration;
 use self::description::Service;
 use self::soap::call;
 use self::ssdp::Search;
-use super::gateway::{Gateway, is_outside};
+use super::gateway::{self, Gateway, NotOutside};
 use super::{LIFETIME_S, Transport, Wanted};
 
 /// External ports that are tried for one mapping, and once more where only permanent ones are given.
@@ -40,8 +43,8 @@ pub enum IgdError {
     #[error("no UPnP gateway answers")]
     NotFound,
     /// It has no address that others could reach.
-    #[error("the gateway's own address is {0}, which cannot be reached from outside")]
-    NotOutside(Ipv4Addr),
+    #[error(transparent)]
+    NotOutside(#[from] NotOutside),
     /// It said no: the standard's code for why.
     #[error("the gateway refuses by UPnP error {0}")]
     Refused(u16),
@@ -175,10 +178,7 @@ impl Igd {
         let ip = answer
             .value("NewExternalIPAddress")
             .unwrap_or(Ipv4Addr::UNSPECIFIED);
-        match is_outside(ip) {
-            true => Ok(ip),
-            false => Err(IgdError::NotOutside(ip)),
-        }
+        Ok(gateway::outside(ip)?)
     }
 }
 

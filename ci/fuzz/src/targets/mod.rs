@@ -2,6 +2,7 @@
 
 mod appliance;
 mod emulator;
+mod gateway;
 mod http;
 mod images;
 mod member;
@@ -38,6 +39,9 @@ pub(crate) const ALL: &[Target] = &[
     appliance::REQUESTS,
     appliance::DNS,
     http::CONTROL_ADDRESS,
+    gateway::SEARCH,
+    gateway::DESCRIPTION,
+    gateway::ACTION,
     emulator::WAN,
     emulator::WAN_CONFIG,
     images::DEFINITION,

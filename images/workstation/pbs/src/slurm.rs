@@ -97,16 +97,16 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Has a program do something; what it says.
 pub fn act<S: AsRef<std::ffi::OsStr>>(name: &str, arguments: &[S]) -> Result<String, Failure> {
-    let mut output = run(program(name).args(arguments))?;
-    for _ in 1..TRIES {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        if !LEFT_OVER.iter().any(|text| complaint.contains(text)) {
-            break;
+    let mut tries = 1;
+    let (output, complaint) = loop {
+        let output = run(program(name).args(arguments))?;
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        if tries == TRIES || !LEFT_OVER.iter().any(|text| complaint.contains(text)) {
+            break (output, complaint);
         }
+        tries += 1;
         std::thread::sleep(PAUSE);
-        output = run(program(name).args(arguments))?;
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
+    };
     // scontrol says some errors and ends well.
     if !output.status.success() || complaint.contains("error:") || complaint.contains("denied") {
         return Err(errors::failure(&complaint));

@@ -8,7 +8,7 @@ use super::description::Service;
 use super::{IgdError, http, xml};
 
 /// The text of an answer to an action that was carried out.
-pub struct Done(String);
+pub struct Done(pub(super) String);
 
 impl Done {
     /// A value of the answer.

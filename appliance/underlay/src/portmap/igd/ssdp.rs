@@ -99,7 +99,7 @@ impl Search {
 }
 
 /// Where an answer says that the description is: only the gateway's own address counts.
-fn location(answer: &[u8], router: Ipv4Addr) -> Option<Endpoint> {
+pub(super) fn location(answer: &[u8], router: Ipv4Addr) -> Option<Endpoint> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     response.parse(answer).ok()?.is_complete().then_some(())?;

@@ -9,7 +9,7 @@ use crate::arguments::{self, Parsed};
 use crate::failure::{Error, Failure};
 use crate::slurm::job::State;
 use crate::slurm::node::{self, Node};
-use crate::slurm::queue::Queue;
+use crate::slurm::queue::{Entry, Queue};
 use crate::{site, slurm};
 
 const SPEC: &str = "alocrdnqxs:N:C:F:HvjSL:";
@@ -38,11 +38,12 @@ pub fn run(arguments: Vec<OsString>) -> Result<u8, Failure> {
         return Ok(0);
     }
     let queue = Queue::load()?;
+    let entries = queue.entries(true);
     let (shown, code) = select(&parsed.operands, &nodes);
     if parsed.has('F') {
         let objects: Map<String, Value> = shown
             .iter()
-            .map(|node| (node.name.clone(), as_json(&attributes(node, &queue))))
+            .map(|node| (node.name.clone(), as_json(&attributes(node, &entries))))
             .collect();
         let frame = json!({
             "timestamp": queue.now,
@@ -55,7 +56,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<u8, Failure> {
     }
     for node in shown {
         println!("{}", node.name);
-        for (name, value) in attributes(node, &queue) {
+        for (name, value) in attributes(node, &entries) {
             let text = value
                 .as_str()
                 .map_or_else(|| value.to_string(), str::to_owned);
@@ -156,9 +157,9 @@ fn change(
 }
 
 /// A node in the words of both: `np` is Torque's, `resources_available` OpenPBS's.
-fn attributes(node: &Node, queue: &Queue) -> Vec<(&'static str, Value)> {
+fn attributes(node: &Node, entries: &[Entry]) -> Vec<(&'static str, Value)> {
     let (mut jobs, mut slot) = (Vec::new(), 0);
-    for entry in queue.entries(true) {
+    for entry in entries {
         if !matches!(
             entry.state,
             State::Running | State::Suspended | State::Exiting

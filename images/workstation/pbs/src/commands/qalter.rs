@@ -150,7 +150,7 @@ fn changes(options: &Options, request: &Request, entry: &Entry) -> Result<Vec<St
         return Ok(changes);
     }
     if let Some(seconds) = request.walltime_seconds {
-        check_queue(Some(&job.partition), Some(seconds))?;
+        check_queue(&job.partition, Some(seconds))?;
         say("TimeLimit", &time::format_span(seconds.max(1)));
     }
     if options.resources.has_placement() {

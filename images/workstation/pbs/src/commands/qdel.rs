@@ -33,14 +33,9 @@ pub fn run(arguments: Vec<OsString>) -> Result<u8, Failure> {
     let history = parsed.has('x');
     super::each("qdel", &operands, |_, entries| {
         for entry in entries {
-            // Slurm forgets by itself what is over.
-            if history && entry.state == State::Finished {
-                continue;
-            }
-            if super::names_elements(&entry.id)
-                && entries.len() > 1
-                && entry.state == State::Finished
-            {
+            // Slurm forgets by itself what is over, and of several elements some may be.
+            let several = super::names_elements(&entry.id) && entries.len() > 1;
+            if entry.state == State::Finished && (history || several) {
                 continue;
             }
             super::unfinished(entry)?;

@@ -148,8 +148,8 @@ impl<'a> Submission<'a> {
             let name = queue.split('@').next().unwrap_or_default();
             (!name.is_empty()).then(|| name.to_owned())
         });
-        if queue.is_some() || request.walltime_seconds.is_some() {
-            check_queue(queue.as_deref(), request.walltime_seconds)?;
+        if let Some(queue) = &queue {
+            check_queue(queue, request.walltime_seconds)?;
         }
         let layout = match &request.layout {
             Layout::Chunks { .. } => {
@@ -378,11 +378,8 @@ pub fn priority(niceness: i64) -> i64 {
 }
 
 /// Refuses queues that take no jobs, and times longer than theirs.
-pub fn check_queue(name: Option<&str>, walltime_seconds: Option<u64>) -> Result<(), Failure> {
+pub fn check_queue(name: &str, walltime_seconds: Option<u64>) -> Result<(), Failure> {
     let partitions = partition::all()?;
-    let Some(name) = name else {
-        return Ok(());
-    };
     let queue = partition::open(&partitions, name)?;
     match (walltime_seconds, queue.max_seconds()) {
         (Some(wanted), Some(most)) if wanted > most => Err(Failure::because(

@@ -134,7 +134,7 @@ mod tests {
         let words = line.split_whitespace().map(Into::into).collect();
         let parsed = arguments::parse(crate::options::SPEC, words).unwrap();
         let options = Options::of(&[], &parsed).unwrap();
-        let files = Files::of(&options, "name", "/work", "head");
+        let files = Files::of(&options, "name", "/home/ann", "head");
         (files.output, files.error)
     }
 
@@ -148,14 +148,14 @@ mod tests {
 
     #[test]
     fn output_lies_where_pbs_puts_it() {
-        check("", "/work/name.o%j", Some("/work/name.e%j"));
-        check("-j oe", "/work/name.o%j", None);
-        check("-j eo", "/work/name.e%j", None);
-        check("-o out", "/work/out", Some("/work/name.e%j"));
+        check("", "/home/ann/name.o%j", Some("/home/ann/name.e%j"));
+        check("-j oe", "/home/ann/name.o%j", None);
+        check("-j eo", "/home/ann/name.e%j", None);
+        check("-o out", "/home/ann/out", Some("/home/ann/name.e%j"));
         check(
             "-o /tmp -e dir/",
             "/tmp/name.o%j",
-            Some("/work/dir/name.e%j"),
+            Some("/home/ann/dir/name.e%j"),
         );
         check("-o w1:/a/b -j oe", "/a/b", None);
         check("-o /x/100% -j oe", "/x/100%%", None);
@@ -164,12 +164,16 @@ mod tests {
 
     #[test]
     fn elements_of_arrays_have_files_of_their_own() {
-        check("-t 1-2", "/work/name.o%A-%a", Some("/work/name.e%A-%a"));
-        check("-J 1-2 -j oe", "/work/name.o%A.%a", None);
-        check("-J 1-2 -j oe -o x", "/work/x.%a", None);
+        check(
+            "-t 1-2",
+            "/home/ann/name.o%A-%a",
+            Some("/home/ann/name.e%A-%a"),
+        );
+        check("-J 1-2 -j oe", "/home/ann/name.o%A.%a", None);
+        check("-J 1-2 -j oe -o x", "/home/ann/x.%a", None);
         check(
             "-J 1-2 -j oe -o x.^array_index^.txt",
-            "/work/x.%a.txt",
+            "/home/ann/x.%a.txt",
             None,
         );
         check("-t 1-2 -j oe -o /dev/null", "/dev/null", None);
