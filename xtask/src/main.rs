@@ -2,6 +2,7 @@
 //! is done by the builder and the laboratory.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod boot;
 mod cargo;
 mod console;
@@ -40,6 +41,8 @@ enum Verb {
     Sim(sim::Arguments),
     /// Experiments with real routers in network namespaces: join, move. Needs root.
     Lab(lab::Arguments),
+    /// Measure WOW beside other overlays on this machine: dataplane. Needs root.
+    Bench(bench::Arguments),
     /// Look for inputs that break a decoder, guided by coverage; without a target, by turns for all.
     Fuzz(fuzz::Arguments),
     /// Check everything: style, lints, unit tests, simulator, images under QEMU, namespaces.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Console(arguments) => console::run(&arguments).map(|()| ExitCode::SUCCESS),
         Verb::Sim(arguments) => sim::run(&arguments),
         Verb::Lab(arguments) => lab::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
     };

@@ -14,6 +14,8 @@ pub enum Purpose {
     Boot,
     /// Running a testbed of network namespaces.
     Lab,
+    /// Measuring other overlays beside ours, out of another Debian.
+    Bench,
     /// The tests: the system's own readers of what we write, a gateway.
     Test,
     /// Building the fuzzer.
@@ -117,6 +119,24 @@ const LAB: &[Package] = &[
     program("util-linux", "setpriv", "ends a process with its parent"),
 ];
 
+const BENCH: &[Package] = &[
+    program(
+        "mmdebstrap",
+        "mmdebstrap",
+        "unpacks Debian with other overlays",
+    ),
+    files(
+        "debian-archive-keyring",
+        &[
+            "/usr/share/keyrings/debian-archive-keyring.gpg",
+            "/usr/share/keyrings/debian-archive-keyring.pgp",
+        ],
+        "checks the signatures of Debian's packages",
+    ),
+    program("iproute2", "ip", "makes network namespaces"),
+    program("util-linux", "setpriv", "ends a process with its parent"),
+];
+
 const TEST: &[Package] = &[
     program("cpio", "cpio", "reads the initramfs in a test"),
     program("fdisk", "sfdisk", "reads the disk's partitions in a test"),
@@ -151,6 +171,7 @@ impl Purpose {
             Self::Image => IMAGE,
             Self::Boot => BOOT,
             Self::Lab => LAB,
+            Self::Bench => BENCH,
             Self::Test => TEST,
             Self::Fuzz => FUZZ,
             Self::Slurm => SLURM,
@@ -230,7 +251,13 @@ mod tests {
 
     #[test]
     fn no_purpose_names_a_package_twice() {
-        for purpose in [Purpose::Image, Purpose::Boot, Purpose::Lab, Purpose::Slurm] {
+        for purpose in [
+            Purpose::Image,
+            Purpose::Boot,
+            Purpose::Lab,
+            Purpose::Bench,
+            Purpose::Slurm,
+        ] {
             let mut names: Vec<_> = purpose
                 .packages()
                 .iter()

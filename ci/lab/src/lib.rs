@@ -9,6 +9,7 @@
 pub mod client;
 pub mod command;
 pub mod control;
+pub mod dataplane;
 pub mod demo;
 pub mod distribution;
 pub mod experiment;

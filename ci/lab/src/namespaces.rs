@@ -84,7 +84,7 @@ impl Drop for Namespaces {
 }
 
 /// Runs lines of `ip`, inside a namespace if one is named: one program for all of them.
-fn batch(space: Option<&str>, lines: &[String]) -> Result<()> {
+pub(crate) fn batch(space: Option<&str>, lines: &[String]) -> Result<()> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(lines.join("\n").as_bytes())?;
     let mut command = Command::new("ip");
@@ -97,7 +97,7 @@ fn batch(space: Option<&str>, lines: &[String]) -> Result<()> {
 }
 
 /// A command that runs `program` inside a namespace and ends with us.
-fn inside(space: &str, program: &Path) -> Command {
+pub(crate) fn inside(space: &str, program: &Path) -> Command {
     let mut command = guarded_command("ip", Tether::Tied);
     command.args(["netns", "exec", space]).arg(program);
     command

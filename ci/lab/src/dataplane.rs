@@ -1,0 +1,170 @@
+//! How fast packets pass: WOW and other overlays in turn between the same network namespaces.
+//!
+//! The other overlays are Debian's, unpacked in a tree of their own: nothing is installed on the machine
+//! that measures.
+
+mod bed;
+mod measure;
+mod peers;
+mod report;
+mod wow;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::interrupt;
+use crate::progress::Task;
+
+pub use measure::{Figures, Flow};
+pub use report::table;
+
+use bed::Bed;
+
+/// The suite and the packages that the measuring programs and the other overlays come from.
+pub const TREE: (&str, &[&str]) = (
+    "trixie",
+    &[
+        "iperf3",
+        "iputils-ping",
+        "wireguard-go",
+        "wireguard-tools",
+        "nebula",
+        "tinc",
+        "openvpn",
+        "openssl",
+        "yggdrasil",
+        "n2n",
+    ],
+);
+
+/// What packets pass through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Contender {
+    /// The pair of virtual Ethernet devices alone.
+    Veth,
+    /// This project's router.
+    Wow,
+    /// The same over TCP, where UDP is blocked.
+    WowTcp,
+    /// The same, by a third node that both reach.
+    WowRelay,
+    /// WireGuard in user space, by its authors.
+    WireguardGo,
+    /// Defined Networking's overlay.
+    Nebula,
+    /// tinc 1.0.
+    Tinc,
+    /// OpenVPN between two ends with certificates.
+    Openvpn,
+    /// The overlay with addresses from keys.
+    Yggdrasil,
+    /// ntop's overlay, by a supernode in the first namespace.
+    N2n,
+}
+
+impl Contender {
+    /// All, in the order they are measured.
+    pub const ALL: [Self; 10] = [
+        Self::Veth,
+        Self::Wow,
+        Self::WireguardGo,
+        Self::WowRelay,
+        Self::WowTcp,
+        Self::Nebula,
+        Self::Tinc,
+        Self::Openvpn,
+        Self::Yggdrasil,
+        Self::N2n,
+    ];
+
+    /// Its name in tables and on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Veth => "veth",
+            Self::Wow => "wow",
+            Self::WowTcp => "wow-tcp",
+            Self::WowRelay => "wow-relay",
+            Self::WireguardGo => "wireguard-go",
+            Self::Nebula => "nebula",
+            Self::Tinc => "tinc",
+            Self::Openvpn => "openvpn",
+            Self::Yggdrasil => "yggdrasil",
+            Self::N2n => "n2n",
+        }
+    }
+}
+
+/// What to measure, and with what.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// In this order.
+    pub contenders: Vec<Contender>,
+    /// How long each flow runs.
+    pub span: Duration,
+    /// The router.
+    pub wow: PathBuf,
+    /// The tree of [`TREE`].
+    pub tree: PathBuf,
+    /// Where the contenders' logs go.
+    pub logs: PathBuf,
+}
+
+/// One contender's figures, or why there are none.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// Who.
+    pub contender: Contender,
+    /// What was measured.
+    pub figures: Option<Figures>,
+    /// What failed instead.
+    pub error: Option<String>,
+}
+
+/// Measures all contenders in turn. One that fails does not stop the others.
+pub fn run(plan: &Plan, task: &Task) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for &contender in &plan.contenders {
+        interrupt::check()?;
+        let measured = measure_one(plan, contender, task);
+        interrupt::check()?;
+        let (figures, error) = match measured {
+            Ok(figures) => (Some(figures), None),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
+        rows.push(Row {
+            contender,
+            figures,
+            error,
+        });
+    }
+    Ok(rows)
+}
+
+fn measure_one(plan: &Plan, contender: Contender, task: &Task) -> Result<Figures> {
+    let logs = plan.logs.join(contender.name());
+    task.now(&format!("{}: starts", contender.name()));
+    let bed = Bed::new(&plan.tree, &logs, contender == Contender::WowRelay)?;
+    let tunnel = start(&bed, contender, &plan.wow)?;
+    measure::all(&bed, &tunnel, plan.span, &|what| {
+        task.now(&format!("{}: {what}", contender.name()));
+    })
+}
+
+fn start(bed: &Bed, contender: Contender, wow: &Path) -> Result<bed::Tunnel> {
+    match contender {
+        Contender::Veth => Ok(bed.bare()),
+        Contender::Wow => wow::start(bed, wow, wow::Way::Direct),
+        Contender::WowTcp => wow::start(bed, wow, wow::Way::Tcp),
+        Contender::WowRelay => wow::start(bed, wow, wow::Way::Relay),
+        Contender::WireguardGo => peers::wireguard(bed),
+        Contender::Nebula => peers::nebula(bed),
+        Contender::Tinc => peers::tinc(bed),
+        Contender::Openvpn => peers::openvpn(bed),
+        Contender::Yggdrasil => peers::yggdrasil(bed),
+        Contender::N2n => peers::n2n(bed),
+    }
+}

@@ -1,0 +1,107 @@
+//! `cargo xtask bench dataplane`: WOW's throughput beside that of other overlays, on this machine.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use wow_builder::host::{Purpose, debian_tree};
+use wow_lab::dataplane::{self, Contender, Plan, Row, TREE};
+use wow_lab::interrupt;
+use wow_lab::progress::Progress;
+
+use crate::{cargo, router};
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Throughput, round trips, processor time and memory, in network namespaces. Needs root.
+    Dataplane(DataplaneArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct DataplaneArguments {
+    /// Whom to measure, separated by commas. Default: everybody.
+    #[arg(long, value_delimiter = ',', value_parser = parse_contender)]
+    only: Vec<Contender>,
+    /// How long each flow runs.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Print the results as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// All that is written as JSON.
+#[derive(Serialize)]
+struct Report {
+    seconds_a_flow: u64,
+    processors: usize,
+    rows: Vec<Row>,
+}
+
+fn parse_contender(text: &str) -> Result<Contender, String> {
+    let all = Contender::ALL;
+    let found = all.into_iter().find(|contender| contender.name() == text);
+    found.ok_or_else(|| format!("there are {}", all.map(Contender::name).join(", ")))
+}
+
+/// Runs a benchmark; success when everybody was measured.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let What::Dataplane(arguments) = &arguments.what;
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the benchmark makes network namespaces: run it as root"
+    );
+    interrupt::install()?;
+    router::ensure_packages(&[Purpose::Bench])?;
+    let metadata = cargo::metadata()?;
+    let root = metadata.workspace_root.as_std_path();
+    let target = metadata.target_directory.as_std_path();
+    let directory = target.join("bench");
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let (suite, packages) = TREE;
+    let tree = debian_tree(&directory, suite, packages, &mut |line| eprintln!("{line}"))?;
+    let plan = Plan {
+        contenders: match arguments.only.is_empty() {
+            true => Contender::ALL.to_vec(),
+            false => arguments.only.clone(),
+        },
+        span: Duration::from_secs(arguments.seconds),
+        wow: cargo::build(root, target, "wow-router", "wow", "release")?,
+        tree,
+        logs: directory.join("logs"),
+    };
+    let progress = Progress::to_stderr();
+    let task = progress.start("bench");
+    let rows = dataplane::run(&plan, &task)?;
+    drop(task);
+
+    let complete = rows.iter().all(|row| row.figures.is_some());
+    let table = dataplane::table(&rows);
+    let report = Report {
+        seconds_a_flow: arguments.seconds,
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        rows,
+    };
+    let json = serde_json::to_string_pretty(&report)?;
+    for (name, text) in [("dataplane.json", &json), ("dataplane.txt", &table)] {
+        let path = directory.join(name);
+        std::fs::write(&path, format!("{text}\n"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        eprintln!("{}", path.display());
+    }
+    println!("{}", if arguments.json { &json } else { &table });
+    Ok(if complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
