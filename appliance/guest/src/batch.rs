@@ -1,67 +1,136 @@
-//! The buffers that guest packets are read into: allocated once, reused for every batch.
+//! The buffer that guest packets are read into: allocated once, filled from its front for every batch.
 
-/// Room for one packet: above any MTU that the overlay gives its guests today.
-pub const PACKET_MAX_BYTES: usize = 2048;
+use std::io;
+use std::ops::Range;
+
+use crate::offload::{OFFLOAD_BYTES, Offload};
+
+/// Longest packet, superpackets included: what an IP header can describe.
+pub const PACKET_MAX_BYTES: usize = 65_535;
 
 /// Packets moved in one turn of the event loop, so that a busy guest leaves room for the others.
-pub const BATCH_PACKETS: usize = 32;
+pub const BATCH_PACKETS: usize = 64;
 
-/// Up to [`BATCH_PACKETS`] IP packets.
+/// Room in all. Packets are put in while the longest one still fits, so seven superpackets at least.
+const ROOM_BYTES: usize = 8 * (PACKET_MAX_BYTES + OFFLOAD_BYTES);
+
+/// Up to [`BATCH_PACKETS`] IP packets, each with what the device said of it.
 pub struct PacketBatch {
     room: Box<[u8]>,
-    lengths: Vec<usize>,
+    packets: Vec<(Offload, Range<usize>)>,
 }
 
 impl PacketBatch {
     /// An empty batch.
     pub fn new() -> Self {
         PacketBatch {
-            room: vec![0; PACKET_MAX_BYTES * BATCH_PACKETS].into_boxed_slice(),
-            lengths: Vec::with_capacity(BATCH_PACKETS),
+            // Pages that no packet has reached yet cost nothing.
+            room: vec![0; ROOM_BYTES].into_boxed_slice(),
+            packets: Vec::with_capacity(BATCH_PACKETS),
         }
     }
 
     /// Forgets the packets in it.
     pub fn clear(&mut self) {
-        self.lengths.clear();
+        self.packets.clear();
     }
 
     /// Whether no further packet fits.
     pub fn is_full(&self) -> bool {
-        self.lengths.len() == BATCH_PACKETS
+        self.packets.len() == BATCH_PACKETS
+            || ROOM_BYTES - self.end() < PACKET_MAX_BYTES + OFFLOAD_BYTES
     }
 
     /// Whether no packet is in it.
     pub fn is_empty(&self) -> bool {
-        self.lengths.is_empty()
+        self.packets.is_empty()
     }
 
-    /// The packets in order of arrival.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.lengths
-            .iter()
-            .zip(self.room.chunks_exact(PACKET_MAX_BYTES))
-            .map(|(&length, slot)| &slot[..length])
+    /// How many packets are in it.
+    pub fn len(&self) -> usize {
+        self.packets.len()
     }
 
-    /// Lets `fill` write the next packet and say its length.
+    /// One of the packets, counted in order of arrival.
+    ///
+    /// # Panics
+    /// There is no such packet.
+    pub fn packet_mut(&mut self, index: usize) -> (Offload, &mut [u8]) {
+        let (offload, range) = self.packets[index].clone();
+        (offload, &mut self.room[range])
+    }
+
+    /// Copies a packet in; false when the batch is full or the packet too long.
+    pub fn push(&mut self, offload: Offload, packet: &[u8]) -> bool {
+        if self.is_full() || packet.len() > PACKET_MAX_BYTES {
+            return false;
+        }
+        let pushed = self.push_with(|slot| {
+            slot[..packet.len()].copy_from_slice(packet);
+            Ok((Some(offload), 0..packet.len()))
+        });
+        pushed.is_ok()
+    }
+
+    /// Lets `fill` write into the free room, which holds a header and the longest packet, and say where
+    /// in it the packet lies. One without an offload is passed over.
     ///
     /// # Panics
     /// The batch is full, or `fill` claims more than it was given.
-    pub(crate) fn push_with<E>(
+    pub(crate) fn push_with(
         &mut self,
-        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
-    ) -> Result<(), E> {
-        let start = self.lengths.len() * PACKET_MAX_BYTES;
-        let length = fill(&mut self.room[start..start + PACKET_MAX_BYTES])?;
-        assert!(length <= PACKET_MAX_BYTES, "a slot holds what was written");
-        self.lengths.push(length);
+        fill: impl FnOnce(&mut [u8]) -> io::Result<(Option<Offload>, Range<usize>)>,
+    ) -> io::Result<()> {
+        assert!(!self.is_full(), "callers look first");
+        let start = self.end();
+        let (offload, packet) = fill(&mut self.room[start..])?;
+        assert!(start + packet.end <= ROOM_BYTES, "it was given no more");
+        if let Some(offload) = offload {
+            let packet = start + packet.start..start + packet.end;
+            self.packets.push((offload, packet));
+        }
         Ok(())
+    }
+
+    fn end(&self) -> usize {
+        self.packets.last().map_or(0, |(_, range)| range.end)
     }
 }
 
 impl Default for PacketBatch {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_full_of_packets_or_of_bytes() {
+        let mut batch = PacketBatch::new();
+        for number in 0..BATCH_PACKETS {
+            assert!(batch.push(Offload::default(), &[number as u8]));
+        }
+        assert!(!batch.push(Offload::default(), &[0]));
+        assert_eq!(batch.packet_mut(9).1, [9]);
+        batch.clear();
+        assert!(!batch.push(Offload::default(), &[0; PACKET_MAX_BYTES + 1]));
+        let mut count = 0;
+        while batch.push(Offload::default(), &[7; PACKET_MAX_BYTES]) {
+            count += 1;
+        }
+        assert!((7..=8).contains(&count), "{count}");
+        assert_eq!(batch.packet_mut(count - 1).1, [7; PACKET_MAX_BYTES]);
+    }
+
+    #[test]
+    fn what_is_passed_over_takes_no_place() {
+        let mut batch = PacketBatch::new();
+        batch.push_with(|_| Ok((None, 0..50))).unwrap();
+        assert!(batch.is_empty());
+        assert!(batch.push(Offload::default(), &[1]));
+        assert_eq!((batch.len(), batch.packet_mut(0).1.len()), (1, 1));
     }
 }

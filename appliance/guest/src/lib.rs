@@ -1,10 +1,12 @@
 //! How the guest's IP packets enter and leave: a TUN device, its in-memory twin, or no guest at all.
 //!
-//! Packets are bare IPv4 or IPv6, in batches. Left out for now: offloads and Ethernet guests.
+//! Packets are bare IPv4 or IPv6, in batches; where the device can, many packets of one flow are one
+//! superpacket. Left out for now: Ethernet guests.
 
 pub mod batch;
 pub mod memory;
 pub mod none;
+pub mod offload;
 pub mod tun;
 
 use std::io;
@@ -13,6 +15,7 @@ use std::task::{Context, Poll};
 
 pub use batch::{PACKET_MAX_BYTES, PacketBatch};
 pub use none::NoGuest;
+pub use offload::Offload;
 pub use tun::{TunConfig, TunError, TunGuest};
 
 /// The guest's side of the router.
@@ -28,11 +31,22 @@ pub trait Guest {
         batch: &mut PacketBatch,
     ) -> Poll<Result<(), GuestGone>>;
 
-    /// Hands one IP packet to the guest. Never waits.
+    /// Hands one IP packet to the guest, a superpacket or one without its checksum only where
+    /// [`takes_offloads`](Self::takes_offloads). Never waits.
     ///
     /// # Errors
     /// The guest does not take it; the packet is lost.
-    fn write(&mut self, packet: &[u8]) -> Result<(), WriteError>;
+    fn write(&mut self, offload: Offload, packet: &[u8]) -> Result<(), WriteError>;
+
+    /// Whether the guest takes anything but complete packets.
+    fn takes_offloads(&self) -> bool {
+        false
+    }
+
+    /// Packets whose description by the device made no sense, and were passed over.
+    fn malformed(&self) -> u64 {
+        0
+    }
 
     /// Gives the guest another IPv4 address instead of the one it has. A guest that is not
     /// configured from here takes no notice.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
 
-use crate::{Guest, GuestGone, PACKET_MAX_BYTES, PacketBatch, WriteError};
+use crate::{Guest, GuestGone, Offload, PACKET_MAX_BYTES, PacketBatch, WriteError};
 
 /// Packets that wait in either direction before further ones are refused.
 const QUEUE_PACKETS: usize = 256;
@@ -58,10 +58,8 @@ impl Guest for MemoryGuest {
         while !batch.is_full() {
             match self.from_host.poll_recv(cx) {
                 Poll::Ready(Some(packet)) => {
-                    let Ok(()) = batch.push_with(|slot| {
-                        slot[..packet.len()].copy_from_slice(&packet);
-                        Ok::<_, std::convert::Infallible>(packet.len())
-                    });
+                    let pushed = batch.push(Offload::default(), &packet);
+                    debug_assert!(pushed, "neither is the batch full nor the packet too long");
                 }
                 Poll::Ready(None) if batch.is_empty() => {
                     return Poll::Ready(Err(GuestGone(io::ErrorKind::BrokenPipe.into())));
@@ -76,7 +74,7 @@ impl Guest for MemoryGuest {
         }
     }
 
-    fn write(&mut self, packet: &[u8]) -> Result<(), WriteError> {
+    fn write(&mut self, _: Offload, packet: &[u8]) -> Result<(), WriteError> {
         self.to_host
             .try_send(packet.to_vec())
             .map_err(|error| match error {
@@ -100,12 +98,18 @@ mod tests {
         assert!(!host.send(vec![0; PACKET_MAX_BYTES + 1]));
         let mut batch = PacketBatch::new();
         poll_fn(|cx| guest.poll_read(cx, &mut batch)).await.unwrap();
-        assert_eq!(batch.iter().collect::<Vec<_>>(), [[1, 2, 3]]);
+        assert_eq!(
+            (batch.len(), batch.packet_mut(0).1.to_vec()),
+            (1, vec![1, 2, 3])
+        );
 
         for _ in 0..QUEUE_PACKETS {
-            guest.write(&[4]).unwrap();
+            guest.write(Offload::default(), &[4]).unwrap();
         }
-        assert!(matches!(guest.write(&[4]), Err(WriteError::Full)));
+        assert!(matches!(
+            guest.write(Offload::default(), &[4]),
+            Err(WriteError::Full)
+        ));
         assert_eq!(host.receive().await, Some(vec![4]));
     }
 
@@ -116,7 +120,7 @@ mod tests {
         drop(host);
         let mut batch = PacketBatch::new();
         poll_fn(|cx| guest.poll_read(cx, &mut batch)).await.unwrap();
-        assert_eq!(batch.iter().count(), 1);
+        assert_eq!(batch.len(), 1);
         assert!(poll_fn(|cx| guest.poll_read(cx, &mut batch)).await.is_err());
     }
 }

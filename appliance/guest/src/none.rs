@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use crate::{Guest, GuestGone, PacketBatch, WriteError};
+use crate::{Guest, GuestGone, Offload, PacketBatch, WriteError};
 
 /// Sends nothing and takes nothing.
 pub struct NoGuest;
@@ -17,7 +17,7 @@ impl Guest for NoGuest {
         Poll::Pending
     }
 
-    fn write(&mut self, _: &[u8]) -> Result<(), WriteError> {
+    fn write(&mut self, _: Offload, _: &[u8]) -> Result<(), WriteError> {
         Err(WriteError::NoGuest)
     }
 }

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tun::AbstractDevice;
 
-use crate::{Guest, GuestGone, PacketBatch, WriteError};
+use crate::offload::OFFLOAD_BYTES;
+use crate::{Guest, GuestGone, Offload, PacketBatch, WriteError};
 
 /// What the device is to be.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct TunConfig {
     pub v6: (Ipv6Addr, u8),
     /// Largest packet, in bytes.
     pub mtu_bytes: u16,
+    /// Whether superpackets and missing checksums may pass, as far as the kernel can.
+    pub offload: bool,
 }
 
 /// Why there is no TUN device.
@@ -67,6 +70,9 @@ pub enum TunError {
 pub struct TunGuest {
     device: AsyncFd<tun::Device>,
     netmask: Ipv4Addr,
+    /// Packets have a header of the device's before them.
+    has_headers: bool,
+    malformed: u64,
 }
 
 impl TunGuest {
@@ -89,8 +95,19 @@ impl TunGuest {
         // The addresses follow one by one, so that an error can say which.
         wanted.platform_config(|platform| {
             platform.ensure_root_privileges(false);
+            platform.vnet_hdr(config.offload);
         });
         let mut device = tun::Device::new(&wanted).map_err(|error| opening(&config.name, error))?;
+        let mut has_headers = config.offload;
+        if has_headers && let Err(error) = set_offloads(&device) {
+            tracing::info!(%error, interface = config.name, "this kernel's TUN devices know no offloads");
+            drop(device);
+            wanted.platform_config(|platform| {
+                platform.vnet_hdr(false);
+            });
+            device = tun::Device::new(&wanted).map_err(|error| opening(&config.name, error))?;
+            has_headers = false;
+        }
 
         let configure = |what, result: tun::Result<()>| {
             result.map_err(|error| TunError::Configure {
@@ -122,7 +139,12 @@ impl TunGuest {
             what: "events",
             source: error.into(),
         })?;
-        Ok(TunGuest { device, netmask })
+        Ok(TunGuest {
+            device,
+            netmask,
+            has_headers,
+            malformed: 0,
+        })
     }
 }
 
@@ -164,6 +186,29 @@ fn netmask(length: u8) -> Ipv4Addr {
     Ipv4Addr::from(u32::MAX.checked_shl(host_bits).unwrap_or(0))
 }
 
+/// Flags of TUNSETOFFLOAD, linux/if_tun.h.
+const TUN_F_CSUM: libc::c_ulong = 0x01;
+const TUN_F_TSO4: libc::c_ulong = 0x02;
+const TUN_F_TSO6: libc::c_ulong = 0x04;
+const TUN_F_USO4: libc::c_ulong = 0x20;
+const TUN_F_USO6: libc::c_ulong = 0x40;
+
+/// Lets the kernel hand over TCP superpackets without checksums, and UDP's where it can (Linux 6.2).
+fn set_offloads(device: &tun::Device) -> io::Result<()> {
+    let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+    set_offload_flags(device, tcp | TUN_F_USO4 | TUN_F_USO6)
+        .or_else(|_| set_offload_flags(device, tcp))
+}
+
+fn set_offload_flags(device: &tun::Device, flags: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes its flags by value; the descriptor is open.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETOFFLOAD as _, flags) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// `struct in6_ifreq` of linux/ipv6.h.
 #[repr(C)]
 struct In6IfReq {
@@ -203,6 +248,8 @@ impl Guest for TunGuest {
         batch: &mut PacketBatch,
     ) -> Poll<Result<(), GuestGone>> {
         batch.clear();
+        let has_headers = self.has_headers;
+        let malformed = &mut self.malformed;
         loop {
             let mut ready = ready!(self.device.poll_read_ready(cx)).map_err(GuestGone)?;
             while !batch.is_full() {
@@ -213,7 +260,15 @@ impl Guest for TunGuest {
                         if length == 0 {
                             return Err(io::ErrorKind::UnexpectedEof.into());
                         }
-                        Ok(length)
+                        if !has_headers {
+                            return Ok((Some(Offload::default()), 0..length));
+                        }
+                        let header = slot[..length].first_chunk().map(Offload::parse);
+                        let Some(Ok(offload)) = header else {
+                            *malformed += 1;
+                            return Ok((None, 0..0));
+                        };
+                        Ok((Some(offload), OFFLOAD_BYTES..length))
                     })
                 }) {
                     Ok(Ok(())) => {}
@@ -236,15 +291,42 @@ impl Guest for TunGuest {
         device.set_netmask(self.netmask.into()).map_err(as_io)
     }
 
-    fn write(&mut self, packet: &[u8]) -> Result<(), WriteError> {
-        match self.device.get_ref().send(packet) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::ENOBUFS) => WriteError::Full,
-                _ => WriteError::Refused(error),
-            }),
-        }
+    fn write(&mut self, offload: Offload, packet: &[u8]) -> Result<(), WriteError> {
+        let device = self.device.get_ref();
+        let written = if self.has_headers {
+            write_parts(device, &offload.encode(), packet)
+        } else if offload == Offload::default() {
+            device.send(packet).map(drop)
+        } else {
+            Err(io::ErrorKind::Unsupported.into())
+        };
+        written.map_err(|error| match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOBUFS) => WriteError::Full,
+            _ => WriteError::Refused(error),
+        })
     }
+
+    fn takes_offloads(&self) -> bool {
+        self.has_headers
+    }
+
+    fn malformed(&self) -> u64 {
+        self.malformed
+    }
+}
+
+/// Writes header and packet in one call, as the device takes them.
+fn write_parts(device: &tun::Device, header: &[u8], packet: &[u8]) -> io::Result<()> {
+    let parts = [header, packet].map(|part| libc::iovec {
+        iov_base: part.as_ptr().cast_mut().cast(),
+        iov_len: part.len(),
+    });
+    // SAFETY: both parts are borrowed for the whole call, and the kernel only reads them.
+    let written = unsafe { libc::writev(device.as_raw_fd(), parts.as_ptr(), 2) };
+    if written < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -166,6 +166,7 @@ fn configuration(merged: &Merged) -> Result<Config, String> {
         socket: ipc::default_socket(),
         lan: switch(merged, "lan")?,
         port_mapping: switch(merged, "port-mapping")?,
+        offload: switch(merged, "offload")?,
         // Nobody else uses this machine's routes, and those it has lead to the underlay.
         allow_overlap: true,
         booted: true,

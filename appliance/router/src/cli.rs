@@ -188,6 +188,9 @@ pub struct RunArgs {
     /// Do not ask the gateway to map ports (PCP, NAT-PMP)
     #[arg(long)]
     pub no_port_mapping: bool,
+    /// Move every packet by itself: for kernels and cards that damage those taken together
+    #[arg(long)]
+    pub no_offload: bool,
     /// Go on although the pool's range overlaps a route of this host
     #[arg(long)]
     pub allow_overlap: bool,

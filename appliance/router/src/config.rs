@@ -38,6 +38,8 @@ struct RawConfig {
     #[serde(default)]
     no_port_mapping: bool,
     #[serde(default)]
+    no_offload: bool,
+    #[serde(default)]
     allow_overlap: bool,
 }
 
@@ -75,6 +77,8 @@ pub struct Config {
     pub lan: bool,
     /// Whether the gateway is asked to map ports.
     pub port_mapping: bool,
+    /// Whether kernels and devices may take many packets as one.
+    pub offload: bool,
     /// Whether routes of the host that overlap the pool's range are only warned of.
     pub allow_overlap: bool,
     /// Whether this process booted the machine.
@@ -118,6 +122,7 @@ impl Config {
             socket: socket.or(raw.socket).unwrap_or_else(ipc::default_socket),
             lan: !(args.no_lan || raw.no_lan),
             port_mapping: !(args.no_port_mapping || raw.no_port_mapping),
+            offload: !(args.no_offload || raw.no_offload),
             allow_overlap: args.allow_overlap || raw.allow_overlap,
             booted: false,
         })

@@ -75,7 +75,7 @@ pub async fn serve(
     let addresses = Addresses::new(&facts, &certificate);
 
     let server = Server::bind(&config.socket)?;
-    let underlay = UdpUnderlay::bind(config.listen)?;
+    let underlay = UdpUnderlay::bind(config.listen, config.offload)?;
     let lan = match config.lan {
         true => Lan::open()
             .inspect_err(|error| tracing::warn!(%error, "members nearby are not looked for"))
@@ -91,7 +91,7 @@ pub async fn serve(
     if let GuestKind::Tun(tun) = &config.guest {
         check_overlap(&facts, tun, config.allow_overlap)?;
     }
-    let (guest, control) = open_guest(&config.guest, &config.ticket, addresses)?;
+    let (guest, control) = open_guest(&config.guest, &config.ticket, addresses, config.offload)?;
 
     let mut all_seeds: Vec<SeedAddr> = facts.seeds.clone();
     for seed in config.seeds {
@@ -189,6 +189,7 @@ fn open_guest(
     kind: &GuestKind,
     ticket: &Ticket,
     addresses: Addresses,
+    offload: bool,
 ) -> Result<(Box<dyn Guest>, Option<Control>)> {
     let GuestKind::Tun(name) = kind else {
         return Ok((Box::new(NoGuest), None));
@@ -200,6 +201,7 @@ fn open_guest(
         v4: (addresses.v4, facts.range.prefix_len()),
         v6: (addresses.v6, facts.summary().v6_prefix.prefix_len()),
         mtu_bytes,
+        offload,
     })?;
     let control = Control::new(
         ControlConfig {

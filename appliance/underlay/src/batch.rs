@@ -8,19 +8,44 @@ pub const DATAGRAM_MAX_BYTES: usize = 2048;
 /// Datagrams moved by one system call. Gains flatten out beyond this, and the memory stays at 64 KiB.
 pub const BATCH_DATAGRAMS: usize = 32;
 
-/// Up to [`BATCH_DATAGRAMS`] received datagrams with their senders.
+/// Slots and their size where the kernel joins the datagrams of one sender: half a megabyte, of which
+/// little is touched while little arrives.
+const JOINED_SLOTS: usize = 8;
+const JOINED_MAX_BYTES: usize = 65_536;
+
+/// Up to [`BATCH_DATAGRAMS`] slots with one received datagram each, or fewer with several of one sender.
 pub struct ReceiveBatch {
     room: Box<[u8]>,
-    /// Sender and length of each filled slot, in slot order.
-    filled: Vec<(SocketAddr, usize)>,
+    slot_bytes: usize,
+    filled: Vec<Filled>,
+}
+
+/// A slot with something in it, in slot order.
+#[derive(Clone, Copy)]
+pub(crate) struct Filled {
+    pub from: SocketAddr,
+    /// Bytes in all.
+    pub length: usize,
+    /// Each datagram's but the last, which may be shorter.
+    pub datagram_bytes: usize,
 }
 
 impl ReceiveBatch {
     /// An empty batch.
     pub fn new() -> Self {
+        Self::with_slots(BATCH_DATAGRAMS, DATAGRAM_MAX_BYTES)
+    }
+
+    /// An empty batch whose slots hold as much as a kernel joins.
+    pub fn for_joined() -> Self {
+        Self::with_slots(JOINED_SLOTS, JOINED_MAX_BYTES)
+    }
+
+    fn with_slots(slots: usize, slot_bytes: usize) -> Self {
         ReceiveBatch {
-            room: vec![0; DATAGRAM_MAX_BYTES * BATCH_DATAGRAMS].into_boxed_slice(),
-            filled: Vec::with_capacity(BATCH_DATAGRAMS),
+            room: vec![0; slots * slot_bytes].into_boxed_slice(),
+            slot_bytes,
+            filled: Vec::with_capacity(slots),
         }
     }
 
@@ -29,7 +54,7 @@ impl ReceiveBatch {
         self.filled.clear();
     }
 
-    /// How many datagrams are in it.
+    /// How many slots have something in them.
     pub fn len(&self) -> usize {
         self.filled.len()
     }
@@ -43,42 +68,58 @@ impl ReceiveBatch {
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
         self.filled
             .iter()
-            .zip(self.room.chunks_exact_mut(DATAGRAM_MAX_BYTES))
-            .map(|(&(from, length), slot)| (from, &mut slot[..length]))
+            .zip(self.room.chunks_exact_mut(self.slot_bytes))
+            .flat_map(|(filled, slot)| {
+                let (empty, full) = match filled.length {
+                    0 => (Some(&mut [][..]), &mut [][..]),
+                    length => (None, &mut slot[..length]),
+                };
+                let full = full.chunks_mut(filled.datagram_bytes.max(1));
+                let all = empty.into_iter().chain(full);
+                all.map(|datagram| (filled.from, datagram))
+            })
     }
 
     /// Copies one datagram in; false when the batch is full or the datagram too large.
     pub fn push(&mut self, from: SocketAddr, datagram: &[u8]) -> bool {
         let slot = self.filled.len();
-        if slot == BATCH_DATAGRAMS || datagram.len() > DATAGRAM_MAX_BYTES {
+        if slot == self.slot_count() || datagram.len() > DATAGRAM_MAX_BYTES {
             return false;
         }
-        let start = slot * DATAGRAM_MAX_BYTES;
+        let start = slot * self.slot_bytes;
         self.room[start..start + datagram.len()].copy_from_slice(datagram);
-        self.filled.push((from, datagram.len()));
+        self.filled.push(Filled {
+            from,
+            length: datagram.len(),
+            datagram_bytes: datagram.len(),
+        });
         true
+    }
+
+    pub(crate) fn slot_count(&self) -> usize {
+        self.room.len() / self.slot_bytes
     }
 
     /// The slots for a kernel to write into.
     pub(crate) fn slots(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        self.room.chunks_exact_mut(DATAGRAM_MAX_BYTES)
+        self.room.chunks_exact_mut(self.slot_bytes)
     }
 
-    /// Records what the kernel wrote: for each slot from the first, its sender and length, or
-    /// `None` where the datagram is to be passed over. The rest close ranks.
-    pub(crate) fn commit(&mut self, received: impl Iterator<Item = Option<(SocketAddr, usize)>>) {
+    /// Records what the kernel wrote: for each slot from the first, what is in it, or `None` where that
+    /// is to be passed over. The rest close ranks.
+    pub(crate) fn commit(&mut self, received: impl Iterator<Item = Option<Filled>>) {
         self.filled.clear();
-        for (slot, datagram) in received.take(BATCH_DATAGRAMS).enumerate() {
-            let Some((from, length)) = datagram else {
+        for (slot, filled) in received.take(self.slot_count()).enumerate() {
+            let Some(filled) = filled else {
                 continue;
             };
             let target = self.filled.len();
             if target != slot {
-                let start = slot * DATAGRAM_MAX_BYTES;
-                self.room
-                    .copy_within(start..start + length, target * DATAGRAM_MAX_BYTES);
+                let start = slot * self.slot_bytes;
+                let range = start..start + filled.length;
+                self.room.copy_within(range, target * self.slot_bytes);
             }
-            self.filled.push((from, length));
+            self.filled.push(filled);
         }
     }
 }
@@ -109,16 +150,28 @@ mod tests {
     }
 
     #[test]
-    fn passed_over_slots_leave_no_gap() {
+    fn passed_over_slots_leave_no_gap_and_joined_datagrams_come_apart() {
         let mut batch = ReceiveBatch::new();
         for (slot, text) in batch.slots().zip([b"one", b"two", b"six"]) {
             slot[..3].copy_from_slice(text);
         }
-        batch.commit([Some((from(1), 3)), None, Some((from(3), 3))].into_iter());
+        let filled = |port, length, datagram_bytes| Filled {
+            from: from(port),
+            length,
+            datagram_bytes,
+        };
+        let received = [
+            Some(filled(1, 3, 3)),
+            None,
+            Some(filled(3, 3, 2)),
+            Some(filled(4, 0, 0)),
+        ];
+        batch.commit(received.into_iter());
         let seen: Vec<_> = batch.iter_mut().map(|(f, d)| (f, d.to_vec())).collect();
+        let expected = [(1, &b"one"[..]), (3, b"si"), (3, b"x"), (4, b"")];
         assert_eq!(
             seen,
-            [(from(1), b"one".to_vec()), (from(3), b"six".to_vec())]
+            expected.map(|(port, text)| (from(port), text.to_vec()))
         );
     }
 }

@@ -33,19 +33,45 @@ pub use portmap::PortMapper;
 pub use tcp::TcpUnderlay;
 pub use udp::{BindError, UdpUnderlay};
 
-/// A datagram on its way out.
+/// Most bytes that [`Outgoing`] may hold: what one UDP header can describe over IPv4.
+pub const BATCH_MAX_BYTES: usize = 65_507;
+
+/// Most datagrams: as many as every kernel with UDP_SEGMENT takes at once.
+pub const BATCH_MAX_DATAGRAMS: usize = 64;
+
+/// A datagram on its way out, or several of one length to one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Where it goes.
+    /// Where they go.
     pub to: SocketAddr,
-    /// What it carries.
+    /// What they carry, one after the other.
     pub payload: Vec<u8>,
+    /// The length of each but the last, which may be shorter; one datagram's is the payload's.
+    pub datagram_bytes: usize,
+}
+
+impl Outgoing {
+    /// One datagram.
+    pub fn one(to: SocketAddr, payload: Vec<u8>) -> Self {
+        Outgoing {
+            to,
+            datagram_bytes: payload.len(),
+            payload,
+        }
+    }
+
+    /// The datagrams one by one.
+    pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        let empty = self.payload.is_empty().then_some(&[][..]);
+        let full = self.payload.chunks(self.datagram_bytes.max(1));
+        empty.into_iter().chain(full)
+    }
 }
 
 /// What became of a batch given to [`Underlay::send`].
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// How many datagrams, counted from the first, are done with: sent, or failed for good.
+    /// How many batches, counted from the first, are done with: sent, or failed for good.
     pub taken: usize,
     /// Those of them that failed, by their index in the batch.
     pub failures: Vec<(usize, SendError)>,
@@ -53,6 +79,16 @@ pub struct Sent {
 
 /// A way for datagrams to leave and enter the machine.
 pub trait Underlay {
+    /// Whether several datagrams of one length go out for the price of one, so that joining them pays.
+    fn sends_batches(&self) -> bool {
+        false
+    }
+
+    /// Whether datagrams of one sender come together, so that a batch should have room for that.
+    fn receives_joined(&self) -> bool {
+        false
+    }
+
     /// Waits for datagrams and moves those that are there into `batch`, which it empties first.
     ///
     /// # Errors
@@ -65,7 +101,8 @@ pub trait Underlay {
 
     /// Sends from the front of `batch` until the way out takes no more for now.
     ///
-    /// What was not taken is to be offered again after [`Self::poll_sendable`].
+    /// What was not taken is to be offered again after [`Self::poll_sendable`], from the same one on: some of
+    /// its datagrams may have gone.
     fn send(&mut self, batch: &[Outgoing]) -> Sent;
 
     /// Waits until a `send` that took less than everything is worth repeating.

@@ -96,15 +96,17 @@ impl Underlay for MemoryUnderlay {
     fn send(&mut self, batch: &[Outgoing]) -> Sent {
         let wiring = self.network.wiring();
         let mut sent = Sent::default();
-        for (index, datagram) in batch.iter().enumerate() {
-            if datagram.payload.len() > DATAGRAM_MAX_BYTES {
+        for (index, outgoing) in batch.iter().enumerate() {
+            if outgoing.datagram_bytes > DATAGRAM_MAX_BYTES {
                 sent.failures.push((index, SendError::TooBig));
             } else if !wiring.cut.contains(&self.address)
-                && !wiring.cut.contains(&datagram.to)
-                && let Some(receiver) = wiring.receivers.get(&datagram.to)
+                && !wiring.cut.contains(&outgoing.to)
+                && let Some(receiver) = wiring.receivers.get(&outgoing.to)
             {
-                // A full queue loses the datagram, and so does a receiver that went away.
-                let _ = receiver.try_send((self.address, datagram.payload.clone()));
+                for datagram in outgoing.datagrams() {
+                    // A full queue loses the datagram, and so does a receiver that went away.
+                    let _ = receiver.try_send((self.address, datagram.to_vec()));
+                }
             }
         }
         sent.taken = batch.len();
@@ -148,10 +150,7 @@ mod tests {
     fn a_cut_address_is_silent_until_healed() {
         let network = Network::new();
         let (mut a, mut b) = (network.attach(address(1)), network.attach(address(2)));
-        let hello = [Outgoing {
-            to: address(2),
-            payload: b"hello".to_vec(),
-        }];
+        let hello = [Outgoing::one(address(2), b"hello".to_vec())];
         network.set_cut(address(2), true);
         assert_eq!(a.send(&hello).taken, 1);
         assert_eq!(arrived(&mut b), 0);
@@ -164,13 +163,7 @@ mod tests {
     fn a_full_queue_loses_the_newest() {
         let network = Network::new();
         let (mut a, mut b) = (network.attach(address(1)), network.attach(address(2)));
-        let flood = vec![
-            Outgoing {
-                to: address(2),
-                payload: vec![7],
-            };
-            QUEUE_DATAGRAMS + 10
-        ];
+        let flood = vec![Outgoing::one(address(2), vec![7]); QUEUE_DATAGRAMS + 10];
         assert_eq!(a.send(&flood).taken, flood.len());
         let mut total = 0;
         loop {

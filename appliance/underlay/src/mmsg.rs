@@ -1,4 +1,5 @@
-//! `recvmmsg` and `sendmmsg`: many datagrams for the price of one system call.
+//! `recvmmsg` and `sendmmsg`: many datagrams for the price of one system call; with UDP_SEGMENT and UDP_GRO
+//! also for the price of one way through the kernel.
 
 use std::io;
 use std::mem;
@@ -6,8 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use crate::Outgoing;
-use crate::batch::{BATCH_DATAGRAMS, ReceiveBatch};
+use crate::batch::{BATCH_DATAGRAMS, DATAGRAM_MAX_BYTES, Filled, ReceiveBatch};
 
 /// Large enough for both families; nothing else arrives on these sockets.
 #[repr(C)]
@@ -17,22 +17,88 @@ union Name {
     v6: libc::sockaddr_in6,
 }
 
+/// Room for one control message with a number in it, aligned as the kernel wants it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+union ControlRoom {
+    header: libc::cmsghdr,
+    bytes: [u8; 32],
+}
+
+/// What one message of [`send`] carries.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    /// Where it goes.
+    pub to: SocketAddr,
+    /// One datagram, or several for the kernel to cut.
+    pub payload: &'a [u8],
+    /// The length to cut at; none for one datagram.
+    pub cut_at: Option<u16>,
+}
+
+/// Asks the kernel to join what it receives; whether it will.
+pub fn join_received(fd: BorrowedFd<'_>) -> bool {
+    set_udp(fd, libc::UDP_GRO, 1).is_ok()
+}
+
+/// Whether the kernel can cut what is sent.
+pub fn can_cut(fd: BorrowedFd<'_>) -> bool {
+    // Zero is what every socket begins with.
+    set_udp(fd, libc::UDP_SEGMENT, 0).is_ok()
+}
+
+/// Asks for a receive buffer beyond the system's limit, which those who make TUN devices may exceed.
+pub fn force_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // Without the privilege what was granted before remains.
+    let _ = set_number(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes);
+}
+
+fn set_udp(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    set_number(fd, libc::SOL_UDP, option, value)
+}
+
+fn set_number(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the option's value is an int, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            ptr::from_ref(&value).cast(),
+            mem::size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Receives what is there, at most a batch. Returns how many were dropped for being oversized.
 pub fn receive(fd: BorrowedFd<'_>, batch: &mut ReceiveBatch) -> io::Result<u64> {
     batch.clear();
-    // SAFETY: both are plain C structures for which all-zero bytes are a valid value.
+    let slots = batch.slot_count().min(BATCH_DATAGRAMS);
+    // SAFETY: these are plain C structures for which all-zero bytes are a valid value.
     let mut names: [Name; BATCH_DATAGRAMS] = unsafe { mem::zeroed() };
     // SAFETY: as above; null pointers with zero lengths are valid there.
     let mut headers: [libc::mmsghdr; BATCH_DATAGRAMS] = unsafe { mem::zeroed() };
+    let mut controls = [ControlRoom { bytes: [0; 32] }; BATCH_DATAGRAMS];
     let mut vectors = [libc::iovec {
         iov_base: ptr::null_mut(),
         iov_len: 0,
     }; BATCH_DATAGRAMS];
 
-    for (((header, vector), name), slot) in headers
+    for ((((header, vector), name), control), slot) in headers
         .iter_mut()
         .zip(&mut vectors)
         .zip(&mut names)
+        .zip(&mut controls)
         .zip(batch.slots())
     {
         vector.iov_base = slot.as_mut_ptr().cast();
@@ -41,16 +107,18 @@ pub fn receive(fd: BorrowedFd<'_>, batch: &mut ReceiveBatch) -> io::Result<u64> 
         header.msg_hdr.msg_namelen = mem::size_of::<Name>() as libc::socklen_t;
         header.msg_hdr.msg_iov = vector;
         header.msg_hdr.msg_iovlen = 1;
+        header.msg_hdr.msg_control = ptr::from_mut(control).cast();
+        header.msg_hdr.msg_controllen = mem::size_of::<ControlRoom>() as _;
     }
 
-    // SAFETY: `headers` holds BATCH_DATAGRAMS entries; each points at one iovec over a distinct,
-    // exclusively borrowed slot of `batch` and at a name of the stated size, and all of them
+    // SAFETY: the first `slots` of `headers` each point at one iovec over a distinct, exclusively
+    // borrowed slot of `batch`, at a name and at a control buffer of the stated sizes, and all of them
     // outlive the call. The timeout may be null.
     let count = unsafe {
         libc::recvmmsg(
             fd.as_raw_fd(),
             headers.as_mut_ptr(),
-            BATCH_DATAGRAMS as libc::c_uint,
+            slots as libc::c_uint,
             libc::MSG_DONTWAIT,
             ptr::null_mut(),
         )
@@ -59,55 +127,108 @@ pub fn receive(fd: BorrowedFd<'_>, batch: &mut ReceiveBatch) -> io::Result<u64> 
 
     let mut oversized = 0;
     batch.commit(headers[..count].iter().zip(&names).map(|(header, name)| {
-        if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+        let length = header.msg_len as usize;
+        let datagram_bytes = joined_at(&header.msg_hdr).unwrap_or(length);
+        let cut_off = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+        if cut_off || datagram_bytes > DATAGRAM_MAX_BYTES {
             oversized += 1;
             return None;
         }
-        let from = name.address(header.msg_hdr.msg_namelen)?;
-        Some((from, header.msg_len as usize))
+        Some(Filled {
+            from: name.address(header.msg_hdr.msg_namelen)?,
+            length,
+            datagram_bytes,
+        })
     }));
     Ok(oversized)
 }
 
-/// Sends from the front of `datagrams` (at most a batch); returns how many went out.
+/// The length of the datagrams that the kernel has joined into a message, if it has.
+fn joined_at(header: &libc::msghdr) -> Option<usize> {
+    // SAFETY: the header is one that recvmmsg has filled in; its control buffer is still there.
+    let mut control = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !control.is_null() {
+        // SAFETY: the macros give null or a control message that lies inside the buffer.
+        let message = unsafe { &*control };
+        if message.cmsg_level == libc::SOL_UDP && message.cmsg_type == libc::UDP_GRO {
+            // SAFETY: the data of this kind is an int; it need not be aligned for one.
+            let length: libc::c_int =
+                unsafe { ptr::read_unaligned(libc::CMSG_DATA(control).cast()) };
+            return usize::try_from(length).ok().filter(|length| *length > 0);
+        }
+        // SAFETY: as above.
+        control = unsafe { libc::CMSG_NXTHDR(header, control) };
+    }
+    None
+}
+
+/// Sends from the front of `messages` (at most a batch); returns how many went out.
 ///
 /// An error concerns the first one; the others were not tried.
-pub fn send(fd: BorrowedFd<'_>, datagrams: &[Outgoing]) -> io::Result<usize> {
-    let datagrams = &datagrams[..datagrams.len().min(BATCH_DATAGRAMS)];
-    // SAFETY: both are plain C structures for which all-zero bytes are a valid value.
+pub fn send<'a>(
+    fd: BorrowedFd<'_>,
+    messages: impl Iterator<Item = Message<'a>>,
+) -> io::Result<usize> {
+    // SAFETY: these are plain C structures for which all-zero bytes are a valid value.
     let mut names: [Name; BATCH_DATAGRAMS] = unsafe { mem::zeroed() };
     // SAFETY: as above; null pointers with zero lengths are valid there.
     let mut headers: [libc::mmsghdr; BATCH_DATAGRAMS] = unsafe { mem::zeroed() };
+    let mut controls = [ControlRoom { bytes: [0; 32] }; BATCH_DATAGRAMS];
     let mut vectors = [libc::iovec {
         iov_base: ptr::null_mut(),
         iov_len: 0,
     }; BATCH_DATAGRAMS];
 
-    for (((header, vector), name), datagram) in headers
+    let mut count = 0;
+    for ((((header, vector), name), control), message) in headers
         .iter_mut()
         .zip(&mut vectors)
         .zip(&mut names)
-        .zip(datagrams)
+        .zip(&mut controls)
+        .zip(messages)
     {
-        vector.iov_base = datagram.payload.as_ptr().cast_mut().cast();
-        vector.iov_len = datagram.payload.len();
-        header.msg_hdr.msg_namelen = name.set(datagram.to);
+        vector.iov_base = message.payload.as_ptr().cast_mut().cast();
+        vector.iov_len = message.payload.len();
+        header.msg_hdr.msg_namelen = name.set(message.to);
         header.msg_hdr.msg_name = ptr::from_mut(name).cast();
         header.msg_hdr.msg_iov = vector;
         header.msg_hdr.msg_iovlen = 1;
+        if let Some(length) = message.cut_at {
+            set_cut(&mut header.msg_hdr, control, length);
+        }
+        count += 1;
     }
 
-    // SAFETY: the first `datagrams.len()` headers each point at one iovec over a payload that is
-    // borrowed for the whole call and only read by the kernel, and at a filled-in name.
-    let count = unsafe {
+    // SAFETY: the first `count` headers each point at one iovec over a payload that is borrowed for the
+    // whole call and only read by the kernel, at a filled-in name, and at a filled-in control message or
+    // none.
+    let sent = unsafe {
         libc::sendmmsg(
             fd.as_raw_fd(),
             headers.as_mut_ptr(),
-            datagrams.len() as libc::c_uint,
+            count,
             libc::MSG_DONTWAIT,
         )
     };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Puts a UDP_SEGMENT message into `room` and points the header at it.
+fn set_cut(header: &mut libc::msghdr, room: &mut ControlRoom, length: u16) {
+    let size = mem::size_of_val(&length) as libc::c_uint;
+    header.msg_control = ptr::from_mut(room).cast();
+    // SAFETY: these only compute.
+    let (space, whole) = unsafe { (libc::CMSG_SPACE(size), libc::CMSG_LEN(size)) };
+    header.msg_controllen = space as _;
+    // SAFETY: the control buffer is there, is aligned for a header, and holds `space` bytes: 24 of its
+    // 32 on 64-bit machines, less on others.
+    unsafe {
+        let control = libc::CMSG_FIRSTHDR(header);
+        (*control).cmsg_level = libc::SOL_UDP;
+        (*control).cmsg_type = libc::UDP_SEGMENT;
+        (*control).cmsg_len = whole as _;
+        ptr::write_unaligned(libc::CMSG_DATA(control).cast(), length);
+    }
 }
 
 impl Name {

@@ -1,7 +1,9 @@
 //! UDP over the kernel's sockets: one for IPv4, one for IPv6, so that no address is ever mapped.
 //!
-//! Left out: segmentation offload, path MTU discovery.
+//! Where the kernel can, batches are cut and joined by it; a destination to which that fails gets its
+//! datagrams one by one. Left out: path MTU discovery.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -12,10 +14,15 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use crate::error::classify;
+use crate::mmsg::Message;
 use crate::{Outgoing, ReceiveBatch, ReceiveError, SendError, Sent, Underlay, mmsg};
 
-/// Asked of the kernel, which may grant less: room for bursts while the event loop is busy.
-const SOCKET_BUFFER_BYTES: usize = 1 << 20;
+/// Asked of the kernel, which may grant less: room for bursts while the event loop is busy. Of joined
+/// datagrams the kernel counts twice what they hold.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// Destinations remembered to which no batches go; past so many, none go anywhere.
+const ONE_BY_ONE_MAX: usize = 64;
 
 /// Tries to find a port that is free in both families when any port will do.
 const PORT_ATTEMPTS: usize = 16;
@@ -31,6 +38,13 @@ pub struct UdpUnderlay {
     /// The socket that last took less than it was offered.
     blocked: Option<usize>,
     oversized: u64,
+    /// The kernel cuts what is sent, and joins what is received.
+    cuts: bool,
+    joins: bool,
+    /// Destinations to which it could not.
+    one_by_one: BTreeSet<IpAddr>,
+    /// Bytes of the first batch to be offered next that have gone already.
+    gone: usize,
 }
 
 /// Why the sockets could not be opened.
@@ -92,24 +106,72 @@ impl BindError {
 impl UdpUnderlay {
     /// Opens the sockets for `listen`.
     ///
-    /// The unspecified IPv6 address stands for both families on one port (IPv4 alone where the
+    /// With `offload` the kernel cuts and joins datagrams, if it can. The unspecified IPv6 address stands for both families on one port (IPv4 alone where the
     /// kernel has no IPv6); any other address opens one socket of its family. Port 0 takes a free
     /// port.
     ///
     /// # Errors
     /// The port is taken, privileged, or the address is not this machine's.
-    pub fn bind(listen: SocketAddr) -> Result<Self, BindError> {
+    pub fn bind(listen: SocketAddr, offload: bool) -> Result<Self, BindError> {
         let sockets = if listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
             bind_both(listen.port())?
         } else {
             vec![bind_one(listen)?]
         };
+        let cuts = offload && sockets.iter().all(|socket| mmsg::can_cut(socket.as_fd()));
+        // Each socket is asked, even when another refuses: what is joined comes apart anyway.
+        let joining = sockets
+            .iter()
+            .filter(|socket| offload && mmsg::join_received(socket.as_fd()));
+        let joins = joining.count() > 0;
+        if offload && !(cuts && joins) {
+            tracing::info!(
+                cuts,
+                joins,
+                "this kernel does not take UDP's datagrams together"
+            );
+        }
         Ok(UdpUnderlay {
             sockets,
             turn: 0,
             blocked: None,
             oversized: 0,
+            cuts,
+            joins,
+            one_by_one: BTreeSet::new(),
+            gone: 0,
         })
+    }
+
+    /// Sends what it can of one batch, one datagram after the other, from where it stopped last.
+    fn send_one_by_one(&mut self, index: usize, batch: &Outgoing) -> io::Result<()> {
+        while self.gone < batch.payload.len() {
+            let rest = batch.payload[self.gone..].chunks(batch.datagram_bytes);
+            let messages = rest.clone().map(|payload| Message {
+                to: batch.to,
+                payload,
+                cut_at: None,
+            });
+            let sent = mmsg::send(self.sockets[index].as_fd(), messages)?;
+            self.gone += rest.take(sent).map(<[u8]>::len).sum::<usize>();
+        }
+        Ok(())
+    }
+
+    /// Remembers that a destination takes no batches.
+    fn give_up_batches(&mut self, to: SocketAddr, error: &io::Error) {
+        if self.one_by_one.len() < ONE_BY_ONE_MAX {
+            tracing::warn!(%to, %error, "datagrams go one by one to this destination: together they fail");
+            self.one_by_one.insert(to.ip());
+        } else if self.cuts {
+            tracing::warn!(%error, "datagrams go one by one: together they fail to many destinations");
+            self.cuts = false;
+        }
+    }
+
+    fn cuts_for(&self, batch: &Outgoing) -> bool {
+        let is_one = batch.payload.len() <= batch.datagram_bytes;
+        is_one || self.cuts && !self.one_by_one.contains(&batch.to.ip())
     }
 
     fn socket_for(&self, to: SocketAddr) -> Option<usize> {
@@ -159,13 +221,46 @@ fn bind_one(address: SocketAddr) -> Result<UdpSocket, BindError> {
         // Refusals leave the kernel's default, which works.
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+        mmsg::force_receive_buffer(socket.as_fd(), SOCKET_BUFFER_BYTES);
         socket.bind(&address.into())?;
         UdpSocket::from_std(socket.into())
     };
     open().map_err(|source| BindError::of("UDP", address, source))
 }
 
+fn is_batch(batch: &Outgoing) -> bool {
+    batch.payload.len() > batch.datagram_bytes
+}
+
+fn message(batch: &Outgoing) -> Message<'_> {
+    // A length that no datagram has is refused by the kernel, as such a datagram would be.
+    let cut_at = u16::try_from(batch.datagram_bytes).unwrap_or(u16::MAX);
+    Message {
+        to: batch.to,
+        payload: &batch.payload,
+        cut_at: is_batch(batch).then_some(cut_at),
+    }
+}
+
+/// Whether a batch may have failed for being one: no checksums by the device, or a path too narrow for
+/// its datagrams, which go in fragments if they go by themselves.
+fn is_about_batches(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    matches!(
+        errno,
+        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP)
+    )
+}
+
 impl Underlay for UdpUnderlay {
+    fn sends_batches(&self) -> bool {
+        self.cuts
+    }
+
+    fn receives_joined(&self) -> bool {
+        self.joins
+    }
+
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -210,18 +305,33 @@ impl Underlay for UdpUnderlay {
                 continue;
             };
             let rest = &batch[sent.taken..];
-            let run = rest
-                .iter()
-                .position(|d| d.to.is_ipv4() != first.to.is_ipv4())
-                .unwrap_or(rest.len());
-            let socket = &self.sockets[index];
+            let outcome = if self.gone > 0 || !self.cuts_for(first) {
+                self.send_one_by_one(index, first).map(|()| 1)
+            } else {
+                let together = |batch: &&Outgoing| {
+                    batch.to.is_ipv4() == first.to.is_ipv4() && self.cuts_for(batch)
+                };
+                let run = rest.iter().take_while(together).map(message);
+                mmsg::send(self.sockets[index].as_fd(), run)
+            };
             // Asking the kernel, not the reactor: a new socket is writable before its first event.
-            match mmsg::send(socket.as_fd(), &rest[..run]) {
-                Ok(count) => sent.taken += count,
+            match outcome {
+                Ok(count) => {
+                    self.gone = 0;
+                    sent.taken += count;
+                }
+                Err(error)
+                    if is_about_batches(&error)
+                        && self.gone == 0
+                        && is_batch(first)
+                        && self.cuts_for(first) =>
+                {
+                    self.give_up_batches(first.to, &error);
+                }
                 Err(error) => match classify(error) {
                     None => {
                         // Tells the reactor to forget the readiness it knows of.
-                        let _ = socket.try_io(Interest::WRITABLE, || {
+                        let _ = self.sockets[index].try_io(Interest::WRITABLE, || {
                             Err::<(), _>(io::ErrorKind::WouldBlock.into())
                         });
                         self.blocked = Some(index);
@@ -229,7 +339,15 @@ impl Underlay for UdpUnderlay {
                     }
                     Some(error) => {
                         sent.failures.push((sent.taken, error));
-                        sent.taken += 1;
+                        // Of a batch that goes one by one, this one alone is lost.
+                        self.gone += match self.cuts_for(first) && self.gone == 0 {
+                            true => first.payload.len(),
+                            false => first.datagram_bytes,
+                        };
+                        if self.gone >= first.payload.len() {
+                            self.gone = 0;
+                            sent.taken += 1;
+                        }
                     }
                 },
             }

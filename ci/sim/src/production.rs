@@ -226,7 +226,7 @@ impl Machine for Running {
     }
 
     fn poll_guest_packet(&mut self) -> Option<Vec<u8>> {
-        self.node.poll_guest_packet()
+        self.node.poll_guest_packet().map(|packet| packet.bytes)
     }
 
     fn poll_notice(&mut self) -> Option<Notice> {

@@ -21,9 +21,14 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "wow-overlay",
             "wow-underlay",
             "wow-guest",
+            "wow-dataplane",
             "wow-control",
             "wow-init",
         ],
+    ),
+    (
+        "wow-dataplane",
+        &["wow-overlay", "wow-underlay", "wow-guest"],
     ),
     ("wow-builder", &[]),
     ("wow-pbs", &[]),
@@ -34,6 +39,8 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         &[
             "wow-overlay",
             "wow-underlay",
+            "wow-guest",
+            "wow-dataplane",
             "wow-control",
             "wow-init",
             "wow-router",

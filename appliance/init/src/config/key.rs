@@ -43,6 +43,10 @@ pub const KEYS: &[Key] = &[
     key("guest", "tun or none"),
     key("port-mapping", "on or off: ask the gateway to map ports"),
     key("lan", "on or off: look for members on the local networks"),
+    key(
+        "offload",
+        "on or off: let kernel and cards take many packets as one",
+    ),
     key("net", "dhcp, none, or static:ADDRESS/PREFIX,GATEWAY[,DNS…]"),
     key("log", "a filter for log messages, such as info or debug"),
     key(

@@ -1,6 +1,6 @@
 //! The types that cross the facade.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::id::NodeId;
@@ -11,13 +11,45 @@ use crate::wire::message::Link;
 use super::dht::{LeaseId, RecordInfo};
 use super::report::PathInfo;
 
-/// A datagram to send.
+/// A datagram to send, or several to one destination.
 #[derive(Debug)]
 pub struct Transmit {
     /// Its destination.
     pub to: Remote,
-    /// What it carries; give the buffer back with [`Node::recycle`](super::Node::recycle).
+    /// What it carries; give the buffer back with [`Node::recycle`](super::Node::recycle). Several only
+    /// where packets came by [`Node::handle_guest_packets`](super::Node::handle_guest_packets), and only
+    /// over UDP.
     pub datagram: Vec<u8>,
+    /// The length of each datagram but the last, which may be shorter.
+    pub datagram_bytes: usize,
+}
+
+/// Packets of the guest that have the same addresses, as they come out of one superpacket.
+pub trait GuestPackets {
+    /// Source and destination; none where it is no IP packet.
+    fn addresses(&self) -> Option<(IpAddr, IpAddr)>;
+
+    /// How many there are: one at least.
+    fn count(&self) -> usize;
+
+    /// The bytes of one of them. The first is the longest, and none is shorter but the last.
+    fn length(&self, index: usize) -> usize;
+
+    /// Whether their transport's checksum is left to the receiver.
+    fn lacks_checksum(&self) -> bool;
+
+    /// Appends one of them, of exactly [`length`](Self::length) bytes.
+    fn write(&self, index: usize, out: &mut Vec<u8>);
+}
+
+/// An IP packet for the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestPacket<B> {
+    /// The packet.
+    pub bytes: B,
+    /// Its transport's checksum is left to its receiver to compute, or to vouch for: the sender is
+    /// known, and what it sent is what came.
+    pub lacks_checksum: bool,
 }
 
 /// Names an outstanding [`Node::resolve`](super::Node::resolve).

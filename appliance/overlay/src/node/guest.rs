@@ -11,6 +11,7 @@ use crate::wire::frame;
 use crate::wire::message::Contact;
 use crate::wire::record::Key;
 
+use super::api::{GuestPacket, GuestPackets};
 use super::attempts::Goal;
 use super::holders::Admission;
 use super::report::Table;
@@ -28,6 +29,8 @@ const WAITING_ADDRESSES_MAX: usize = 128;
 const WAITING_LONGEST: Duration = Duration::from_secs(10);
 
 struct Waits {
+    /// The kind of frame that it travels in.
+    kind: u8,
     packet: Vec<u8>,
     since: Instant,
 }
@@ -98,43 +101,108 @@ impl Node {
     /// Packets from the address that the node has asked for and not got yet wait for it; meanwhile their
     /// holder is looked for and reached.
     pub fn handle_guest_packet(&mut self, now: Instant, packet: &[u8]) {
-        self.settle_peers();
-        let Some((source, destination)) = addresses_of(packet) else {
-            self.counters.drop_guest_invalid += 1;
+        let addresses = addresses_of(packet);
+        let Some((destination, leased)) = self.guest_destination(addresses, packet.len()) else {
             return;
         };
-        let held = self.holds(source);
-        let own = held || self.dht.claims.awaits(source);
-        if !own || packet.len() > GUEST_MTU || !self.is_in_pool(destination) {
-            self.counters.drop_guest_invalid += 1;
-            return;
-        }
         let holder = self.peer_holding(destination);
-        if let Some(id) = holder.filter(|_| held) {
+        if let Some(id) = holder.filter(|_| leased) {
             self.check_target(now, id, destination);
-            self.send_guest(now, id, packet);
-            return;
+            self.send_guest(now, id, frame::GUEST, packet);
+        } else if let Some(queue) = self.queue_for(destination) {
+            queue.push_back(Waits {
+                kind: frame::GUEST,
+                packet: packet.to_vec(),
+                since: now,
+            });
+            self.seek_unknown(now, destination, holder);
         }
-        let waiting = self.waiting.queues.len();
-        let queue = match self.waiting.queues.get_mut(&destination) {
-            Some(queue) => queue,
-            None if waiting < WAITING_ADDRESSES_MAX => {
-                self.waiting.queues.entry(destination).or_default()
-            }
-            None => {
-                self.counters.drop_full += 1;
+    }
+
+    /// Takes packets from the guest, of at most [`GUEST_MTU`] bytes each. Those for a peer with a path of
+    /// its own are sealed together, each straight from where `packets` writes it.
+    pub fn handle_guest_packets(&mut self, now: Instant, packets: &impl GuestPackets) {
+        let addresses = packets.addresses();
+        let Some((destination, leased)) = self.guest_destination(addresses, packets.length(0))
+        else {
+            return;
+        };
+        let kind = match packets.lacks_checksum() {
+            true => frame::UNSUMMED,
+            false => frame::GUEST,
+        };
+        let holder = self.peer_holding(destination);
+        if let Some(id) = holder.filter(|_| leased) {
+            self.check_target(now, id, destination);
+            if self.send_together(now, id, kind, packets) {
                 return;
             }
-        };
+            let mut packet = self.buffer();
+            for index in 0..packets.count() {
+                packet.clear();
+                packets.write(index, &mut packet);
+                self.send_guest(now, id, kind, &packet);
+            }
+            self.recycle(packet);
+            return;
+        }
+        for index in 0..packets.count() {
+            let Some(queue) = self.queue_for(destination) else {
+                return;
+            };
+            let mut packet = Vec::with_capacity(packets.length(index));
+            packets.write(index, &mut packet);
+            queue.push_back(Waits {
+                kind,
+                packet,
+                since: now,
+            });
+        }
+        self.seek_unknown(now, destination, holder);
+    }
+
+    /// Where packets of the guest go, if they may go there, and whether the address that they come from is
+    /// leased already.
+    fn guest_destination(
+        &mut self,
+        addresses: Option<(IpAddr, IpAddr)>,
+        longest: usize,
+    ) -> Option<(IpAddr, bool)> {
+        self.settle_peers();
+        let allowed = addresses.and_then(|(source, destination)| {
+            let leased = self.holds(source);
+            let own = leased || self.dht.claims.awaits(source);
+            (own && longest <= GUEST_MTU && self.is_in_pool(destination))
+                .then_some((destination, leased))
+        });
+        if allowed.is_none() {
+            self.counters.drop_guest_invalid += 1;
+        }
+        allowed
+    }
+
+    /// The packets that wait for an address, with room for one more; none where too many addresses are
+    /// waited for.
+    fn queue_for(&mut self, destination: IpAddr) -> Option<&mut VecDeque<Waits>> {
+        let queues = &mut self.waiting.queues;
+        if queues.len() >= WAITING_ADDRESSES_MAX && !queues.contains_key(&destination) {
+            self.counters.drop_full += 1;
+            return None;
+        }
+        let queue = queues.entry(destination).or_default();
         if queue.packets.len() >= WAITING_PACKETS_MAX {
             // The oldest is the one its sender has given up first.
             queue.packets.pop_front();
             self.counters.drop_full += 1;
         }
-        queue.packets.push_back(Waits {
-            packet: packet.to_vec(),
-            since: now,
-        });
+        Some(&mut queue.packets)
+    }
+
+    /// Packets wait for an address; its holder is looked for, unless a peer is known to be it.
+    fn seek_unknown(&mut self, now: Instant, destination: IpAddr, holder: Option<NodeId>) {
+        let Some(queue) = self.waiting.queues.get_mut(&destination) else {
+            return;
+        };
         queue.holder = queue.holder.or(holder);
         if queue.holder.is_none() {
             self.seek_holder(now, Key::from(destination));
@@ -143,11 +211,8 @@ impl Node {
 
     /// There is somebody to ask now: looks for whom packets wait that came before.
     pub(super) fn seek_holders(&mut self, now: Instant) {
-        let unknown = self
-            .waiting
-            .queues
-            .iter()
-            .filter(|(_, queue)| queue.holder.is_none());
+        let queues = self.waiting.queues.iter();
+        let unknown = queues.filter(|(_, queue)| queue.holder.is_none());
         for address in unknown.map(|(address, _)| *address).collect::<Vec<_>>() {
             self.seek_holder(now, Key::from(address));
         }
@@ -156,31 +221,28 @@ impl Node {
     /// The address is leased that packets came from before it was: those whose holders have been reached
     /// meanwhile can go.
     pub(super) fn flush_early(&mut self, now: Instant) {
-        let holders: BTreeSet<_> = self
-            .waiting
-            .queues
-            .values()
-            .filter_map(|queue| queue.holder)
-            .collect();
+        let queues = self.waiting.queues.values();
+        let mut holders: BTreeSet<_> = queues.filter_map(|queue| queue.holder).collect();
+        holders.retain(|id| self.peers.get(id).is_some_and(|peer| peer.is_established()));
         for id in holders {
-            if self
-                .peers
-                .get(&id)
-                .is_some_and(|peer| peer.is_established())
-            {
-                self.flush_waiting(now, id);
-            }
+            self.flush_waiting(now, id);
         }
     }
 
-    fn send_guest(&mut self, now: Instant, id: NodeId, packet: &[u8]) {
+    fn send_guest(&mut self, now: Instant, id: NodeId, kind: u8, packet: &[u8]) {
         self.note_traffic(now, id);
         self.counters.guest_out += 1;
-        self.send_traffic(now, id, &[&[frame::GUEST], packet]);
+        self.send_traffic(now, id, &[&[kind], packet]);
     }
 
-    /// Takes a packet that a peer's guest sent to ours.
-    pub(super) fn handle_peer_packet(&mut self, now: Instant, from: NodeId, packet: &[u8]) {
+    /// Whether a packet that a peer's guest sent to ours may come in now.
+    pub(super) fn lets_in(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        packet: &[u8],
+        lacks_checksum: bool,
+    ) -> bool {
         self.note_traffic(now, from);
         let addressed = addresses_of(packet);
         let admission = match addressed {
@@ -193,21 +255,47 @@ impl Node {
             }
             _ => Admission::Refused,
         };
-        if admission == Admission::Later {
-            return self.hold_back(from, packet);
+        match admission {
+            Admission::Later => {
+                self.hold_back(from, packet, lacks_checksum);
+                false
+            }
+            Admission::Refused => {
+                self.counters.drop_guest_invalid += 1;
+                false
+            }
+            Admission::Welcome => {
+                self.counters.guest_in += 1;
+                true
+            }
         }
-        if admission == Admission::Refused {
-            self.counters.drop_guest_invalid += 1;
-            return;
+    }
+
+    /// Takes a packet that a peer's guest sent to ours, and keeps it until it is polled.
+    pub(super) fn handle_peer_packet(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        packet: &[u8],
+        lacks_checksum: bool,
+    ) {
+        if self.lets_in(now, from, packet, lacks_checksum) {
+            self.queue_guest_packet(packet, lacks_checksum);
         }
+    }
+
+    /// Keeps an admitted packet until it is polled.
+    pub(super) fn queue_guest_packet(&mut self, packet: &[u8], lacks_checksum: bool) {
         if self.guest_packets.len() >= OUTBOX_MAX {
             self.counters.drop_full += 1;
             return;
         }
-        self.counters.guest_in += 1;
-        let mut buffer = self.buffer();
-        buffer.extend_from_slice(packet);
-        self.guest_packets.push_back(buffer);
+        let mut bytes = self.buffer();
+        bytes.extend_from_slice(packet);
+        self.guest_packets.push_back(GuestPacket {
+            bytes,
+            lacks_checksum,
+        });
     }
 
     /// Reaches for a node that something waits for.
@@ -239,7 +327,7 @@ impl Node {
                 match source {
                     Some(source) if self.holds(source) => {
                         if now - waiting.since < WAITING_LONGEST {
-                            self.send_guest(now, id, &waiting.packet);
+                            self.send_guest(now, id, waiting.kind, &waiting.packet);
                         } else {
                             self.counters.drop_guest_unresolved += 1;
                         }
@@ -291,7 +379,7 @@ impl Node {
 }
 
 /// Source and destination of an IP packet.
-fn addresses_of(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+pub fn addresses_of(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     match packet.first()? >> 4 {
         4 => {
             let header: &[u8; 20] = packet.first_chunk()?;

@@ -18,6 +18,7 @@ use crate::time::Instant;
 use crate::wire::message::ADDRESSES_MAX;
 
 use super::Node;
+use super::api::GuestPacket;
 
 /// Packets of one peer that wait for the table's word.
 const HELD_BACK_MAX: usize = 16;
@@ -55,7 +56,7 @@ pub(super) struct Holdings {
     asked: BTreeSet<Ipv4Addr>,
     /// Addresses that the table did not confirm, and until when they are refused without asking.
     denied: BTreeMap<Ipv4Addr, Instant>,
-    held_back: VecDeque<Vec<u8>>,
+    held_back: VecDeque<GuestPacket<Vec<u8>>>,
     /// When the peer was last told our addresses, since it had sent to another.
     corrected: Option<Instant>,
 }
@@ -202,13 +203,16 @@ impl Node {
     }
 
     /// Keeps a packet until the table has confirmed its source address.
-    pub(super) fn hold_back(&mut self, id: NodeId, packet: &[u8]) {
+    pub(super) fn hold_back(&mut self, id: NodeId, packet: &[u8], lacks_checksum: bool) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         let held_back = &mut peer.holdings.held_back;
         if held_back.len() < HELD_BACK_MAX {
-            held_back.push_back(packet.to_vec());
+            held_back.push_back(GuestPacket {
+                bytes: packet.to_vec(),
+                lacks_checksum,
+            });
         } else {
             self.counters.drop_full += 1;
         }
@@ -258,7 +262,7 @@ impl Node {
             self.drop_holding(id, v4);
         }
         for packet in waiting {
-            self.handle_peer_packet(now, id, &packet);
+            self.handle_peer_packet(now, id, &packet.bytes, packet.lacks_checksum);
         }
     }
 

@@ -15,6 +15,7 @@ mod announcement;
 mod answers;
 mod api;
 mod attempts;
+mod batches;
 mod budget;
 mod candidates;
 mod counters;
@@ -68,11 +69,12 @@ use crate::wire::outer::record_receiver;
 use crate::wire::record::{Record, SIGNATURE_BYTES};
 
 pub use api::{
-    DownReason, Event, Found, Hop, PingId, QueryId, ResolveError, Route, Target, TraceId, Transmit,
+    DownReason, Event, Found, GuestPacket, GuestPackets, Hop, PingId, QueryId, ResolveError, Route,
+    Target, TraceId, Transmit,
 };
 pub use counters::Counters;
 pub use dht::{LEASES_MAX, LeaseId, LeaseInfo, RECORDS_MAX, RecordInfo};
-pub use guest::GUEST_MTU;
+pub use guest::{GUEST_MTU, addresses_of};
 pub use peer::Traffic;
 pub use report::{LinkKind, PathInfo, PeerInfo, Table};
 pub use revocations::REVOCATIONS_MAX;
@@ -155,10 +157,11 @@ pub struct Node {
     /// The last extra socket that something was sent by.
     next_lane: u16,
     transmits: VecDeque<Transmit>,
-    guest_packets: VecDeque<Vec<u8>>,
+    guest_packets: VecDeque<GuestPacket<Vec<u8>>>,
     events: VecDeque<Event>,
     housekeeping_due: Instant,
     spare: Vec<Vec<u8>>,
+    spare_batches: Vec<Vec<u8>>,
     counters: Counters,
 }
 
@@ -205,6 +208,7 @@ impl Node {
             events: VecDeque::new(),
             housekeeping_due: now,
             spare: Vec::new(),
+            spare_batches: Vec::new(),
             counters: Counters::default(),
             rng,
         };
@@ -255,7 +259,7 @@ impl Node {
     }
 
     /// The next IP packet for the guest.
-    pub fn poll_guest_packet(&mut self) -> Option<Vec<u8>> {
+    pub fn poll_guest_packet(&mut self) -> Option<GuestPacket<Vec<u8>>> {
         self.guest_packets.pop_front()
     }
 
@@ -266,8 +270,12 @@ impl Node {
 
     /// Gives a polled buffer back for reuse.
     pub fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.len() < SPARE_BUFFERS_MAX {
-            buffer.clear();
+        buffer.clear();
+        if buffer.capacity() >= batches::BUFFER_BYTES {
+            if self.spare_batches.len() < batches::SPARE_MAX {
+                self.spare_batches.push(buffer);
+            }
+        } else if self.spare.len() < SPARE_BUFFERS_MAX {
             self.spare.push(buffer);
         }
     }
@@ -287,7 +295,11 @@ impl Node {
         if record_receiver(&datagram).is_none() {
             self.counters.bytes_handshakes += datagram.len() as u64;
         }
-        self.transmits.push_back(Transmit { to, datagram });
+        self.transmits.push_back(Transmit {
+            to,
+            datagram_bytes: datagram.len(),
+            datagram,
+        });
     }
 
     fn event(&mut self, event: Event) {

@@ -241,14 +241,12 @@ impl Peer {
     }
 
     /// Traffic goes out: one frame of it each few milliseconds is kept.
-    pub(super) fn keep_tail(&mut self, parts: &[&[u8]], now: Instant) {
+    pub(super) fn keep_tail(&mut self, now: Instant, write: impl FnOnce(&mut Vec<u8>)) {
         if self.tail.sent.is_some_and(|sent| now - sent < TAIL_EVERY) {
             return;
         }
         self.tail.frame.clear();
-        for part in parts {
-            self.tail.frame.extend_from_slice(part);
-        }
+        write(&mut self.tail.frame);
         self.tail.sent = Some(now);
     }
 

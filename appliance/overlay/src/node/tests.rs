@@ -158,7 +158,7 @@ impl Net {
         let mut sent = Vec::new();
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
-            while let Some(Transmit { to, datagram }) = member.node.poll_transmit() {
+            while let Some(Transmit { to, datagram, .. }) = member.node.poll_transmit() {
                 let target = to
                     .ip()
                     .to_string()
@@ -177,7 +177,7 @@ impl Net {
                 sent.push((member.address, to, datagram));
             }
             while let Some(packet) = member.node.poll_guest_packet() {
-                member.received.push(packet);
+                member.received.push(packet.bytes);
             }
             while let Some(event) = member.node.poll_event() {
                 member.events.push(event);

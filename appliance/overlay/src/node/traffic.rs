@@ -8,7 +8,7 @@ use crate::wire::message::{Control, Message};
 use crate::wire::outer::{self, Outer};
 
 use super::announcement::list_digest;
-use super::api::{DownReason, Event, PingId};
+use super::api::{DownReason, Event, GuestPacket, PingId};
 use super::handshake::Owner;
 use super::peer::Via;
 use super::{Node, peer};
@@ -48,9 +48,21 @@ impl Node {
     /// in place.
     pub fn handle_datagram(&mut self, now: Instant, from: Remote, datagram: &mut [u8]) {
         self.settle_peers();
+        if let Some(packet) = self.open_datagram(now, from, datagram) {
+            self.queue_guest_packet(packet.bytes, packet.lacks_checksum);
+        }
+    }
+
+    /// The same; a packet for the guest is not kept until it is polled but given back where it lies.
+    pub fn open_datagram<'d>(
+        &mut self,
+        now: Instant,
+        from: Remote,
+        datagram: &'d mut [u8],
+    ) -> Option<GuestPacket<&'d [u8]>> {
         self.counters.datagrams_in += 1;
         self.counters.bytes_in += datagram.len() as u64;
-        self.handle_outer(now, Source::Direct(from), datagram, 0);
+        self.open_outer(now, Source::Direct(from), datagram, 0)
     }
 
     pub(super) fn handle_outer(
@@ -60,32 +72,44 @@ impl Node {
         datagram: &mut [u8],
         nesting: u8,
     ) {
+        if let Some(packet) = self.open_outer(now, source, datagram, nesting) {
+            self.queue_guest_packet(packet.bytes, packet.lacks_checksum);
+        }
+    }
+
+    fn open_outer<'d>(
+        &mut self,
+        now: Instant,
+        source: Source,
+        datagram: &'d mut [u8],
+        nesting: u8,
+    ) -> Option<GuestPacket<&'d [u8]>> {
         if let Some(receiver) = outer::record_receiver(datagram) {
-            self.handle_record(now, source, receiver, datagram, nesting);
-            return;
+            return self.open_record(now, source, receiver, datagram, nesting);
         }
         match Outer::parse(datagram) {
             Ok(_) => self.handle_handshake(now, source, datagram),
             Err(_) => self.counters.drop_malformed += 1,
         }
+        None
     }
 
-    fn handle_record(
+    fn open_record<'d>(
         &mut self,
         now: Instant,
         source: Source,
         receiver: u32,
-        datagram: &mut [u8],
+        datagram: &'d mut [u8],
         nesting: u8,
-    ) {
+    ) -> Option<GuestPacket<&'d [u8]>> {
         let Some(Owner::Peer(id)) = self.handshakes.owner(receiver) else {
             self.counters.drop_unknown_session += 1;
-            return;
+            return None;
         };
         let size = datagram.len();
         let Some(peer) = self.peers.get_mut(&id) else {
             self.counters.drop_unknown_session += 1;
-            return;
+            return None;
         };
         let Some(live) = peer
             .sessions
@@ -93,11 +117,11 @@ impl Node {
             .find(|live| live.session.local_index() == receiver)
         else {
             self.counters.drop_unknown_session += 1;
-            return;
+            return None;
         };
         let Ok(plaintext) = live.session.opener.open(datagram) else {
             self.counters.drop_record += 1;
-            return;
+            return None;
         };
         let was_established = peer.sessions.iter().any(|live| live.confirmed);
         let live = peer
@@ -122,9 +146,22 @@ impl Node {
         if !was_established {
             self.on_established(now, id);
         }
+        if let Some((&kind @ (frame::GUEST | frame::UNSUMMED), _)) = plaintext.split_first() {
+            let bytes = &plaintext[1..];
+            let lacks_checksum = kind == frame::UNSUMMED;
+            let packet = GuestPacket {
+                bytes,
+                lacks_checksum,
+            };
+            return self
+                .lets_in(now, id, bytes, lacks_checksum)
+                .then_some(packet);
+        }
         self.handle_frame(now, id, source, plaintext, nesting);
+        None
     }
 
+    /// Takes any frame but a guest's packet.
     fn handle_frame(
         &mut self,
         now: Instant,
@@ -134,7 +171,6 @@ impl Node {
         nesting: u8,
     ) {
         match Frame::parse(plaintext) {
-            Ok(Frame::Guest(packet)) => self.handle_peer_packet(now, from, packet),
             Ok(Frame::Routed(header, body)) => {
                 let start = plaintext.len() - body.len();
                 self.handle_routed(now, from, header, &mut plaintext[start..], nesting);
@@ -143,7 +179,7 @@ impl Node {
                 Ok(message) => self.handle_control(now, from, source, message),
                 Err(_) => self.counters.drop_message += 1,
             },
-            Err(_) => self.counters.drop_message += 1,
+            Ok(Frame::Guest(_) | Frame::Unsummed(_)) | Err(_) => self.counters.drop_message += 1,
         }
     }
 
@@ -417,7 +453,11 @@ impl Node {
         if let Some(liveness) = peer.liveness_mut(via) {
             liveness.on_sent(now);
         }
-        peer.keep_tail(parts, now);
+        peer.keep_tail(now, |frame| {
+            for part in parts {
+                frame.extend_from_slice(part);
+            }
+        });
         self.send_frame(now, to, via, parts);
         if doubtful {
             self.send_around(now, to, parts);

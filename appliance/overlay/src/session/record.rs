@@ -72,6 +72,21 @@ impl Sealer {
     /// and [`RECORD_OVERHEAD_BYTES`]) and returns its number. The plaintext is `parts` in sequence.
     /// On an error `out` is as it was.
     pub fn seal(&self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<u64, SealError> {
+        let plaintext: usize = parts.iter().map(|part| part.len()).sum();
+        out.reserve(plaintext + RECORD_OVERHEAD_BYTES);
+        self.seal_with(out, |out| {
+            for part in parts {
+                out.extend_from_slice(part);
+            }
+        })
+    }
+
+    /// The same with a plaintext that `write` appends to what it is given, where it is then sealed.
+    pub fn seal_with(
+        &self,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<u64, SealError> {
         // Only uniqueness matters, which the read-modify-write gives under any ordering.
         let counter = self
             .next
@@ -81,12 +96,8 @@ impl Sealer {
             .map_err(|_| SealError::Exhausted)?;
         let header = outer::record_header(self.remote_index, counter);
         let start = out.len();
-        let plaintext: usize = parts.iter().map(|part| part.len()).sum();
-        out.reserve(plaintext + RECORD_OVERHEAD_BYTES);
         out.extend_from_slice(&header);
-        for part in parts {
-            out.extend_from_slice(part);
-        }
+        write(out);
         let sealed = self
             .key
             .seal(counter, &header, &mut out[start + RECORD_HEADER_BYTES..]);

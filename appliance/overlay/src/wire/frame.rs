@@ -4,6 +4,7 @@
 //! 0x01 guest    | IP packet
 //! 0x02 routed   | flags, hops, destination, source, [agent], [source agent], body
 //! 0x03 control  | one `message::Control`, postcard
+//! 0x04 unsummed | IP packet of TCP or UDP, without the transport's checksum
 //! ```
 
 use crate::id::{ID_BYTES, NodeId};
@@ -14,6 +15,9 @@ pub const GUEST: u8 = 0x01;
 pub const ROUTED: u8 = 0x02;
 /// Kind byte of a frame that holds one [`Control`](super::message::Control) message.
 pub const CONTROL: u8 = 0x03;
+/// Kind byte of a frame that holds one IP packet of TCP or UDP whose transport checksum is left to the
+/// receiver: the record authenticates it better.
+pub const UNSUMMED: u8 = 0x04;
 
 /// Largest encoded [`RoutedHeader`]: both agents present.
 pub const ROUTED_HEADER_MAX: usize = 3 + 4 * ID_BYTES;
@@ -31,6 +35,8 @@ const FLAG_BODY_SHIFT: u8 = 4;
 pub enum Frame<'a> {
     /// An IP packet of the sender's guest.
     Guest(&'a [u8]),
+    /// The same without its transport's checksum.
+    Unsummed(&'a [u8]),
     /// A frame on its way over the overlay.
     Routed(RoutedHeader, &'a [u8]),
     /// A postcard-encoded message between the two ends of the session.
@@ -93,6 +99,7 @@ impl<'a> Frame<'a> {
         let (&kind, rest) = plaintext.split_first().ok_or(FrameError::Truncated)?;
         match kind {
             GUEST => Ok(Frame::Guest(rest)),
+            UNSUMMED => Ok(Frame::Unsummed(rest)),
             ROUTED => {
                 let (header, body) = RoutedHeader::parse(rest)?;
                 Ok(Frame::Routed(header, body))

@@ -1,19 +1,20 @@
 //! The node with its underlay, guest and control stack: everything between two waits of the loop.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wow_control::{Answer, Control, Question};
-use wow_guest::Guest;
+use wow_dataplane::{Coalescer, Outbound, SendQueue, segment};
+use wow_guest::{Guest, Offload};
 use wow_init::clock::PauseWatch;
 use wow_overlay::membership::{Revocation, RevocationError};
-use wow_overlay::node::{Config, DownReason, Event, LeaseId, Node, Transmit};
+use wow_overlay::node::{Config, DownReason, Event, GuestPacket, LeaseId, Node, Transmit};
 use wow_overlay::time::{Instant, UnixTime};
 use wow_overlay::wire::Remote;
 use wow_underlay::portmap::{Mapped, Transport};
-use wow_underlay::{InterfaceAddress, Lan, Lanes, Outgoing, SendError, TcpUnderlay, Underlay};
+use wow_underlay::{InterfaceAddress, Lan, Lanes, SendError, TcpUnderlay, Underlay};
 
 use super::Settings;
 use super::command::{Command, Pong, Waiting};
@@ -21,12 +22,6 @@ use super::seeds::Seeds;
 use super::trouble::Trouble;
 use super::{host, report};
 use crate::{api, random, state, wall_clock};
-
-/// Datagrams that wait for the underlay; further ones are lost, as in any router's queue.
-const OUTBOX_MAX: usize = 4096;
-
-/// With so many waiting, the guest waits too.
-const OUTBOX_HIGH: usize = 512;
 
 /// How often it is looked whether the machine has stood still.
 const PAUSE_CHECK: Duration = Duration::from_secs(1);
@@ -52,7 +47,10 @@ pub struct Core {
     pub lanes: Lanes,
     pub lan: Option<Lan>,
     pub guest: Box<dyn Guest>,
-    pub outbox: VecDeque<Outgoing>,
+    pub outbox: SendQueue,
+    /// What goes to the guest, joined as far as it can be; empty between two waits.
+    coalescer: Coalescer,
+    joins_for_guest: bool,
     control: Option<Control>,
     node: Node,
     /// The address that the guest was last given.
@@ -107,13 +105,15 @@ impl Core {
         let kept = settings.state.revocations(settings.ticket.facts());
         let mut core = Core {
             settings,
-            underlay,
             tcp,
             lan,
             announce_due: Instant::ZERO,
             lanes: Lanes::new(v4.unwrap_or(Ipv4Addr::UNSPECIFIED)),
+            outbox: SendQueue::new(underlay.sends_batches()),
+            underlay,
+            coalescer: Coalescer::default(),
+            joins_for_guest: guest.takes_offloads(),
             guest,
-            outbox: VecDeque::new(),
             control,
             guest_v4: node.addresses().v4,
             node,
@@ -159,28 +159,31 @@ impl Core {
         self.started + Duration::from_micros(due.as_micros())
     }
 
-    /// Whether the underlay keeps up, so that the guest may send more.
-    pub fn has_room(&self) -> bool {
-        self.outbox.len() < OUTBOX_HIGH
+    /// Takes a datagram. Packets for the guest wait for [`finish_batch`](Self::finish_batch), which joins them.
+    pub fn handle_datagram(&mut self, now: Instant, from: Remote, datagram: &mut [u8]) {
+        if let Some(packet) = self.node.open_datagram(now, from, datagram) {
+            self.to_guest(packet.bytes, packet.lacks_checksum);
+        }
     }
 
-    pub fn handle_datagram(&mut self, from: Remote, datagram: &mut [u8]) {
-        self.node.handle_datagram(self.now(), from, datagram);
-        self.drain_node();
-    }
-
-    pub fn handle_guest_packet(&mut self, packet: &[u8]) {
-        let now = self.now();
+    /// Takes a packet of the guest; what follows from it waits for [`finish_batch`](Self::finish_batch).
+    pub fn handle_guest_packet(&mut self, now: Instant, offload: Offload, packet: &mut [u8]) {
+        let Ok(packets) = Outbound::new(offload, packet) else {
+            *self.lost.entry("drop_guest_malformed").or_default() += 1;
+            return;
+        };
         match &mut self.control {
-            Some(control) if control.wants(packet) => {
-                control.handle_packet(now - Instant::ZERO, packet);
+            Some(control) if control.wants(packets.head()) => {
+                packets.each_complete(|packet| control.handle_packet(now - Instant::ZERO, packet));
                 self.drain_control();
             }
-            _ => {
-                self.node.handle_guest_packet(now, packet);
-                self.drain_node();
-            }
+            _ => self.node.handle_guest_packets(now, &packets),
         }
+    }
+
+    /// Does what follows from datagrams or packets that came together.
+    pub fn finish_batch(&mut self) {
+        self.drain_node();
     }
 
     pub fn handle_deadline(&mut self) {
@@ -386,15 +389,20 @@ impl Core {
     /// Offers the waiting datagrams to the underlay; whether all are gone.
     pub fn flush(&mut self) -> bool {
         while !self.outbox.is_empty() {
-            let sent = self.underlay.send(self.outbox.make_contiguous());
-            for (index, error) in &sent.failures {
-                self.count_unsent(self.outbox[*index].to, error);
+            let waiting = self.outbox.waiting();
+            let sent = self.underlay.send(waiting);
+            let failed = sent.failures.into_iter();
+            let failed: Vec<_> = failed
+                .map(|(index, error)| (waiting[index].to, error))
+                .collect();
+            for (to, error) in failed {
+                self.count_unsent(to, &error);
             }
             if sent.taken == 0 {
                 return false;
             }
-            for datagram in self.outbox.drain(..sent.taken) {
-                self.node.recycle(datagram.payload);
+            for buffer in self.outbox.remove(sent.taken) {
+                self.node.recycle(buffer);
             }
         }
         true
@@ -425,6 +433,7 @@ impl Core {
                 .map(|(name, count)| ((*name).to_owned(), *count)),
         );
         counters.insert("drop_receive_oversized".into(), self.underlay.oversized());
+        counters.insert("drop_guest_device".into(), self.guest.malformed());
         if let Some(tcp) = &self.tcp {
             let tallies = tcp.tallies();
             counters.insert("udp_lanes".into(), self.lanes.len() as u64);
@@ -480,26 +489,42 @@ impl Core {
                 self.send_tcp(transmit);
             } else if transmit.to.lane() != 0 {
                 self.send_on_lane(transmit);
-            } else if self.outbox.len() < OUTBOX_MAX {
-                self.outbox.push_back(Outgoing {
-                    to: transmit.to.address(),
-                    payload: transmit.datagram,
-                });
             } else {
-                *self.lost.entry("drop_send_full").or_default() += 1;
-                self.node.recycle(transmit.datagram);
+                self.send_udp(transmit);
             }
         }
-        while let Some(packet) = self.node.poll_guest_packet() {
-            self.write_guest(&packet);
-            self.node.recycle(packet);
+        while let Some(GuestPacket {
+            bytes,
+            lacks_checksum,
+        }) = self.node.poll_guest_packet()
+        {
+            self.to_guest(&bytes, lacks_checksum);
+            self.node.recycle(bytes);
         }
+        self.flush_guest();
         while let Some(event) = self.node.poll_event() {
             self.handle_event(event);
         }
         if std::mem::take(&mut self.tell_joined) {
             for asker in self.waiting.joined() {
                 let _ = asker.send(Box::new(self.status()));
+            }
+        }
+    }
+
+    fn send_udp(&mut self, transmit: Transmit) {
+        let Transmit {
+            to,
+            datagram,
+            datagram_bytes,
+        } = transmit;
+        match self.outbox.push(to.address(), datagram, datagram_bytes) {
+            Ok(Some(free)) => self.node.recycle(free),
+            Ok(None) => {}
+            Err(lost) => {
+                let count = lost.len().div_ceil(datagram_bytes.max(1)) as u64;
+                *self.lost.entry("drop_send_full").or_default() += count;
+                self.node.recycle(lost);
             }
         }
     }
@@ -537,7 +562,7 @@ impl Core {
             }
         }
         while let Some(packet) = self.control.as_mut().and_then(Control::poll_packet) {
-            self.write_guest(&packet);
+            self.write_guest(Offload::default(), &packet);
         }
     }
 
@@ -552,8 +577,38 @@ impl Core {
         }
     }
 
-    fn write_guest(&mut self, packet: &[u8]) {
-        if let Err(error) = self.guest.write(packet) {
+    /// Hands a packet from a peer to the guest: soon, where it may be joined with the next ones.
+    fn to_guest(&mut self, packet: &[u8], lacks_checksum: bool) {
+        let malformed = if self.joins_for_guest {
+            if self.coalescer.is_full() {
+                self.flush_guest();
+            }
+            self.coalescer.push(packet, lacks_checksum).is_err()
+        } else if lacks_checksum {
+            let mut packet = packet.to_vec();
+            let filled = segment::fill_checksum(&mut packet);
+            if filled.is_ok() {
+                self.write_guest(Offload::default(), &packet);
+            }
+            filled.is_err()
+        } else {
+            self.write_guest(Offload::default(), packet);
+            false
+        };
+        if malformed {
+            *self.lost.entry("drop_peer_malformed").or_default() += 1;
+        }
+    }
+
+    /// Hands over what was joined.
+    fn flush_guest(&mut self) {
+        let mut coalescer = std::mem::take(&mut self.coalescer);
+        coalescer.take(|offload, packet| self.write_guest(offload, packet));
+        self.coalescer = coalescer;
+    }
+
+    fn write_guest(&mut self, offload: Offload, packet: &[u8]) {
+        if let Err(error) = self.guest.write(offload, packet) {
             let reason = match error.reason() {
                 "full" => "drop_guest_full",
                 "no_guest" => "drop_no_guest",

@@ -109,6 +109,10 @@ impl Daemon {
     /// A node that begins to join. Must be called inside a tokio runtime.
     pub fn new(settings: Settings, mut parts: Parts) -> Self {
         let seeds = parts.seeds.borrow_and_update().clone();
+        let received = match parts.underlay.receives_joined() {
+            true => ReceiveBatch::for_joined(),
+            false => ReceiveBatch::new(),
+        };
         Daemon {
             core: Core::new(
                 settings,
@@ -119,7 +123,7 @@ impl Daemon {
                 parts.control,
                 seeds,
             ),
-            received: ReceiveBatch::new(),
+            received,
             packets: PacketBatch::new(),
             mapper: parts.mapper,
             interfaces: parts.interfaces,
@@ -166,19 +170,28 @@ impl Daemon {
     fn handle(&mut self, wake: Wake) -> Result<()> {
         match wake {
             Wake::Datagrams(Ok(())) => {
+                let now = self.core.now();
                 for (from, datagram) in self.received.iter_mut() {
-                    self.core.handle_datagram(Remote::udp(from), datagram);
+                    self.core.handle_datagram(now, Remote::udp(from), datagram);
                 }
+                self.core.finish_batch();
             }
             Wake::Announcement(from, mut bytes) => self.core.handle_announcement(from, &mut bytes),
-            Wake::Datagram(from, mut datagram) => self.core.handle_datagram(from, &mut datagram),
+            Wake::Datagram(from, mut datagram) => {
+                let now = self.core.now();
+                self.core.handle_datagram(now, from, &mut datagram);
+                self.core.finish_batch();
+            }
             Wake::Datagrams(Err(error)) => tracing::debug!(%error, "underlay"),
             // The loop flushes before it waits again.
             Wake::Sendable => {}
             Wake::Packets(Ok(())) => {
-                for packet in self.packets.iter() {
-                    self.core.handle_guest_packet(packet);
+                let now = self.core.now();
+                for index in 0..self.packets.len() {
+                    let (offload, packet) = self.packets.packet_mut(index);
+                    self.core.handle_guest_packet(now, offload, packet);
                 }
+                self.core.finish_batch();
             }
             Wake::Packets(Err(gone)) => {
                 self.core.leave();
@@ -212,7 +225,7 @@ impl Daemon {
     /// Waits for the next thing to do. Cancelling it loses nothing.
     async fn wake(&mut self) -> Wake {
         let deadline = self.core.next_deadline();
-        let has_room = self.core.has_room();
+        let has_room = self.core.outbox.has_room();
         let Core {
             underlay,
             tcp,

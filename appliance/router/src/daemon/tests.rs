@@ -276,10 +276,8 @@ async fn losses_are_counted_by_reason() {
             let (network, ticket) = (Network::new(), ticket());
             let node = start(&network, &ticket, 1);
             let mut stranger = network.attach(underlay_address(9));
-            let garbage = wow_underlay::Outgoing {
-                to: underlay_address(1),
-                payload: b"no datagram of ours".to_vec(),
-            };
+            let garbage = b"no datagram of ours".to_vec();
+            let garbage = wow_underlay::Outgoing::one(underlay_address(1), garbage);
             stranger.send(&[garbage]);
             assert!(node.host.send(vec![0xff; 40]));
             let deadline = tokio::time::Instant::now() + PATIENCE;

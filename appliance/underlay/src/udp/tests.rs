@@ -9,7 +9,7 @@ use crate::DATAGRAM_MAX_BYTES;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn loopback() -> UdpUnderlay {
-    UdpUnderlay::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap()
+    UdpUnderlay::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), true).unwrap()
 }
 
 async fn receive(underlay: &mut UdpUnderlay, expected: usize) -> Vec<(SocketAddr, Vec<u8>)> {
@@ -33,10 +33,7 @@ async fn a_batch_arrives_whole_and_in_order() {
     let (mut a, mut b) = (loopback(), loopback());
     let to = b.bound()[0];
     let batch: Vec<_> = (0u8..100)
-        .map(|i| Outgoing {
-            to,
-            payload: vec![i; 1 + usize::from(i)],
-        })
+        .map(|i| Outgoing::one(to, vec![i; 1 + usize::from(i)]))
         .collect();
     let sent = a.send(&batch);
     assert_eq!(sent.taken, 100);
@@ -51,27 +48,15 @@ async fn a_batch_arrives_whole_and_in_order() {
 #[tokio::test]
 async fn one_bad_destination_fails_alone() {
     let (mut a, mut b) = (loopback(), loopback());
-    let good = |text: &[u8]| Outgoing {
-        to: b.bound()[0],
-        payload: text.to_vec(),
-    };
+    let good = |text: &[u8]| Outgoing::one(b.bound()[0], text.to_vec());
     let batch = [
         good(b"before"),
         // No socket of that family is open.
-        Outgoing {
-            to: "[::1]:9".parse().unwrap(),
-            payload: b"lost".to_vec(),
-        },
+        Outgoing::one("[::1]:9".parse().unwrap(), b"lost".to_vec()),
         // Bound to the loopback address, the kernel refuses to send elsewhere.
-        Outgoing {
-            to: "192.0.2.1:9".parse().unwrap(),
-            payload: b"lost".to_vec(),
-        },
+        Outgoing::one("192.0.2.1:9".parse().unwrap(), b"lost".to_vec()),
         // A datagram no UDP header can describe.
-        Outgoing {
-            to: b.bound()[0],
-            payload: vec![0; 70_000],
-        },
+        Outgoing::one(b.bound()[0], vec![0; 70_000]),
         good(b"after"),
     ];
     let sent = a.send(&batch);
@@ -89,7 +74,7 @@ async fn an_oversized_datagram_is_counted_and_passed_over() {
     let (mut a, mut b) = (loopback(), loopback());
     let to = b.bound()[0];
     let payloads = [vec![1; DATAGRAM_MAX_BYTES + 1], b"fits".to_vec()];
-    let sent = a.send(&payloads.map(|payload| Outgoing { to, payload }));
+    let sent = a.send(&payloads.map(|payload| Outgoing::one(to, payload)));
     assert_eq!(sent.taken, 2);
     assert_eq!(receive(&mut b, 1).await[0].1, b"fits");
     assert_eq!(b.oversized(), 1);
@@ -99,21 +84,21 @@ async fn an_oversized_datagram_is_counted_and_passed_over() {
 async fn a_taken_port_is_named() {
     let a = loopback();
     let address = a.bound()[0];
-    let error = UdpUnderlay::bind(address)
+    let error = UdpUnderlay::bind(address, true)
         .err()
         .expect("the port is taken")
         .to_string();
     assert!(error.contains(&address.port().to_string()), "{error}");
     assert!(error.contains("in use"), "{error}");
     assert!(matches!(
-        UdpUnderlay::bind("192.0.2.1:0".parse().unwrap()),
+        UdpUnderlay::bind("192.0.2.1:0".parse().unwrap(), true),
         Err(BindError::NotLocal(_))
     ));
 }
 
 #[tokio::test]
 async fn both_families_share_a_port() {
-    let underlay = UdpUnderlay::bind("[::]:0".parse().unwrap()).unwrap();
+    let underlay = UdpUnderlay::bind("[::]:0".parse().unwrap(), true).unwrap();
     let bound = underlay.bound();
     assert!(bound[0].is_ipv4());
     assert!(bound.iter().all(|a| a.port() == bound[0].port()));

@@ -1,6 +1,7 @@
 //! The targets, by the part that they are of.
 
 mod appliance;
+mod dataplane;
 mod emulator;
 mod gateway;
 mod http;
@@ -42,6 +43,8 @@ pub(crate) const ALL: &[Target] = &[
     gateway::SEARCH,
     gateway::DESCRIPTION,
     gateway::ACTION,
+    dataplane::SEGMENT,
+    dataplane::COALESCE,
     emulator::WAN,
     emulator::WAN_CONFIG,
     images::DEFINITION,

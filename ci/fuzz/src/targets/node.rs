@@ -272,7 +272,7 @@ impl Bench {
         }
         assert!(sent <= STORM, "{sent} datagrams at once");
         while let Some(packet) = self.node.poll_guest_packet() {
-            self.node.recycle(packet);
+            self.node.recycle(packet.bytes);
         }
         while self.node.poll_event().is_some() {}
     }

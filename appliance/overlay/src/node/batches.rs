@@ -1,0 +1,126 @@
+//! Sealing many guest packets for one peer: records of one length side by side in one buffer, which the
+//! underlay sends in one go.
+
+use crate::id::NodeId;
+use crate::time::Instant;
+use crate::wire::Remote;
+use crate::wire::outer::RECORD_OVERHEAD_BYTES;
+
+use super::api::{GuestPackets, Transmit};
+use super::peer::Via;
+use super::{Node, OUTBOX_MAX};
+
+/// Most bytes in one buffer: what one UDP header can describe over IPv4.
+const BYTES_MAX: usize = 65_507;
+/// Most records in it: as many as any kernel sends at once.
+const RECORDS_MAX: usize = 64;
+/// What buffers are made for.
+pub(super) const BUFFER_BYTES: usize = BYTES_MAX;
+/// Buffers kept for reuse: a megabyte.
+pub(super) const SPARE_MAX: usize = 16;
+
+impl Node {
+    /// Seals packets of the guest and sends them by the peer's direct path, over UDP. False, and nothing
+    /// done, where they had better go one by one.
+    pub(super) fn send_together(
+        &mut self,
+        now: Instant,
+        id: NodeId,
+        kind: u8,
+        packets: &impl GuestPackets,
+    ) -> bool {
+        let Some(remote) = self.undoubted_udp(now, id) else {
+            return false;
+        };
+        self.note_traffic(now, id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return false;
+        };
+        if let Some(liveness) = peer.liveness_mut(Via::Direct(remote)) {
+            liveness.on_sent(now);
+        }
+        let count = packets.count();
+        peer.keep_tail(now, |frame| {
+            frame.push(kind);
+            packets.write(count - 1, frame);
+        });
+        let mut next = 0;
+        while next < count {
+            let record = |index| packets.length(index) + 1 + RECORD_OVERHEAD_BYTES;
+            let last = self.transmits.back();
+            if !last.is_some_and(|last| takes(last, remote, record(next))) {
+                if self.transmits.len() >= OUTBOX_MAX {
+                    self.counters.drop_full += (count - next) as u64;
+                    return true;
+                }
+                let spare = self.spare_batches.pop();
+                let datagram = spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
+                self.transmits.push_back(Transmit {
+                    to: remote,
+                    datagram,
+                    datagram_bytes: record(next),
+                });
+            }
+            let Some(transmit) = self.transmits.back_mut() else {
+                return true;
+            };
+            let before = transmit.datagram.len();
+            let Some(peer) = self.peers.get_mut(&id) else {
+                return true;
+            };
+            let Some(live) = peer.sending() else {
+                return true;
+            };
+            while next < count
+                && (transmit.datagram.is_empty() || takes(transmit, remote, record(next)))
+            {
+                let start = transmit.datagram.len();
+                let sealed = live
+                    .session
+                    .sealer
+                    .seal_with(&mut transmit.datagram, |out| {
+                        out.push(kind);
+                        packets.write(next, out);
+                    });
+                next += 1;
+                if sealed.is_err() {
+                    // The session has come to its end; its successor is being made.
+                    continue;
+                }
+                debug_assert_eq!(transmit.datagram.len() - start, record(next - 1));
+                self.counters.guest_out += 1;
+                self.counters.datagrams_out += 1;
+            }
+            let sealed = transmit.datagram.len() - before;
+            let records = sealed.div_ceil(transmit.datagram_bytes);
+            peer.sent.packets += records as u64;
+            peer.sent.bytes += sealed as u64;
+            self.counters.bytes_out += sealed as u64;
+            if transmit.datagram.is_empty() {
+                self.transmits.pop_back();
+            }
+        }
+        true
+    }
+
+    /// Where a peer's packets go directly over UDP, from the main socket, with no doubt that they arrive.
+    fn undoubted_udp(&self, now: Instant, id: NodeId) -> Option<Remote> {
+        let peer = self.peers.get(&id)?;
+        peer.sending()?;
+        let path = peer.active()?;
+        let doubtful = path.liveness.is_doubtful() || path.liveness.is_overdue(now);
+        let plain = path.remote.is_udp() && path.remote.lane() == 0;
+        (plain && !doubtful).then_some(path.remote)
+    }
+}
+
+/// Whether one more record of such a length may follow what there is.
+fn takes(transmit: &Transmit, to: Remote, record: usize) -> bool {
+    let held = transmit.datagram.len();
+    transmit.to == to
+        && transmit.datagram.capacity() >= BUFFER_BYTES
+        && record <= transmit.datagram_bytes
+        && held.is_multiple_of(transmit.datagram_bytes)
+        && held + record <= BYTES_MAX
+        && held / transmit.datagram_bytes < RECORDS_MAX
+}
