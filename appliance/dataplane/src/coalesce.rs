@@ -15,6 +15,9 @@ pub const ITEMS_MAX: usize = 32;
 /// Longest superpacket: what IPv4's header can say.
 const SUPERPACKET_MAX_BYTES: usize = 65_535;
 
+/// Most datagrams in one: Linux refuses more, some versions twice as many.
+const DATAGRAMS_MAX: usize = 64;
+
 /// Holds up to [`ITEMS_MAX`] packets until they are taken out.
 #[derive(Debug, Default)]
 pub struct Coalescer {
@@ -133,6 +136,7 @@ impl Item {
             && own.transport == layout.transport
             && payload <= joined.piece_bytes
             && self.bytes.len() + payload <= SUPERPACKET_MAX_BYTES
+            && (layout.protocol == TCP || joined.count < DATAGRAMS_MAX)
             && has_same_ip_header(own, joined.count, &self.bytes, packet)
             && (layout.protocol == UDP || continues_tcp(own, joined, &self.bytes, packet))
     }

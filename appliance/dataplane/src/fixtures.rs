@@ -109,7 +109,9 @@ prop_compose! {
         shape in shape(), payload in proptest::collection::vec(any::<u8>(), 2..9000),
         share in 0.02f64..0.99,
     ) -> Super {
-        let piece = ((payload.len() as f64 * share) as u16).max(1);
+        // Two pieces at least, and fewer than a kernel takes.
+        let piece = (payload.len() as f64 * share).ceil() as usize;
+        let piece = piece.min(payload.len() - 1) as u16;
         shape.superpacket(&payload, piece)
     }
 }

@@ -61,6 +61,9 @@ impl SendQueue {
             && takes(last, to, payload.len())
         {
             self.bytes += payload.len();
+            // At once as much as it may become: its buffer is used again for other batches.
+            let held = last.payload.len();
+            last.payload.reserve(BATCH_MAX_BYTES - held);
             last.payload.extend_from_slice(&payload);
             return Ok(Some(payload));
         }

@@ -135,6 +135,8 @@ replay! {
     requests: "requests",
     dns: "dns",
     control_address: "control-address",
+    segment: "segment",
+    coalesce: "coalesce",
     wan: "wan",
     wan_config: "wan-config",
     definition: "definition",

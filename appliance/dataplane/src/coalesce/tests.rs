@@ -152,6 +152,15 @@ fn a_superpacket_ends_with_what_ipv4_can_describe() {
     check(&numbered.collect::<Vec<_>>(), true, &[46, 4]);
 }
 
+#[test]
+fn no_more_datagrams_are_joined_than_a_kernel_takes() {
+    let shape = Shape {
+        protocol: UDP,
+        ..Shape::TCP_V4
+    };
+    check(&vec![shape.packet(&[1; 64]); 100], true, &[64, 36]);
+}
+
 proptest! {
     #[test]
     fn what_was_cut_is_joined_to_the_same_bytes(given in superpacket()) {

@@ -99,8 +99,9 @@ use wall_clock::WallClock;
 pub const PEERS_MAX: usize = 512;
 /// Datagrams, guest packets or events that wait to be polled; the caller drains after each call.
 const OUTBOX_MAX: usize = 4096;
-/// Buffers kept for reuse.
+/// Buffers kept for reuse, and the largest of them; batches have their own.
 const SPARE_BUFFERS_MAX: usize = 64;
+const SPARE_BUFFER_BYTES_MAX: usize = 8192;
 
 /// What a node is made of.
 pub struct Config {
@@ -275,7 +276,9 @@ impl Node {
             if self.spare_batches.len() < batches::SPARE_MAX {
                 self.spare_batches.push(buffer);
             }
-        } else if self.spare.len() < SPARE_BUFFERS_MAX {
+        } else if buffer.capacity() <= SPARE_BUFFER_BYTES_MAX
+            && self.spare.len() < SPARE_BUFFERS_MAX
+        {
             self.spare.push(buffer);
         }
     }

@@ -2,6 +2,7 @@
 //! outside. Loss, NATs and scale are the simulator's.
 
 mod attacks;
+mod batches;
 mod enemy;
 mod healing;
 mod membership;
@@ -158,7 +159,8 @@ impl Net {
         let mut sent = Vec::new();
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
-            while let Some(Transmit { to, datagram, .. }) = member.node.poll_transmit() {
+            while let Some(transmit) = member.node.poll_transmit() {
+                let to = transmit.to;
                 let target = to
                     .ip()
                     .to_string()
@@ -171,10 +173,13 @@ impl Net {
                 if cut.contains(&(index, target)) || cut.contains(&(target, index)) {
                     continue;
                 }
-                if self.finals_are_lost && matches!(Outer::parse(&datagram), Ok(Outer::Final(_))) {
-                    continue;
+                for datagram in transmit.datagram.chunks(transmit.datagram_bytes) {
+                    if self.finals_are_lost && matches!(Outer::parse(datagram), Ok(Outer::Final(_)))
+                    {
+                        continue;
+                    }
+                    sent.push((member.address, to, datagram.to_vec()));
                 }
-                sent.push((member.address, to, datagram));
             }
             while let Some(packet) = member.node.poll_guest_packet() {
                 member.received.push(packet.bytes);

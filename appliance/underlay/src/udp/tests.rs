@@ -104,3 +104,52 @@ async fn both_families_share_a_port() {
     assert!(bound.iter().all(|a| a.port() == bound[0].port()));
     assert!(bound[0].port() != 0);
 }
+
+/// Several datagrams as one batch, after which nothing is left.
+async fn check_batch(a: &mut UdpUnderlay, b: &mut UdpUnderlay) {
+    let payload: Vec<u8> = (0..=255u8).cycle().take(20 * 1000 + 7).collect();
+    let batch = Outgoing {
+        to: b.bound()[0],
+        payload: payload.clone(),
+        datagram_bytes: 1000,
+    };
+    let last = Outgoing::one(b.bound()[0], b"last".to_vec());
+    let sent = a.send(&[batch.clone(), last, batch]);
+    assert_eq!((sent.taken, sent.failures.len()), (3, 0));
+    let received = receive(b, 21 + 1 + 21).await;
+    let received: Vec<_> = received.into_iter().map(|(_, data)| data).collect();
+    let expected: Vec<&[u8]> = payload.chunks(1000).collect();
+    assert_eq!(received[..21], expected);
+    assert_eq!(received[21], b"last");
+    assert_eq!(received[22..], expected);
+}
+
+#[tokio::test]
+async fn a_batch_comes_apart_whoever_cuts_and_joins_it() {
+    for (cuts, joins) in [(true, true), (true, false), (false, true), (false, false)] {
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut a = UdpUnderlay::bind(at, cuts).unwrap();
+        let mut b = UdpUnderlay::bind(at, joins).unwrap();
+        check_batch(&mut a, &mut b).await;
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_takes_no_batches_gets_datagrams() {
+    let (mut a, mut b) = (loopback(), loopback());
+    let to = b.bound()[0];
+    // No kernel cuts so finely: it is refused whole, and goes one by one.
+    let payload: Vec<u8> = (0..200u8).collect();
+    let batch = Outgoing {
+        to,
+        payload: payload.clone(),
+        datagram_bytes: 1,
+    };
+    let sent = a.send(&[batch]);
+    assert_eq!((sent.taken, sent.failures.len()), (1, 0));
+    let received = receive(&mut b, 200).await;
+    let received: Vec<_> = received.into_iter().flat_map(|(_, data)| data).collect();
+    assert_eq!(received, payload);
+    assert!(a.one_by_one.contains(&to.ip()));
+    check_batch(&mut a, &mut b).await;
+}

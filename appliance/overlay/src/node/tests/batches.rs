@@ -1,0 +1,107 @@
+//! Packets that are handed over together: sealed side by side where they can be, and all of them arriving.
+
+use std::net::IpAddr;
+
+use super::*;
+use crate::node::GuestPackets;
+use crate::node::guest::addresses_of;
+
+struct Many(Vec<Vec<u8>>);
+
+impl GuestPackets for Many {
+    fn addresses(&self) -> Option<(IpAddr, IpAddr)> {
+        addresses_of(&self.0[0])
+    }
+
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn length(&self, index: usize) -> usize {
+        self.0[index].len()
+    }
+
+    fn lacks_checksum(&self) -> bool {
+        true
+    }
+
+    fn write(&self, index: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0[index]);
+    }
+}
+
+fn many(net: &Net, to: usize, count: u16) -> Many {
+    let packet = |number: u16| {
+        let short = if number + 1 == count { 600 } else { 1200 };
+        let text = [&number.to_be_bytes()[..], &vec![7; short]].concat();
+        net.packet(0, to, &text)
+    };
+    Many((0..count).map(packet).collect())
+}
+
+#[test]
+fn packets_for_a_direct_peer_leave_together_and_arrive_in_order() {
+    let mut net = Net::with_members(61, 2);
+    net.join_all();
+    net.send(0, 1, b"first");
+    net.run_until("the first packet arrives", |net| {
+        !net.members[1].received.is_empty()
+    });
+    net.members[1].received.clear();
+    let packets = many(&net, 1, 120);
+    let now = net.now;
+    let node = &mut net.members[0].node;
+    let before = node.counters().clone();
+    node.handle_guest_packets(now, &packets);
+    let sizes: Vec<_> = node
+        .transmits
+        .iter()
+        .map(|sent| sent.datagram.len().div_ceil(sent.datagram_bytes))
+        .collect();
+    assert_eq!(
+        sizes,
+        [52, 52, 16],
+        "as many as one datagram's header describes"
+    );
+    let after = node.counters();
+    assert_eq!(after.guest_out - before.guest_out, 120);
+    assert_eq!(after.datagrams_out - before.datagrams_out, 120);
+    let bytes: usize = node.transmits.iter().map(|sent| sent.datagram.len()).sum();
+    assert_eq!(after.bytes_out - before.bytes_out, bytes as u64);
+    net.drain();
+    net.run_until("all have arrived", |net| {
+        net.members[1].received.len() == 120
+    });
+    assert_eq!(net.members[1].received, packets.0);
+}
+
+#[test]
+fn packets_before_there_is_a_session_arrive_all_the_same() {
+    let mut net = Net::with_members(62, 2);
+    net.join_all();
+    let far = net.add(None);
+    net.run_until("it joins", |net| net.members[far].node.is_joined());
+    let packets = many(&net, far, 20);
+    let now = net.now;
+    net.members[0].node.handle_guest_packets(now, &packets);
+    net.run_until("all have arrived", |net| {
+        net.members[far].received.len() == 20
+    });
+    assert_eq!(net.members[far].received, packets.0);
+}
+
+#[test]
+fn packets_together_are_judged_as_one_is() {
+    let mut net = Net::with_members(63, 2);
+    net.join_all();
+    let mut packets = many(&net, 1, 3);
+    packets.0[0].resize(GUEST_MTU + 1, 0);
+    let now = net.now;
+    let node = &mut net.members[0].node;
+    let before = node.counters().drop_guest_invalid;
+    node.handle_guest_packets(now, &packets);
+    packets.0[0].resize(1000, 0);
+    packets.0[0][15] ^= 1;
+    node.handle_guest_packets(now, &packets);
+    assert_eq!(node.counters().drop_guest_invalid - before, 2);
+}
