@@ -34,7 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     prepare(&mut runner, root, arguments.fast);
     check(&mut runner, root);
     if !arguments.fast {
-        slurm(&mut runner, root);
+        workstation(&mut runner, root, target);
         system(&mut runner, root, target);
     }
     let total = runner.summary(started.elapsed());
@@ -106,20 +106,31 @@ fn check(runner: &mut Runner, root: &Path) {
     );
 }
 
-/// The packages of the tree in which the PBS front end meets Slurm: those of the workstation image.
-const SLURM_TREE: (&str, &[&str]) = ("trixie", &["slurmctld", "slurmd", "slurm-client"]);
+/// The packages of the tree in which our programs meet Debian's: some of the workstation image's.
+const WORKSTATION_TREE: (&str, &[&str]) = (
+    "trixie",
+    &[
+        "slurmctld",
+        "slurmd",
+        "slurm-client",
+        "openssh-server",
+        "libnss-extrausers",
+    ],
+);
 
-/// PBS's commands against a real Slurm.
-fn slurm(runner: &mut Runner, root: &Path) {
-    let what = "PBS's commands against a real Slurm";
+/// PBS's commands and the workstations' roles against a real Slurm and OpenSSH.
+fn workstation(runner: &mut Runner, root: &Path, target: &Path) {
+    let pbs = "PBS's commands against a real Slurm";
+    let pool = "a pool of workstations out of tickets";
     if !rustix::process::geteuid().is_root() {
-        runner.skip(what, "needs root");
+        runner.skip(pbs, "needs root");
+        runner.skip(pool, "needs root");
         return;
     }
     let mut made = None;
     let logs = runner.logs().to_path_buf();
     runner.preparation("Debian with Slurm", || {
-        let (suite, packages) = SLURM_TREE;
+        let (suite, packages) = WORKSTATION_TREE;
         made = Some(debian_tree(&logs, suite, packages, &mut |line| {
             eprintln!("{line}")
         })?);
@@ -128,20 +139,30 @@ fn slurm(runner: &mut Runner, root: &Path) {
     let Some(tree) = made else {
         return;
     };
-    let mut command = cargo::command(root);
-    command
-        .args([
-            "test",
-            "--locked",
-            "--package",
-            "wow-pbs",
-            "--test",
-            "slurm",
-        ])
-        // Jobs mostly wait for Slurm, and the workers have eight processors on paper.
-        .args(["--", "--test-threads=6"])
-        .env("WOW_TEST_SLURM", tree);
-    runner.counted("pbs", what, &mut command);
+    let test = |package: &str, name: &str, threads: &str| {
+        let mut command = cargo::command(root);
+        command
+            .args(["test", "--locked", "--package", package, "--test", name])
+            .args(["--", threads])
+            .env("WOW_TEST_WORKSTATION", &tree);
+        command
+    };
+    // Jobs mostly wait for Slurm, and the workers have eight processors on paper.
+    runner.counted(
+        "pbs",
+        pbs,
+        &mut test("wow-pbs", "slurm", "--test-threads=6"),
+    );
+    let mut wow = None;
+    runner.preparation("wow", || {
+        wow = Some(cargo::build(root, target, "wow-router", "wow", "dev")?);
+        Ok(())
+    });
+    if let Some(wow) = wow {
+        // They share the machines.
+        let mut command = test("wow-workstation", "pool", "--test-threads=1");
+        runner.counted("pool", pool, command.env("WOW_TEST_WOW", wow));
+    }
 }
 
 /// What needs the image.

@@ -80,6 +80,30 @@ pub enum Op {
         /// Its line of text.
         revocation: String,
     },
+    /// Who holds a virtual IPv6 address, by the session with it: [`Resolved`], or an error without a session.
+    Whois {
+        /// The address.
+        address: Ipv6Addr,
+    },
+    /// Offer a service to the pool for as long as the node runs: `true`.
+    Offer {
+        /// Its name: a label.
+        service: String,
+        /// What others read.
+        value: String,
+    },
+    /// Cease to offer a service: `true`.
+    Withdraw {
+        /// Its name.
+        service: String,
+    },
+    /// What keeps another program of this machine from its work: `true`.
+    Trouble {
+        /// The program: a label.
+        from: String,
+        /// A sentence each, instead of those before; none when it is over.
+        sentences: Vec<String>,
+    },
     /// The node behind a name, an address or an id: [`Resolved`].
     Resolve {
         /// A name, a virtual address or an id.
@@ -171,6 +195,9 @@ pub struct Status {
     pub addresses: VirtualAddresses,
     /// Its roles.
     pub roles: String,
+    /// The workstation's role that was asked for; it counts if `roles` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
     /// Whether it has its place in the ring.
     pub joined: bool,
     /// What keeps it from its work, and what to do about it: a sentence each.
@@ -290,6 +317,8 @@ pub struct Record {
     pub owner: String,
     /// The claimant's name.
     pub name: String,
+    /// The claimant's roles.
+    pub roles: String,
     /// What is stored: text, or else hexadecimal digits; under a name the node's address.
     pub value: String,
     /// How long a claim lives without being renewed.

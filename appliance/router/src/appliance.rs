@@ -16,7 +16,7 @@ use wow_init::watchdog::Watchdog;
 use wow_init::{Boot, clock, console, reaper, shutdown};
 use wow_overlay::membership::{SeedAddr, Ticket};
 
-use crate::config::{Config, GuestKind, check_ports};
+use crate::config::{Config, GuestKind, WorkstationRole, check_ports};
 use crate::logging::Logging;
 use crate::{ipc, run, wall_clock};
 
@@ -158,6 +158,7 @@ fn configuration(merged: &Merged) -> Result<Config, String> {
         // The machine has no disk of its own: each boot is a new node.
         state: None,
         name: parsed(merged, "name")?,
+        role: parsed(merged, "role")?.map(WorkstationRole::role),
         listen: parsed(merged, "listen")?.unwrap_or(DEFAULT_LISTEN),
         tcp_listen: tcp_ports(merged)?,
         seeds: seeds(merged)?,

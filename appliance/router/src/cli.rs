@@ -1,12 +1,14 @@
 //! The command line.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
 use wow_overlay::membership::{NodeName, PoolName, Roles, SeedAddr, TicketLabel};
+
+use crate::config::WorkstationRole;
 
 /// Wide-area overlay for clusters of virtual machines.
 #[derive(Debug, Parser)]
@@ -57,6 +59,14 @@ pub enum Verb {
     Ping(PingArgs),
     /// Wait until the running node has joined its pool
     Wait(WaitArgs),
+    /// Show who holds a virtual IPv6 address, by the certificate of the session with it
+    Whois(WhoisArgs),
+    /// Offer a service to the pool, or cease to
+    #[command(subcommand)]
+    Service(ServiceVerb),
+    /// Tell the running node of trouble on this machine, for `wow status`
+    #[command(subcommand)]
+    Trouble(TroubleVerb),
     /// Find the node behind a name, an address or an id
     Resolve(ResolveArgs),
     /// Show the virtual addresses that the running node leases
@@ -162,6 +172,9 @@ pub struct RunArgs {
     /// The node's name in the pool [default: the host's name]
     #[arg(long)]
     pub name: Option<NodeName>,
+    /// What a workstation is: head, worker or login, among those that the ticket allows
+    #[arg(long)]
+    pub role: Option<WorkstationRole>,
     /// The address and UDP port to listen on; '[::]' stands for IPv4 and IPv6, port 0 for any
     /// [default: [::]:0]
     #[arg(long, value_name = "ADDR:PORT")]
@@ -267,6 +280,50 @@ pub struct RevokeArgs {
     pub revocation: PathBuf,
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+/// `wow whois`.
+#[derive(Debug, Args)]
+pub struct WhoisArgs {
+    /// The address; IPv4 addresses are leased and prove nothing: see `wow resolve`
+    pub address: Ipv6Addr,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `wow service`.
+#[derive(Debug, Subcommand)]
+pub enum ServiceVerb {
+    /// Offer a service until the node stops or withdraws it; found by `wow dht get service:NAME`
+    Offer {
+        /// Its name; one that is called like a role is for nodes with that role
+        name: String,
+        /// What others read, of at most 128 bytes
+        value: String,
+    },
+    /// Cease to offer a service
+    Withdraw {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `wow trouble`.
+#[derive(Debug, Subcommand)]
+pub enum TroubleVerb {
+    /// Replace what a program has told before
+    Set {
+        /// The program
+        from: String,
+        /// What is wrong and what to do about it, a sentence each
+        #[arg(required = true)]
+        sentences: Vec<String>,
+    },
+    /// What a program has told is over
+    Clear {
+        /// The program
+        from: String,
+    },
 }
 
 /// `wow resolve`.

@@ -9,7 +9,10 @@ use crate::api::{
     Lease, Op, Path, Peer, PingReport, Record, Resolved, RevocationReport, RttSummary, Status,
     TraceReport,
 };
-use crate::cli::{ClientArgs, DhtVerb, PingArgs, ResolveArgs, RevokeArgs, TraceArgs, WaitArgs};
+use crate::cli::{
+    ClientArgs, DhtVerb, PingArgs, ResolveArgs, RevokeArgs, ServiceVerb, TraceArgs, TroubleVerb,
+    WaitArgs, WhoisArgs,
+};
 use crate::failure::Negative;
 use crate::{files, ipc, output, wall_clock};
 
@@ -231,7 +234,7 @@ pub fn dht(node: &Socket, verb: DhtVerb) -> Result<()> {
     output::facts(&[
         ("key", record.key),
         ("value", record.value),
-        ("claimed by", record.name),
+        ("claimed by", format!("{} ({})", record.name, record.roles)),
         ("id", record.owner),
         ("reached at", candidates.join(" ")),
         ("lives for", span(u64::from(record.lifetime_s) * 1000)),
@@ -276,8 +279,11 @@ pub fn show_revocation(report: &RevocationReport) -> String {
 
 /// `wow resolve`.
 pub fn resolve(node: &Socket, args: &ResolveArgs) -> Result<()> {
-    let found = find(node, &args.node)?;
-    if args.client.json {
+    show_resolved(find(node, &args.node)?, args.client)
+}
+
+fn show_resolved(found: Resolved, client: ClientArgs) -> Result<()> {
+    if client.json {
         return output::json(&found);
     }
     output::facts(&[
@@ -286,6 +292,39 @@ pub fn resolve(node: &Socket, args: &ResolveArgs) -> Result<()> {
         ("addresses", format!("{} {}", found.v4, found.v6)),
         ("roles", found.roles),
     ])
+}
+
+/// `wow whois`.
+pub fn whois(node: &Socket, args: &WhoisArgs) -> Result<()> {
+    let address = args.address;
+    let found: Resolved = node.ask(Op::Whois { address }, PATIENCE)?;
+    show_resolved(found, args.client)
+}
+
+/// `wow service`.
+pub fn service(node: &Socket, verb: ServiceVerb) -> Result<()> {
+    let op = match verb {
+        ServiceVerb::Offer { name, value } => Op::Offer {
+            service: name,
+            value,
+        },
+        ServiceVerb::Withdraw { name } => Op::Withdraw { service: name },
+    };
+    done(node, op)
+}
+
+/// `wow trouble`.
+pub fn trouble(node: &Socket, verb: TroubleVerb) -> Result<()> {
+    let (from, sentences) = match verb {
+        TroubleVerb::Set { from, sentences } => (from, sentences),
+        TroubleVerb::Clear { from } => (from, Vec::new()),
+    };
+    done(node, Op::Trouble { from, sentences })
+}
+
+/// For what has no other answer.
+fn done(node: &Socket, op: Op) -> Result<()> {
+    node.ask::<bool>(op, PATIENCE).map(drop)
 }
 
 /// `wow trace`. Fails when the way does not end at the node.

@@ -2,10 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use wow_overlay::membership::{NodeName, SeedAddr, Ticket};
+use wow_overlay::membership::{NodeName, Roles, SeedAddr, Ticket};
 use wow_underlay::tcp::PORTS_MAX;
 
 use crate::cli::{GuestArg, RunArgs};
@@ -24,6 +25,7 @@ struct RawConfig {
     ticket: Option<PathBuf>,
     state: Option<PathBuf>,
     name: Option<NodeName>,
+    role: Option<WorkstationRole>,
     listen: Option<SocketAddr>,
     #[serde(default)]
     tcp_listen: Vec<u16>,
@@ -61,6 +63,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// `None` takes the host's.
     pub name: Option<NodeName>,
+    /// What the machine is in the pool of workstations, if it was said.
+    pub role: Option<Roles>,
     /// Where to listen.
     pub listen: SocketAddr,
     /// TCP ports to listen on, on the same addresses.
@@ -104,6 +108,7 @@ impl Config {
             ticket: pool::read_ticket(&ticket)?,
             state: Some(args.state.or(raw.state).map_or_else(default_state, Ok)?),
             name: args.name.or(raw.name),
+            role: args.role.or(raw.role).map(WorkstationRole::role),
             // Both families, and any port: a node that others join by sets its own.
             listen: args
                 .listen
@@ -126,6 +131,55 @@ impl Config {
             allow_overlap: args.allow_overlap || raw.allow_overlap,
             booted: false,
         })
+    }
+}
+
+/// What a workstation can be: one of them.
+pub const WORKSTATION_ROLES: [Roles; 3] = [Roles::HEAD, Roles::WORKER, Roles::LOGIN];
+
+/// One of [`WORKSTATION_ROLES`], as people write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Roles")]
+pub struct WorkstationRole(Roles);
+
+/// A role that is none of a workstation, or several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a workstation's role is one of head, worker and login")]
+pub struct NoWorkstationRole;
+
+impl WorkstationRole {
+    /// As the certificate names it.
+    pub fn role(self) -> Roles {
+        self.0
+    }
+}
+
+impl TryFrom<Roles> for WorkstationRole {
+    type Error = NoWorkstationRole;
+
+    fn try_from(role: Roles) -> Result<Self, NoWorkstationRole> {
+        let known = WORKSTATION_ROLES.contains(&role);
+        known.then_some(Self(role)).ok_or(NoWorkstationRole)
+    }
+}
+
+impl FromStr for WorkstationRole {
+    type Err = NoWorkstationRole;
+
+    fn from_str(text: &str) -> Result<Self, NoWorkstationRole> {
+        let role = text.parse::<Roles>().map_err(|_| NoWorkstationRole)?;
+        Self::try_from(role)
+    }
+}
+
+/// What a node is certified for: of a workstation's roles only the one that was chosen, if the ticket
+/// allows it. Others trust the certificate, so a worker must not pass for a head because its ticket
+/// could make one.
+pub fn certified_roles(ticket: Roles, chosen: Option<Roles>) -> Roles {
+    let [head, worker, login] = WORKSTATION_ROLES;
+    match chosen {
+        Some(role) if ticket.contains(role) => (ticket - (head | worker | login)) | role,
+        _ => ticket,
     }
 }
 
@@ -197,5 +251,34 @@ mod tests {
         assert!(parse("tcp-listen = [65536]").is_err());
         assert_eq!(check_ports(vec![443, 80, 443]).unwrap(), [80, 443]);
         assert!(check_ports((1..=5).collect()).is_err());
+    }
+
+    #[test]
+    fn a_chosen_role_leaves_out_the_others_of_a_workstation() {
+        let check = |ticket: &str, chosen: Option<Roles>, certified: &str| {
+            let roles = certified_roles(ticket.parse().unwrap(), chosen);
+            assert_eq!(roles.to_string(), certified, "{ticket}");
+        };
+        check(
+            "head,worker,login,router",
+            Some(Roles::WORKER),
+            "worker,router",
+        );
+        check("head", Some(Roles::HEAD), "head");
+        check("head,worker", None, "head,worker");
+        // Not allowed: told as trouble, and certified for nothing that the ticket does not say.
+        check("worker,router", Some(Roles::HEAD), "worker,router");
+    }
+
+    #[test]
+    fn a_workstation_has_one_of_its_roles() {
+        for role in ["head", "worker", "login"] {
+            let parsed: WorkstationRole = role.parse().unwrap();
+            assert_eq!(parsed.role().to_string(), role);
+        }
+        for wrong in ["router", "head,worker", "king", ""] {
+            let error = wrong.parse::<WorkstationRole>().unwrap_err().to_string();
+            assert!(error.contains("head, worker and login"), "{error}");
+        }
     }
 }

@@ -73,6 +73,9 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Dht(verb) => client::dht(&node, verb),
         Verb::Revoke(args) => client::revoke(&node, &args),
         Verb::Resolve(args) => client::resolve(&node, &args),
+        Verb::Whois(args) => client::whois(&node, &args),
+        Verb::Service(verb) => client::service(&node, verb),
+        Verb::Trouble(verb) => client::trouble(&node, verb),
         Verb::Trace(args) => client::trace(&node, &args),
         Verb::Map(args) => map::run(&node, &args),
         #[cfg(feature = "completions")]

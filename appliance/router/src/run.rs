@@ -17,7 +17,7 @@ use wow_overlay::node::GUEST_MTU;
 use wow_underlay::portmap::{Transport, Wanted};
 use wow_underlay::{InterfaceWatch, Lan, PortMapper, TcpUnderlay, UdpUnderlay, Underlay};
 
-use crate::config::{Config, GuestKind};
+use crate::config::{self, Config, GuestKind};
 use crate::daemon::{Daemon, Parts, Settings, host, overlap, seeds};
 use crate::ipc::{self, Operator, Server};
 use crate::state::{self, State};
@@ -69,6 +69,7 @@ pub async fn serve(
         &identity,
         &config.ticket,
         &name,
+        config::certified_roles(config.ticket.roles(), config.role),
         config.address,
         wall_clock::now(),
     )?;
@@ -128,6 +129,7 @@ pub async fn serve(
             identity,
             certificate,
             name,
+            role: config.role,
             address: config.address,
             tun: match &config.guest {
                 GuestKind::Tun(tun) => Some(tun.clone()),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use wow_overlay::membership::{
-    Certificate, CertificateRequest, Identity, NodeName, PoolFacts, Revocation, Ticket,
+    Certificate, CertificateRequest, Identity, NodeName, PoolFacts, Revocation, Roles, Ticket,
 };
 use wow_overlay::time::UnixTime;
 
@@ -127,6 +127,7 @@ impl State {
         identity: &Identity,
         ticket: &Ticket,
         name: &NodeName,
+        roles: Roles,
         address: Option<Ipv4Addr>,
         now: UnixTime,
     ) -> Result<Certificate> {
@@ -134,7 +135,7 @@ impl State {
             let as_asked = kept.is_of(identity)
                 && kept.name() == name
                 && kept.fixed_address() == address
-                && kept.roles() == ticket.roles()
+                && kept.roles() == roles
                 && kept.ticket_id() == ticket.id();
             if as_asked && now < renewal_due(&kept) {
                 return Ok(kept);
@@ -143,7 +144,7 @@ impl State {
         let not_after = (now + CERTIFICATE_MAX).min(ticket.not_after());
         let request = CertificateRequest {
             name: name.clone(),
-            roles: ticket.roles(),
+            roles,
             fixed_address: address,
             // A ticket may begin a little ahead of a clock that is slow.
             not_before: now.max(ticket.not_before()),
@@ -242,7 +243,7 @@ pub fn name_from_host(host: &str, fallback: &str) -> NodeName {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
-    use wow_overlay::membership::{PoolAuthority, PoolName, Roles};
+    use wow_overlay::membership::{PoolAuthority, PoolName};
 
     const NOW: UnixTime = UnixTime(1_800_000_000);
     const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -267,7 +268,7 @@ mod tests {
             let state = State::open(dir.path()).unwrap();
             let identity = state.identity(ticket.facts()).unwrap();
             let certificate = state
-                .certificate(&identity, &ticket, &node_name(), None, now)
+                .certificate(&identity, &ticket, &node_name(), Roles::ROUTER, None, now)
                 .unwrap();
             (identity.node_id(), certificate)
         };
@@ -293,7 +294,7 @@ mod tests {
         let identity = state.identity(ticket.facts()).unwrap();
         let late = NOW + DAY * 80;
         let certificate = state
-            .certificate(&identity, &ticket, &node_name(), None, late)
+            .certificate(&identity, &ticket, &node_name(), Roles::ROUTER, None, late)
             .unwrap();
         assert_eq!(certificate.not_after(), ticket.not_after());
     }
@@ -327,7 +328,7 @@ mod tests {
         let state = State::open(dir.path()).unwrap();
         let ticket = ticket("lab");
         let identity = state.identity(ticket.facts()).unwrap();
-        let make = || state.certificate(&identity, &ticket, &node_name(), None, NOW);
+        let make = || state.certificate(&identity, &ticket, &node_name(), Roles::ROUTER, None, NOW);
         make().unwrap();
         let path = dir.path().join("certificate");
         files::write_private(&path, b"rubbish", Existing::Replace).unwrap();

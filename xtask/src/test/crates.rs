@@ -32,6 +32,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ),
     ("wow-builder", &[]),
     ("wow-pbs", &[]),
+    ("wow-workstation", &[]),
     ("wow-sim", &["wow-overlay"]),
     ("wow-wan", &[]),
     (

@@ -28,6 +28,10 @@ pub const KEYS: &[Key] = &[
     },
     key("name", "this node's name"),
     key(
+        "role",
+        "what the workstation is: head, worker or login, among those that the ticket allows",
+    ),
+    key(
         "listen",
         "the underlay's UDP address and port, such as 0.0.0.0:4001",
     ),

@@ -1,11 +1,12 @@
 //! What other tasks may ask of the daemon's loop, and who waits for answers of the node.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wow_overlay::id::NodeId;
-use wow_overlay::membership::RevocationError;
+use wow_overlay::membership::{NodeName, RevocationError};
 use wow_overlay::node::{PingId, QueryId, ResolveError, Route, Target, TraceId};
 use wow_overlay::wire::record::Key;
 
@@ -23,6 +24,14 @@ pub enum Command {
     Peers(oneshot::Sender<Vec<Peer>>),
     /// How the node is, once it has joined.
     Joined(oneshot::Sender<Box<Status>>),
+    /// Who holds an address, as far as sessions tell.
+    Whois(Ipv6Addr, oneshot::Sender<Option<Resolved>>),
+    /// A service to offer; whether there is room.
+    Offer(NodeName, String, oneshot::Sender<bool>),
+    /// A service to offer no longer.
+    Withdraw(NodeName, oneshot::Sender<()>),
+    /// Another program's trouble; whether there is room.
+    Trouble(NodeName, Vec<String>, oneshot::Sender<bool>),
     /// A revocation to spread, in its text form.
     Revoke(
         String,

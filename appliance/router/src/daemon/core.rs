@@ -9,7 +9,7 @@ use wow_control::{Answer, Control, Question};
 use wow_dataplane::{Coalescer, Outbound, SendQueue, segment};
 use wow_guest::{Guest, Offload};
 use wow_init::clock::PauseWatch;
-use wow_overlay::membership::{Revocation, RevocationError};
+use wow_overlay::membership::{NodeName, Revocation, RevocationError};
 use wow_overlay::node::{Config, DownReason, Event, GuestPacket, LeaseId, Node, Transmit};
 use wow_overlay::time::{Instant, UnixTime};
 use wow_overlay::wire::Remote;
@@ -21,7 +21,7 @@ use super::command::{Command, Pong, Waiting};
 use super::seeds::Seeds;
 use super::trouble::Trouble;
 use super::{host, report};
-use crate::{api, random, state, wall_clock};
+use crate::{api, config, random, state, wall_clock};
 
 /// How often it is looked whether the machine has stood still.
 const PAUSE_CHECK: Duration = Duration::from_secs(1);
@@ -58,6 +58,8 @@ pub struct Core {
     waiting: Waiting,
     trouble: Trouble,
     lost: BTreeMap<&'static str, u64>,
+    /// What other programs of this machine offer to the pool; the node bounds them.
+    services: BTreeMap<NodeName, String>,
     started: tokio::time::Instant,
     first_joined: Option<Instant>,
     boot_to_joined_ms: Option<u64>,
@@ -103,6 +105,7 @@ impl Core {
                 IpAddr::V6(_) => None,
             });
         let kept = settings.state.revocations(settings.ticket.facts());
+        let trouble = Trouble::new(seeds.unknown, settings.ticket.roles(), settings.role);
         let mut core = Core {
             settings,
             tcp,
@@ -118,8 +121,9 @@ impl Core {
             guest_v4: node.addresses().v4,
             node,
             waiting: Waiting::default(),
-            trouble: Trouble::new(seeds.unknown),
+            trouble,
             lost: BTreeMap::new(),
+            services: BTreeMap::new(),
             started: tokio::time::Instant::now(),
             first_joined: None,
             boot_to_joined_ms: None,
@@ -241,6 +245,21 @@ impl Core {
             Command::Revoke(text, asker) => {
                 let _ = asker.send(self.revoke(now, &text));
             }
+            Command::Whois(address, asker) => {
+                let _ = asker.send(report::whois(&self.node, address));
+            }
+            Command::Offer(service, value, asker) => {
+                let _ = asker.send(self.offer(now, &service, value));
+            }
+            Command::Withdraw(service, asker) => {
+                if self.services.remove(&service).is_some() {
+                    self.node.withdraw_service(now, service.as_str());
+                }
+                let _ = asker.send(());
+            }
+            Command::Trouble(from, sentences, asker) => {
+                let _ = asker.send(self.trouble.told(from, sentences));
+            }
             Command::Leases(asker) => {
                 let _ = asker.send(report::leases(&self.node, now));
             }
@@ -269,6 +288,19 @@ impl Core {
             }
         }
         self.drain_node();
+    }
+
+    /// Whether a service is offered now. Who offers it again changes nothing: claims are renewed here.
+    fn offer(&mut self, now: Instant, service: &NodeName, value: String) -> bool {
+        if self.services.get(service) == Some(&value) {
+            return true;
+        }
+        let bytes = value.clone().into_bytes();
+        let offered = self.node.offer_service(now, service.as_str(), bytes);
+        if offered {
+            self.services.insert(service.clone(), value);
+        }
+        offered
     }
 
     fn revoke(
@@ -456,6 +488,7 @@ impl Core {
                 v6: addresses.v6,
             },
             roles: certificate.roles().to_string(),
+            role: self.settings.role.map(|role| role.to_string()),
             joined: self.node.is_joined(),
             joined_after_ms: self
                 .first_joined
@@ -728,6 +761,7 @@ impl Core {
             &settings.identity,
             &settings.ticket,
             &settings.name,
+            config::certified_roles(settings.ticket.roles(), settings.role),
             settings.address,
             wall,
         );

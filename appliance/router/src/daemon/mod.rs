@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 use wow_control::Control;
 use wow_guest::{Guest, GuestGone, PacketBatch};
-use wow_overlay::membership::{Certificate, Identity, NodeName, Ticket};
+use wow_overlay::membership::{Certificate, Identity, NodeName, Roles, Ticket};
 use wow_overlay::wire::Remote;
 use wow_underlay::portmap::Mapped;
 use wow_underlay::{
@@ -45,6 +45,8 @@ pub struct Settings {
     pub certificate: Certificate,
     /// Its name.
     pub name: NodeName,
+    /// The workstation's role that was asked for, whether the ticket allows it or not.
+    pub role: Option<Roles>,
     /// Its fixed address, if it has one.
     pub address: Option<Ipv4Addr>,
     /// The guest's interface, where it has one.

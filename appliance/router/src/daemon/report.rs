@@ -1,7 +1,7 @@
 //! The node's state in the words of the control socket.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use wow_overlay::id::NodeId;
@@ -32,6 +32,21 @@ pub fn resolved(found: &Found) -> api::Resolved {
     }
 }
 
+/// The peer with an IPv6 address. Only that one sends from it: the address follows from the node's id.
+pub fn whois(node: &Node, address: Ipv6Addr) -> Option<api::Resolved> {
+    let peer = node
+        .peers()
+        .into_iter()
+        .find(|peer| peer.addresses.v6 == address)?;
+    Some(api::Resolved {
+        id: peer.id.to_string(),
+        name: peer.name,
+        v4: peer.addresses.v4,
+        v6: peer.addresses.v6,
+        roles: peer.roles.to_string(),
+    })
+}
+
 /// The node's leases.
 pub fn leases(node: &Node, now: Instant) -> Vec<api::Lease> {
     let lease = |lease: LeaseInfo| api::Lease {
@@ -60,6 +75,7 @@ pub fn record(info: RecordInfo) -> api::Record {
         key: show_key(&claim.key),
         owner: owner.node_id().to_string(),
         name: owner.name().to_string(),
+        roles: owner.roles().to_string(),
         value,
         lifetime_s: claim.lifetime_s,
         sequence: claim.sequence,

@@ -55,7 +55,7 @@ fn start_certified(network: &Network, ticket: &Ticket, number: u8, then: UnixTim
     let identity = state.identity(ticket.facts()).unwrap();
     let name = NodeName::new(&format!("n{number}")).unwrap();
     let certificate = state
-        .certificate(&identity, ticket, &name, None, then)
+        .certificate(&identity, ticket, &name, ticket.roles(), None, then)
         .unwrap();
     let addresses = Addresses::new(ticket.facts(), &certificate);
     let (guest, host) = pair();
@@ -81,6 +81,7 @@ fn start_certified(network: &Network, ticket: &Ticket, number: u8, then: UnixTim
             identity,
             certificate,
             name,
+            role: None,
             address: None,
             tun: None,
             booted: false,

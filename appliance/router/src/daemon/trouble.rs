@@ -1,9 +1,10 @@
 //! What keeps the node from its work, in sentences for its operator: what is wrong, and what to do.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wow_overlay::id::NodeId;
-use wow_overlay::membership::{CertificateError, PoolFacts};
+use wow_overlay::membership::{CertificateError, NodeName, PoolFacts, Roles};
 use wow_overlay::node::Node;
 use wow_overlay::time::Instant;
 use wow_overlay::wire::Remote;
@@ -15,6 +16,11 @@ use crate::wall_clock;
 const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(600);
 
+/// Other programs that may tell trouble, their sentences, and the letters of one; the rest is cut off.
+const PROGRAMS_MAX: usize = 8;
+const SENTENCES_MAX: usize = 8;
+const SENTENCE_LETTERS_MAX: usize = 400;
+
 /// See the module.
 pub struct Trouble {
     /// Seeds that are names without an address.
@@ -23,14 +29,30 @@ pub struct Trouble {
     /// Whose answers came while it took none of ours.
     refused_by: Option<NodeId>,
     overlaps: Vec<String>,
+    /// A role that was asked for and is not the node's to take.
+    role: Option<String>,
+    /// What other programs of this machine told.
+    others: BTreeMap<NodeName, Vec<String>>,
     due: Instant,
     pause: Duration,
 }
 
 impl Trouble {
-    /// None yet.
-    pub fn new(unknown_seeds: Vec<String>) -> Self {
+    /// None yet, unless the ticket does not allow the role that the workstation shall take.
+    pub fn new(unknown_seeds: Vec<String>, allowed: Roles, role: Option<Roles>) -> Self {
+        let role = role.filter(|role| !allowed.contains(*role));
+        let role = role.map(|role| {
+            format!(
+                "the role {role} is refused: the ticket allows {allowed}; give this machine another \
+                 role, or a ticket made with `wow pool ticket --roles {role}`"
+            )
+        });
+        if let Some(refused) = &role {
+            tracing::error!("{refused}");
+        }
         Trouble {
+            role,
+            others: BTreeMap::new(),
             unknown_seeds,
             clock: None,
             refused_by: None,
@@ -42,6 +64,15 @@ impl Trouble {
 
     /// What there is now.
     pub fn list(&self, node: &Node, now: Instant) -> Vec<String> {
+        let mut all = self.keeping(node, now);
+        all.extend(self.overlaps.iter().cloned());
+        all.extend(self.role.iter().cloned());
+        all.extend(self.others.values().flatten().cloned());
+        all
+    }
+
+    /// What keeps the node from joining.
+    fn keeping(&self, node: &Node, now: Instant) -> Vec<String> {
         let mut all = Vec::new();
         if !node.is_joined() {
             match (&self.clock, self.refused_by) {
@@ -58,7 +89,6 @@ impl Trouble {
                 );
             }
         }
-        all.extend(self.overlaps.iter().cloned());
         all
     }
 
@@ -69,7 +99,7 @@ impl Trouble {
 
     /// Says in the log why the node has not joined.
     pub fn tell(&mut self, node: &Node, now: Instant) {
-        for trouble in self.list(node, now) {
+        for trouble in self.keeping(node, now) {
             tracing::warn!("not joined: {trouble}");
         }
         self.pause = (self.pause * 2).min(LONGEST);
@@ -108,6 +138,25 @@ impl Trouble {
     /// A peer that had answered a handshake was never heard of again.
     pub fn unreachable(&mut self, peer: NodeId) {
         self.refused_by = Some(peer);
+    }
+
+    /// Another program tells its trouble, instead of what it told before; whether there is room.
+    pub fn told(&mut self, from: NodeName, mut sentences: Vec<String>) -> bool {
+        sentences.truncate(SENTENCES_MAX);
+        for sentence in &mut sentences {
+            let printable = sentence.chars().filter(|letter| !letter.is_control());
+            *sentence = printable.take(SENTENCE_LETTERS_MAX).collect();
+        }
+        sentences.retain(|sentence| !sentence.is_empty());
+        if sentences.is_empty() {
+            self.others.remove(&from);
+            return true;
+        }
+        let room = self.others.len() < PROGRAMS_MAX || self.others.contains_key(&from);
+        if room {
+            self.others.insert(from, sentences);
+        }
+        room
     }
 
     /// The machine's routes may be others now.
@@ -154,4 +203,51 @@ fn refused(by: NodeId) -> String {
         by.short(),
         wall_clock::show(wall_clock::now()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trouble() -> Trouble {
+        Trouble::new(Vec::new(), Roles::ROUTER | Roles::WORKER, None)
+    }
+
+    fn all(trouble: &Trouble) -> Vec<&str> {
+        let others = trouble.others.values().flatten();
+        trouble
+            .role
+            .iter()
+            .chain(others)
+            .map(|text| &**text)
+            .collect()
+    }
+
+    #[test]
+    fn a_role_outside_the_ticket_is_told_with_what_it_allows() {
+        let told = |role| Trouble::new(Vec::new(), Roles::WORKER, Some(role)).role;
+        let refused = told(Roles::HEAD).expect("refused");
+        for part in ["the role head is refused", "allows worker", "--roles head"] {
+            assert!(refused.contains(part), "{refused}");
+        }
+        assert_eq!(told(Roles::WORKER), None);
+    }
+
+    #[test]
+    fn other_programs_tell_trouble_within_bounds_until_it_is_over() {
+        let mut trouble = trouble();
+        let name = |text: &str| NodeName::new(text).unwrap();
+        assert!(trouble.told(name("a"), vec!["one\n\x1b[2J".into(), "two".into()]));
+        assert!(trouble.told(name("b"), vec!["three".into()]));
+        assert!(trouble.told(name("a"), vec!["x".repeat(9000), String::new()]));
+        assert_eq!(all(&trouble), [&*"x".repeat(SENTENCE_LETTERS_MAX), "three"]);
+        assert!(trouble.told(name("a"), Vec::new()));
+        assert_eq!(all(&trouble), ["three"]);
+        for number in 1..PROGRAMS_MAX {
+            assert!(trouble.told(name(&format!("p{number}")), vec!["x".into()]));
+        }
+        assert!(!trouble.told(name("one-more"), vec!["x".into()]));
+        assert!(trouble.told(name("b"), vec!["still".into(); 100]));
+        assert_eq!(all(&trouble).len(), PROGRAMS_MAX - 1 + SENTENCES_MAX);
+    }
 }

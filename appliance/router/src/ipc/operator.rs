@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use wow_overlay::id::NodeId;
+use wow_overlay::membership::NodeName;
 use wow_overlay::node::{ResolveError, Target};
 
 use super::ping;
@@ -72,6 +73,30 @@ impl Operator {
                 json(&done.map_err(|error| error.to_string())?)
             }
             Op::Resolve { target: text } => json(&self.resolve(&text).await?),
+            Op::Whois { address } => {
+                let found = self.ask(|asker| Command::Whois(address, asker)).await?;
+                json(&found.ok_or(format!("{address}: no session with such a node"))?)
+            }
+            Op::Offer { service, value } => {
+                let name = label("the service's name", &service)?;
+                let offered = self.ask(|asker| Command::Offer(name, value, asker)).await?;
+                nothing(
+                    offered,
+                    "the value has more than 128 bytes, or there are too many services",
+                )
+            }
+            Op::Withdraw { service } => {
+                let name = label("the service's name", &service)?;
+                self.ask(|asker| Command::Withdraw(name, asker)).await?;
+                Ok(Value::Bool(true))
+            }
+            Op::Trouble { from, sentences } => {
+                let from = label("the program's name", &from)?;
+                let told = self
+                    .ask(|asker| Command::Trouble(from, sentences, asker))
+                    .await?;
+                nothing(told, "too many programs have trouble")
+            }
             Op::Trace { target: text } => json(&self.trace(&text).await?),
             Op::Links { nodes } => json(&self.links(nodes).await?),
             Op::Wait { joined: false, .. } => Err("only \"joined\": true can be waited for".into()),
@@ -193,6 +218,15 @@ impl Operator {
 fn parse_id(text: &str) -> Result<NodeId, String> {
     text.parse()
         .map_err(|_| format!("{text} is no id of a node"))
+}
+
+fn label(what: &str, text: &str) -> Result<NodeName, String> {
+    NodeName::new(text).map_err(|error| format!("{what} is refused: {error}"))
+}
+
+/// The answer of what has no other, or why it was not done.
+fn nothing(done: bool, why_not: &str) -> Result<Value, String> {
+    done.then_some(Value::Bool(true)).ok_or(why_not.to_owned())
 }
 
 fn bounded_ms(what: &str, value: u64) -> Result<Duration, String> {

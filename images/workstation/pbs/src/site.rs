@@ -30,9 +30,11 @@ pub fn host() -> String {
 /// The name of the user who runs this; the number where it has none.
 pub fn user() -> String {
     let id = rustix::process::getuid().as_raw();
-    std::fs::read_to_string("/etc/passwd")
-        .ok()
-        .and_then(|text| {
+    // The machine's own users, and those of the pool's head (libnss-extrausers).
+    ["/etc/passwd", "/var/lib/extrausers/passwd"]
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok())
+        .find_map(|text| {
             text.lines().find_map(|line| {
                 let mut fields = line.split(':');
                 let name = fields.next()?;

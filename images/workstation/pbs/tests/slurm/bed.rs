@@ -200,8 +200,8 @@ impl Drop for Desk {
 
 impl Bed {
     fn start() -> Self {
-        let root = std::env::var_os("WOW_TEST_SLURM")
-            .unwrap_or_else(|| panic!("WOW_TEST_SLURM is not set: run `cargo xtask test`"));
+        let root = std::env::var_os("WOW_TEST_WORKSTATION")
+            .unwrap_or_else(|| panic!("WOW_TEST_WORKSTATION is not set: run `cargo xtask test`"));
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("slurm");
         std::fs::create_dir_all(&directory).unwrap();
         // Only one at a time: the directory is a mount point, though each sees only its own.

@@ -1,0 +1,87 @@
+//! Files of the system, written whole or not at all, and only when they change.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::fs::{Gid, Uid};
+
+/// Who may do what with a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Access {
+    /// Its mode.
+    pub mode: u32,
+    /// Its owner and group, unless root's.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// Anybody reads it.
+pub const PUBLIC: Access = Access {
+    mode: 0o644,
+    owner: None,
+};
+
+/// Only root reads it.
+pub const PRIVATE: Access = Access {
+    mode: 0o600,
+    owner: None,
+};
+
+/// Writes a file unless it is so already; whether it was not. Its directory is made if need be.
+pub fn write(path: &Path, content: &[u8], access: Access) -> Result<bool> {
+    let what = || format!("cannot write {}", path.display());
+    if fs::read(path).is_ok_and(|found| found == content) && has(path, access) {
+        return Ok(false);
+    }
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(parent).with_context(what)?;
+    // Its mode is 0600 from the beginning.
+    let mut file = tempfile::NamedTempFile::new_in(parent).with_context(what)?;
+    file.write_all(content).with_context(what)?;
+    if let Some((user, group)) = access.owner {
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        rustix::fs::fchown(file.as_file(), Some(user), Some(group)).with_context(what)?;
+    }
+    file.as_file()
+        .set_permissions(fs::Permissions::from_mode(access.mode))
+        .with_context(what)?;
+    file.as_file().sync_all().with_context(what)?;
+    file.persist(path).with_context(what)?;
+    Ok(true)
+}
+
+/// A file as text; empty if there is none.
+pub fn text(path: &Path) -> Result<String> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn has(path: &Path, access: Access) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(metadata) = fs::metadata(path) else {
+        return false;
+    };
+    let owner = access.owner.unwrap_or((metadata.uid(), metadata.gid()));
+    metadata.mode() & 0o7777 == access.mode && owner == (metadata.uid(), metadata.gid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_when_it_changes_and_has_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/file");
+        assert!(write(&path, b"one", PRIVATE).unwrap());
+        assert!(!write(&path, b"one", PRIVATE).unwrap());
+        assert!(write(&path, b"one", PUBLIC).unwrap(), "the mode counts too");
+        assert!(write(&path, b"two", PUBLIC).unwrap());
+        assert_eq!(text(&path).unwrap(), "two");
+        assert_eq!(text(&directory.path().join("none")).unwrap(), "");
+    }
+}

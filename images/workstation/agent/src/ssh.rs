@@ -1,0 +1,258 @@
+//! SSH among members without prompts: hosts certified by the head, and hosts that vouch for their users.
+//!
+//! Each member's host key is certified for its names and address. Clients trust the authority for the
+//! pool's names, so nobody keeps known hosts. Users are let in because the machine they come from is a
+//! member that says who they are (host-based authentication): no keys of users exist that could be lost.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ipnet::Ipv4Net;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::block;
+use crate::command::{self, LOCAL};
+use crate::files::{self, PUBLIC};
+use crate::hosts;
+
+const AUTHORITY: &str = "/var/lib/wow-workstation/ssh_authority";
+const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
+const CERTIFICATE: &str = "/etc/ssh/ssh_host_ed25519_key-cert.pub";
+
+/// How long certificates hold, and since when: clocks differ.
+const VALIDITY: &str = "-1d:+14d";
+
+/// When a certificate is made anew.
+pub const RENEW: Duration = Duration::from_secs(4 * 24 * 3600);
+
+const KEY_TYPE: &str = "ssh-ed25519";
+
+/// The authority of the pool's hosts, as a public key; made on the head when there is none.
+pub fn own_authority() -> Result<String> {
+    make_key(AUTHORITY, "authority of the pool's hosts")?;
+    public_key(AUTHORITY)
+}
+
+/// This machine's host key, made when there is none.
+pub fn own_host_key() -> Result<String> {
+    make_key(HOST_KEY, "")?;
+    public_key(HOST_KEY)
+}
+
+/// Whether a text is a public key that is certified here.
+pub fn is_key(text: &str) -> bool {
+    let mut words = text.split(' ');
+    let (kind, key) = (words.next(), words.next());
+    let letters = |key: &str| {
+        key.bytes()
+            .all(|letter| letter.is_ascii_alphanumeric() || b"+/=".contains(&letter))
+    };
+    kind == Some(KEY_TYPE)
+        && key.is_some_and(|key| key.len() <= 100 && letters(key))
+        && words.next().is_none()
+}
+
+/// A certificate for a host's key, under its names and address.
+pub fn certify(
+    host_key: &str,
+    name: &str,
+    pool: &str,
+    address: Option<Ipv4Addr>,
+) -> Result<String> {
+    ensure!(is_key(host_key), "the SSH host key of {name} is none");
+    let directory = tempfile::tempdir().context("cannot make a directory")?;
+    let file = directory.path().join("key.pub");
+    std::fs::write(&file, format!("{host_key}\n")).context("cannot write the host key")?;
+    let file = file.to_string_lossy();
+    let principals = principals(name, pool, address);
+    command::run(
+        "ssh-keygen",
+        &[
+            "-q",
+            "-s",
+            AUTHORITY,
+            "-h",
+            "-I",
+            name,
+            "-n",
+            &principals,
+            "-V",
+            VALIDITY,
+            &file,
+        ],
+        LOCAL,
+    )?;
+    let made = directory.path().join("key-cert.pub");
+    let made = std::fs::read_to_string(made).context("ssh-keygen wrote no certificate")?;
+    Ok(made.trim_end().to_owned())
+}
+
+fn principals(name: &str, pool: &str, address: Option<Ipv4Addr>) -> String {
+    let domain = hosts::domain(pool);
+    let mut all = vec![name.to_owned(), format!("{name}.{domain}")];
+    all.extend(address.map(|address| address.to_string()));
+    all.join(",")
+}
+
+/// Makes this machine's SSH trust the pool's hosts, and shows its own certificate to others.
+pub fn apply(pool: &str, range: Ipv4Net, authority: &str, certificate: Option<&str>) -> Result<()> {
+    ensure!(is_key(authority), "the pool's SSH authority is no key");
+    let domain = hosts::domain(pool);
+    let patterns = [vec![format!("*.{domain}")], patterns(range)].concat();
+    let patterns = patterns.join(",");
+    block::write(
+        Path::new("/etc/ssh/ssh_known_hosts"),
+        &format!("@cert-authority {patterns} {authority}\n"),
+    )?;
+    // Whichever host it is, it has proven itself a member by its certificate.
+    files::write(Path::new("/etc/ssh/shosts.equiv"), b"+\n", PUBLIC)?;
+    files::write(
+        Path::new("/etc/ssh/ssh_config.d/wow.conf"),
+        client(&domain, &patterns).as_bytes(),
+        PUBLIC,
+    )?;
+    let mut news = files::write(
+        Path::new("/etc/ssh/sshd_config.d/wow.conf"),
+        SERVER.as_bytes(),
+        PUBLIC,
+    )?;
+    if let Some(certificate) = certificate {
+        let line = format!("{certificate}\n");
+        news |= files::write(Path::new(CERTIFICATE), line.as_bytes(), PUBLIC)?;
+    }
+    if news {
+        reload();
+    }
+    Ok(())
+}
+
+const SERVER: &str = "# Written by wow-workstation.\n\
+                      HostCertificate /etc/ssh/ssh_host_ed25519_key-cert.pub\n\
+                      HostbasedAuthentication yes\n\
+                      # The users' own lists do not count for that.\n\
+                      IgnoreRhosts yes\n\
+                      IgnoreUserKnownHosts yes\n";
+
+fn client(domain: &str, patterns: &str) -> String {
+    format!(
+        "# Written by wow-workstation.\n\
+         EnableSSHKeysign yes\n\
+         # A name of the pool is tried first for names without a dot.\n\
+         CanonicalizeHostname yes\n\
+         CanonicalDomains {domain}\n\
+         CanonicalizeMaxDots 0\n\
+         CanonicalizeFallbackLocal yes\n\
+         Match host \"{patterns}\"\n    \
+         HostbasedAuthentication yes\n    \
+         # Hosts have certificates: their keys need no keeping.\n    \
+         UpdateHostKeys no\n"
+    )
+}
+
+/// The addresses of a range, as ssh writes patterns.
+fn patterns(range: Ipv4Net) -> Vec<String> {
+    let octets = range.network().octets();
+    let whole = usize::from(range.prefix_len() / 8);
+    let rest = range.prefix_len() % 8;
+    let fixed: Vec<String> = octets[..whole].iter().map(u8::to_string).collect();
+    if whole == 4 {
+        return vec![fixed.join(".")];
+    }
+    let pattern = |next: Option<u8>| {
+        let mut parts = fixed.clone();
+        parts.extend(next.map(|next| next.to_string()));
+        if parts.len() < 4 {
+            parts.push("*".into());
+        }
+        parts.join(".")
+    };
+    if rest == 0 {
+        return vec![pattern(None)];
+    }
+    let count = 1_u16 << (8 - rest);
+    let first = u16::from(octets[whole]);
+    (first..first + count)
+        .filter_map(|next| u8::try_from(next).ok())
+        .map(|next| pattern(Some(next)))
+        .collect()
+}
+
+fn make_key(path: &str, comment: &str) -> Result<()> {
+    if Path::new(path).exists() {
+        return Ok(());
+    }
+    if let Some(parent) = Path::new(path).parent() {
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    let arguments = ["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path];
+    command::run("ssh-keygen", &arguments, LOCAL).map(drop)
+}
+
+/// Without its comment.
+fn public_key(path: &str) -> Result<String> {
+    let path = format!("{path}.pub");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let words: Vec<_> = text.split_whitespace().take(2).collect();
+    let key = words.join(" ");
+    ensure!(is_key(&key), "{path} holds no {KEY_TYPE} key");
+    Ok(key)
+}
+
+/// Makes the server read its files again, if there is one.
+fn reload() {
+    let pid = std::fs::read_to_string("/run/sshd.pid").ok();
+    let Some(pid) = pid.and_then(|text| text.trim().parse::<i32>().ok()) else {
+        return;
+    };
+    let is_server = std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| name.trim_end() == "sshd");
+    if let Some(pid) = Pid::from_raw(pid).filter(|_| is_server)
+        && let Err(error) = kill_process(pid, Signal::HUP)
+    {
+        tracing::warn!(%error, "cannot make sshd read its files");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_cover_a_range_and_no_more() {
+        let check = |range: &str, first: &str, count: usize| {
+            let patterns = patterns(range.parse().unwrap());
+            assert_eq!((&*patterns[0], patterns.len()), (first, count), "{range}");
+        };
+        check("10.128.0.0/9", "10.128.*", 128);
+        check("10.0.0.0/8", "10.*", 1);
+        check("172.16.0.0/12", "172.16.*", 16);
+        check("192.0.2.0/24", "192.0.2.*", 1);
+        check("192.0.2.128/26", "192.0.2.128", 64);
+        check("192.0.2.9/32", "192.0.2.9", 1);
+    }
+
+    #[test]
+    fn only_plain_keys_of_one_type_are_certified() {
+        assert!(is_key("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAbc+/=="));
+        for bad in [
+            "",
+            "ssh-ed25519",
+            "ssh-rsa AAAA",
+            "ssh-ed25519 AA\nssh-ed25519 BB",
+            "ssh-ed25519 AA comment",
+            "ssh-ed25519 A,B",
+        ] {
+            assert!(!is_key(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_names_the_host_in_each_way() {
+        let address = Some(Ipv4Addr::new(10, 128, 0, 3));
+        assert_eq!(principals("w1", "lab", address), "w1,w1.lab.wow,10.128.0.3");
+        assert_eq!(principals("w1", "lab", None), "w1,w1.lab.wow");
+    }
+}
