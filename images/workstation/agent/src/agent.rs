@@ -10,6 +10,7 @@ use signal_hook::iterator::Signals;
 use crate::command;
 use crate::daemon::{Daemon, Status};
 use crate::head::Head;
+use crate::machine;
 use crate::member::Member;
 use crate::options::Options;
 use crate::role::Role;
@@ -146,7 +147,7 @@ fn stop_signals() -> Result<Receiver<()>> {
 
 /// Whether it is the machine that ends, and not only this program. Without systemd they are one.
 fn machine_ends() -> bool {
-    if !std::path::Path::new("/run/systemd/system").exists() {
+    if !machine::has_systemd() {
         return true;
     }
     // It fails for any state but `running`, and names it in its output.

@@ -35,6 +35,7 @@ pub struct Head {
     since: Instant,
     cleaned: Option<Instant>,
     certificate: Option<Signed>,
+    ssh_server: ssh::Server,
 }
 
 impl Head {
@@ -62,6 +63,7 @@ impl Head {
             since: Instant::now(),
             cleaned: None,
             certificate: None,
+            ssh_server: ssh::Server::default(),
         })
     }
 
@@ -83,7 +85,7 @@ impl Head {
             trouble.add(words);
         }
         trouble.check(self.tend_service(status, ready));
-        trouble.check(self.tend_ssh(status, &own));
+        trouble.check(self.tend_ssh(status, &own, &members));
         trouble.check(self.tend_queue());
         self.tend_nodes();
         if self.options.nfs {
@@ -119,7 +121,7 @@ impl Head {
         Ok(())
     }
 
-    fn tend_ssh(&mut self, status: &Status, own: &Host) -> Result<()> {
+    fn tend_ssh(&mut self, status: &Status, own: &Host, members: &[Host]) -> Result<()> {
         let key = ssh::own_host_key()?;
         let address = Some(own.address);
         let good = |signed: &Signed| {
@@ -128,7 +130,7 @@ impl Head {
         let certificate = match self.certificate.take().filter(good) {
             Some(kept) => kept,
             None => Signed {
-                text: ssh::certify(&key, &own.name, &status.pool, address)?,
+                text: ssh::certify(&key, &[&own.name, hosts::HEAD], &status.pool, address)?,
                 key,
                 address,
                 made: Instant::now(),
@@ -136,11 +138,14 @@ impl Head {
         };
         let text = certificate.text.clone();
         self.certificate = Some(certificate);
+        let known = [members, std::slice::from_ref(own)].concat();
         ssh::apply(
             &status.pool,
             status.range,
+            &known,
             &self.shared.authority,
             Some(&text),
+            &mut self.ssh_server,
         )
     }
 

@@ -24,6 +24,11 @@ pub fn set_host_name(name: &str) -> Result<()> {
     files::write(Path::new("/etc/hostname"), line.as_bytes(), PUBLIC).map(drop)
 }
 
+/// Whether systemd runs the machine, and not a test.
+pub fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
 /// A text that is another after each start of the machine, and the same for all of this program's.
 pub fn boot() -> Result<String> {
     let path = Path::new(BOOT);

@@ -23,6 +23,7 @@ pub struct Member {
     options: Options,
     takes_jobs: bool,
     clock: ClockWatch,
+    ssh_server: ssh::Server,
     node: Option<Kept>,
     /// The host name and address that slurmd was started with.
     identity: Option<hosts::Host>,
@@ -38,6 +39,7 @@ impl Member {
             options,
             takes_jobs: role == Role::Worker,
             clock: ClockWatch::new(),
+            ssh_server: ssh::Server::default(),
             node: None,
             identity: None,
             unknown: None,
@@ -109,11 +111,8 @@ impl Member {
             Ok(answer) => answer,
             Err(error) => return trouble.add(format!("the head's answer is refused: {error:#}")),
         };
-        trouble.check(hosts::write(
-            &status.pool,
-            &answer.head,
-            &known(&answer, &own),
-        ));
+        let known = known(&answer, &own);
+        trouble.check(hosts::write(&status.pool, &answer.head, &known));
         match answer.users.apply() {
             Ok(conflict) => conflict.into_iter().for_each(|words| trouble.add(words)),
             Err(error) => trouble.add(format!("{error:#}")),
@@ -121,8 +120,10 @@ impl Member {
         trouble.check(ssh::apply(
             &status.pool,
             range,
+            &known,
             &answer.ssh_authority,
             answer.ssh_certificate.as_deref(),
+            &mut self.ssh_server,
         ));
         let mut shared = true;
         if self.options.nfs && answer.nfs {

@@ -169,7 +169,7 @@ fn answer(shared: &Shared, node: &Node, request: &Request) -> Reply {
     let certificate = match (wanted, &request.host_key) {
         ((Some(kept), _), _) => Some(kept.text),
         ((None, address), Some(key)) => {
-            let text = ssh::certify(key, host, &pool, address)
+            let text = ssh::certify(key, &[host], &pool, address)
                 .map_err(|error| format!("the head cannot certify the SSH key: {error:#}"))?;
             let signed = Signed {
                 key: key.clone(),

@@ -4,6 +4,7 @@
 //! pool's names, so nobody keeps known hosts. Users are let in because the machine they come from is a
 //! member that says who they are (host-based authentication): no keys of users exist that could be lost.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::block;
 use crate::command::{self, LOCAL};
 use crate::files::{self, PUBLIC};
-use crate::hosts;
+use crate::hosts::{self, Host};
+use crate::machine;
 
 const AUTHORITY: &str = "/var/lib/wow-workstation/ssh_authority";
 const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
@@ -54,19 +56,20 @@ pub fn is_key(text: &str) -> bool {
         && words.next().is_none()
 }
 
-/// A certificate for a host's key, under its names and address.
+/// A certificate for a host's key, under its names, the first of which is shown, and its address.
 pub fn certify(
     host_key: &str,
-    name: &str,
+    names: &[&str],
     pool: &str,
     address: Option<Ipv4Addr>,
 ) -> Result<String> {
+    let name = names.first().copied().unwrap_or_default();
     ensure!(is_key(host_key), "the SSH host key of {name} is none");
     let directory = tempfile::tempdir().context("cannot make a directory")?;
     let file = directory.path().join("key.pub");
     std::fs::write(&file, format!("{host_key}\n")).context("cannot write the host key")?;
     let file = file.to_string_lossy();
-    let principals = principals(name, pool, address);
+    let principals = principals(names, pool, address);
     command::run(
         "ssh-keygen",
         &[
@@ -89,43 +92,67 @@ pub fn certify(
     Ok(made.trim_end().to_owned())
 }
 
-fn principals(name: &str, pool: &str, address: Option<Ipv4Addr>) -> String {
+fn principals(names: &[&str], pool: &str, address: Option<Ipv4Addr>) -> String {
     let domain = hosts::domain(pool);
-    let mut all = vec![name.to_owned(), format!("{name}.{domain}")];
+    let both = |name: &&str| [(*name).to_owned(), format!("{name}.{domain}")];
+    let mut all: Vec<String> = names.iter().flat_map(both).collect();
+    all.sort_unstable();
+    all.dedup();
     all.extend(address.map(|address| address.to_string()));
     all.join(",")
 }
 
-/// Makes this machine's SSH trust the pool's hosts, and shows its own certificate to others.
-pub fn apply(pool: &str, range: Ipv4Net, authority: &str, certificate: Option<&str>) -> Result<()> {
+/// Makes this machine's SSH trust the pool's hosts, of which these are known, and shows its own certificate
+/// to others.
+pub fn apply(
+    pool: &str,
+    range: Ipv4Net,
+    known: &[Host],
+    authority: &str,
+    certificate: Option<&str>,
+    server: &mut Server,
+) -> Result<()> {
     ensure!(is_key(authority), "the pool's SSH authority is no key");
-    let domain = hosts::domain(pool);
-    let patterns = [vec![format!("*.{domain}")], patterns(range)].concat();
+    let mut names: BTreeSet<&str> = known.iter().map(|host| &*host.name).collect();
+    names.insert(hosts::HEAD);
+    // ssh compares with what was typed: it would look a whole name up with a dot behind, which /etc/hosts
+    // cannot answer, to make it of a short one.
+    let mut patterns = vec![format!("*.{}", hosts::domain(pool))];
+    patterns.extend(address_patterns(range));
+    patterns.extend(names.into_iter().map(str::to_owned));
     let patterns = patterns.join(",");
     block::write(
         Path::new("/etc/ssh/ssh_known_hosts"),
         &format!("@cert-authority {patterns} {authority}\n"),
     )?;
-    // Whichever host it is, it has proven itself a member by its certificate.
-    files::write(Path::new("/etc/ssh/shosts.equiv"), b"+\n", PUBLIC)?;
+    // They prove who they are by certificates under these addresses.
+    let equal: String = known
+        .iter()
+        .map(|host| format!("{}\n", host.address))
+        .collect();
+    files::write(Path::new("/etc/ssh/shosts.equiv"), equal.as_bytes(), PUBLIC)?;
     files::write(
         Path::new("/etc/ssh/ssh_config.d/wow.conf"),
-        client(&domain, &patterns).as_bytes(),
+        client(&patterns).as_bytes(),
         PUBLIC,
     )?;
-    let mut news = files::write(
+    server.stale |= files::write(
         Path::new("/etc/ssh/sshd_config.d/wow.conf"),
         SERVER.as_bytes(),
         PUBLIC,
     )?;
     if let Some(certificate) = certificate {
         let line = format!("{certificate}\n");
-        news |= files::write(Path::new(CERTIFICATE), line.as_bytes(), PUBLIC)?;
+        server.stale |= files::write(Path::new(CERTIFICATE), line.as_bytes(), PUBLIC)?;
     }
-    if news {
-        reload();
-    }
-    Ok(())
+    server.refresh()
+}
+
+/// This machine's SSH server.
+#[derive(Debug, Default)]
+pub struct Server {
+    /// It has not read its files since they changed.
+    stale: bool,
 }
 
 const SERVER: &str = "# Written by wow-workstation.\n\
@@ -135,15 +162,10 @@ const SERVER: &str = "# Written by wow-workstation.\n\
                       IgnoreRhosts yes\n\
                       IgnoreUserKnownHosts yes\n";
 
-fn client(domain: &str, patterns: &str) -> String {
+fn client(patterns: &str) -> String {
     format!(
         "# Written by wow-workstation.\n\
          EnableSSHKeysign yes\n\
-         # A name of the pool is tried first for names without a dot.\n\
-         CanonicalizeHostname yes\n\
-         CanonicalDomains {domain}\n\
-         CanonicalizeMaxDots 0\n\
-         CanonicalizeFallbackLocal yes\n\
          Match host \"{patterns}\"\n    \
          HostbasedAuthentication yes\n    \
          # Hosts have certificates: their keys need no keeping.\n    \
@@ -152,7 +174,7 @@ fn client(domain: &str, patterns: &str) -> String {
 }
 
 /// The addresses of a range, as ssh writes patterns.
-fn patterns(range: Ipv4Net) -> Vec<String> {
+fn address_patterns(range: Ipv4Net) -> Vec<String> {
     let octets = range.network().octets();
     let whole = usize::from(range.prefix_len() / 8);
     let rest = range.prefix_len() % 8;
@@ -201,18 +223,28 @@ fn public_key(path: &str) -> Result<String> {
     Ok(key)
 }
 
-/// Makes the server read its files again, if there is one.
-fn reload() {
-    let pid = std::fs::read_to_string("/run/sshd.pid").ok();
-    let Some(pid) = pid.and_then(|text| text.trim().parse::<i32>().ok()) else {
-        return;
-    };
-    let is_server = std::fs::read_to_string(format!("/proc/{pid}/comm"))
-        .is_ok_and(|name| name.trim_end() == "sshd");
-    if let Some(pid) = Pid::from_raw(pid).filter(|_| is_server)
-        && let Err(error) = kill_process(pid, Signal::HUP)
-    {
-        tracing::warn!(%error, "cannot make sshd read its files");
+impl Server {
+    /// Makes it read its files again if they have changed, as soon as it is up. One that had no key at boot is
+    /// started.
+    fn refresh(&mut self) -> Result<()> {
+        if !self.stale {
+            return Ok(());
+        }
+        let pid = std::fs::read_to_string("/run/sshd.pid").ok();
+        let pid = pid.and_then(|text| text.trim().parse::<i32>().ok());
+        let is_server = |pid: &i32| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|name| name.trim_end() == "sshd")
+        };
+        match pid.filter(is_server).and_then(Pid::from_raw) {
+            Some(pid) => kill_process(pid, Signal::HUP).context("sshd takes no signal")?,
+            None if machine::has_systemd() => {
+                command::run("systemctl", &["restart", "ssh.service"], LOCAL)?;
+            }
+            None => return Ok(()),
+        }
+        self.stale = false;
+        Ok(())
     }
 }
 
@@ -223,7 +255,7 @@ mod tests {
     #[test]
     fn patterns_cover_a_range_and_no_more() {
         let check = |range: &str, first: &str, count: usize| {
-            let patterns = patterns(range.parse().unwrap());
+            let patterns = address_patterns(range.parse().unwrap());
             assert_eq!((&*patterns[0], patterns.len()), (first, count), "{range}");
         };
         check("10.128.0.0/9", "10.128.*", 128);
@@ -252,7 +284,15 @@ mod tests {
     #[test]
     fn a_certificate_names_the_host_in_each_way() {
         let address = Some(Ipv4Addr::new(10, 128, 0, 3));
-        assert_eq!(principals("w1", "lab", address), "w1,w1.lab.wow,10.128.0.3");
-        assert_eq!(principals("w1", "lab", None), "w1,w1.lab.wow");
+        let check = |names: &[&str], address, expected: &str| {
+            assert_eq!(principals(names, "lab", address), expected);
+        };
+        check(&["w1"], address, "w1,w1.lab.wow,10.128.0.3");
+        check(&["w1"], None, "w1,w1.lab.wow");
+        check(
+            &["boss", "head"],
+            None,
+            "boss,boss.lab.wow,head,head.lab.wow",
+        );
     }
 }

@@ -211,7 +211,8 @@ fn tickets(wow: &Path) -> tempfile::TempDir {
             .unwrap();
         assert!(output.status.success(), "{output:?}");
     };
-    run(&["pool", "new", "lab", "--seed", "192.0.2.1:4001"]);
+    // The router is the seed, as it would be in the world.
+    run(&["pool", "new", "lab", "--seed", "192.0.2.5:4001"]);
     for (machine, allowed, role) in MACHINES {
         let out = format!("{machine}.ticket");
         run(&[

@@ -41,7 +41,8 @@ prepare() {
     cat >"$bed/$1/etc/start" <<END
 mkdir -p /run/sshd /run/slurm /run/wow
 wow run --ticket /etc/wow.ticket --name $1 $role --listen 0.0.0.0:4001 --no-lan --no-port-mapping >>/var/log/wow.log 2>&1 &
-/usr/sbin/sshd -E /var/log/sshd.log
+# Without systemd nobody else starts it once it has a key.
+{ until /usr/sbin/sshd -E /var/log/sshd.log; do sleep 0.2; done; } &
 wow-workstation --no-nfs --forget 40s >>/var/log/agent.log 2>&1 &
 echo \$! >/run/agent.pid
 wait
