@@ -163,12 +163,11 @@ impl Head {
             }
             return Ok(());
         }
-        if !closed.exists() {
-            slurm::open_queue(false)?;
-            // A full disk may not take even this; then the queue is closed again next time.
-            if let Err(error) = std::fs::write(closed, "") {
-                tracing::warn!(%error, "cannot note that the queue is closed");
-            }
+        // Said again each time: a controller that starts anew has it open.
+        slurm::open_queue(false)?;
+        // A full disk may not take even this; then it is tried again.
+        if let Err(error) = std::fs::write(closed, "") {
+            tracing::warn!(%error, "cannot note that the queue is closed");
         }
         anyhow::bail!(
             "the disk of the head is full: no jobs are taken or started until there is room; remove \

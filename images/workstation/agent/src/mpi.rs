@@ -11,9 +11,9 @@ use crate::block;
 const FILES: [(&str, &[&str]); 2] = [
     (
         "/etc/openmpi/openmpi-mca-params.conf",
-        &["btl_tcp_if_include", "oob_tcp_if_include"],
+        &["btl_tcp_if_include"],
     ),
-    ("/etc/prte/prte-mca-params.conf", &["prte_if_include"]),
+    ("/etc/openmpi/prte-mca-params.conf", &["prte_if_include"]),
 ];
 
 /// Keeps OpenMPI to the pool's range.

@@ -97,8 +97,8 @@ fn mounted<'a>(mounts: &'a str, directory: &str) -> Option<&'a str> {
         let mut fields = line.split(' ');
         Some((fields.next()?, fields.next()?, fields.next()?))
     });
-    let here = fields.filter(|(_, at, kind)| *at == directory && kind.starts_with("nfs"));
-    here.last().map(|(source, ..)| source)
+    let mut here = fields.filter(|(_, at, kind)| *at == directory && kind.starts_with("nfs"));
+    here.next_back().map(|(source, ..)| source)
 }
 
 #[cfg(test)]

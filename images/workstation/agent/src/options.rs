@@ -52,7 +52,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Asked, String> {
             }
             Long("no-nfs") => options.nfs = false,
             Long("forget") => {
-                let text = parser.value().and_then(|value| Ok(value.string()?));
+                let text = parser.value().and_then(|value| value.string());
                 let text = text.map_err(|error| error.to_string())?;
                 options.forget = humantime::parse_duration(&text)
                     .map_err(|error| format!("--forget {text}: {error}"))?;

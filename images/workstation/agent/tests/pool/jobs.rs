@@ -84,3 +84,20 @@ fn a_worker_that_leaves_is_forgotten_and_one_that_returns_works() {
     POOL.assembled();
     assert_eq!(POOL.ok("login", "alice", "srun -w w2 hostname"), "w2");
 }
+
+#[test]
+fn a_full_disk_on_the_head_closes_the_queue_until_there_is_room() {
+    POOL.assembled();
+    let state = "/var/lib/slurm/controller";
+    POOL.ok(
+        "head",
+        "root",
+        &format!("mount -t tmpfs -o size=1m,uid=$(id -u slurm) full {state}"),
+    );
+    POOL.until("head", "wow status | grep -q 'disk of the head is full'");
+    let refused = POOL.run("login", "alice", "sbatch --wrap true");
+    assert_ne!(refused.code, 0, "{refused:?}");
+    POOL.ok("head", "root", &format!("umount -l {state}"));
+    POOL.until("head", "! wow status | grep -q trouble");
+    assert_eq!(POOL.ok("login", "alice", "srun -w w1 hostname"), "w1");
+}
