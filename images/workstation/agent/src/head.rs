@@ -186,6 +186,15 @@ impl Head {
             // It is starting, or its end was told already.
             Err(error) => return tracing::debug!("{error:#}"),
         };
+        for node in nodes.known.difference(&nodes.down) {
+            // An answer that was still under way has made Slurm believe that it is there again.
+            let left = lock(&self.shared.roster)
+                .get(node)
+                .is_some_and(|member| member.left);
+            if left && let Err(error) = slurm::take_down(node, "it left the pool") {
+                tracing::debug!("{error:#}");
+            }
+        }
         let forget = self.options.forget;
         for node in nodes.down.union(&nodes.silent) {
             let unseen = {

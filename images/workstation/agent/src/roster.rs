@@ -33,6 +33,8 @@ pub struct Member {
     pub address: Option<Ipv4Addr>,
     /// Tells its machine's starts apart.
     pub boot: String,
+    /// It has said that it ends, and not come back.
+    pub left: bool,
     /// When it was last heard of.
     pub seen: Instant,
     /// Its SSH certificate.
@@ -70,6 +72,7 @@ impl Roster {
                 id: kept.id,
                 address: kept.address,
                 boot: kept.boot,
+                left: false,
                 seen: Instant::now(),
                 certificate: None,
             };
@@ -126,6 +129,7 @@ impl Roster {
             id: node.id.clone(),
             address: None,
             boot: String::new(),
+            left: false,
             seen: now,
             certificate: None,
         });
@@ -134,11 +138,13 @@ impl Roster {
                 id: node.id.clone(),
                 address: None,
                 boot: String::new(),
+                left: false,
                 seen: now,
                 certificate: None,
             };
         }
         member.seen = now;
+        member.left = false;
         Ok(member)
     }
 
@@ -151,6 +157,16 @@ impl Roster {
     /// A member.
     pub fn get(&self, host: &str) -> Option<&Member> {
         self.members.get(host)
+    }
+
+    /// A member ends; whether it is that of this name.
+    pub fn leave(&mut self, host: &str, id: &str) -> bool {
+        let own = self.members.get_mut(host).filter(|member| member.id == id);
+        if let Some(member) = own {
+            member.left = true;
+            return true;
+        }
+        false
     }
 
     /// All whose address is certain.

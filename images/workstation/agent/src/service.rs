@@ -202,11 +202,7 @@ fn answer(shared: &Shared, node: &Node, request: &Request) -> Reply {
 
 /// What whoever leaves is told.
 fn leave(shared: &Shared, node: &Node, host: &str) -> String {
-    let own = {
-        let roster = lock(&shared.roster);
-        roster.get(host).is_some_and(|member| member.id == node.id)
-    };
-    if !own {
+    if !lock(&shared.roster).leave(host, &node.id) {
         return format!("the name {host} is not this machine's");
     }
     tracing::info!(host, "leaves");

@@ -105,6 +105,7 @@ fn configuration(head: &Host, mail: &str) -> String {
          SchedulerParameters=batch_sched_delay=1\n\
          # Without a database these are what qstat -x and dependencies know of jobs that ended.\n\
          MinJobAge=86400\n\
+         MaxJobCount=100000\n\
          JobCompType=jobcomp/filetxt\n\
          JobCompLoc=/var/lib/slurm/jobcomp.log\n\
          MailProg={mail}\n\
