@@ -2,27 +2,19 @@
 //! daemon until somebody ends the machine.
 
 use std::cell::RefCell;
-use std::net::{Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::oneshot;
 use wow_init::backoff::Backoff;
-use wow_init::config::Merged;
 use wow_init::power::{PowerEvents, Request, Shutdown};
 use wow_init::watchdog::Watchdog;
-use wow_init::{Boot, clock, console, reaper, shutdown};
-use wow_overlay::membership::{SeedAddr, Ticket};
+use wow_init::{Boot, console, reaper, shutdown};
 
-use crate::config::{Config, GuestKind, WorkstationRole, check_ports};
+use crate::config::Config;
 use crate::logging::Logging;
-use crate::{ipc, run, wall_clock};
-
-/// Where appliances listen, by IPv4 and IPv6, so that one with a known address can be a seed for the others.
-const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 4001);
+use crate::{machine, run};
 
 /// For the daemon's goodbye; the kernel's buffers take it at once.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -63,7 +55,7 @@ async fn live(boot: &mut Boot) -> Shutdown {
     };
     let mut pace = RESTART;
     loop {
-        let configured = sources.until("configuration", configuration);
+        let configured = sources.until("configuration", machine::configuration);
         let config = tokio::select! {
             request = power.next() => return ended(request),
             config = configured => config,
@@ -126,115 +118,6 @@ async fn run_daemon(
         tracing::warn!("cannot disarm the watchdog: {error}");
     }
     outcome
-}
-
-/// The daemon's configuration from the machine's, or a message for whoever looks at the console.
-fn configuration(merged: &Merged) -> Result<Config, String> {
-    let setting = merged.require("ticket")?;
-    let refuse = |error: &dyn std::fmt::Display| {
-        format!("the ticket from {} is refused: {error}", setting.origin())
-    };
-    let ticket = Ticket::parse(setting.value()).map_err(|error| refuse(&error))?;
-    // A machine without a clock knows by its ticket that it is at least this late.
-    if clock::raise_to(ticket.not_before().0) {
-        tracing::warn!("the machine has no clock: set to the beginning of its ticket");
-    }
-    ticket
-        .check(wall_clock::now())
-        .map_err(|error| refuse(&error))?;
-    let guest = match merged.get("guest").map(|setting| setting.value()) {
-        None | Some("tun") => GuestKind::Tun("wow0".into()),
-        Some("none") => GuestKind::None,
-        Some(other) => {
-            return Err(malformed(
-                merged,
-                "guest",
-                &format!("{other:?} is neither tun nor none"),
-            ));
-        }
-    };
-    Ok(Config {
-        ticket,
-        // The machine has no disk of its own: each boot is a new node.
-        state: None,
-        name: parsed(merged, "name")?,
-        role: parsed(merged, "role")?.map(WorkstationRole::role),
-        listen: parsed(merged, "listen")?.unwrap_or(DEFAULT_LISTEN),
-        tcp_listen: tcp_ports(merged)?,
-        seeds: seeds(merged)?,
-        guest,
-        address: parsed(merged, "address")?,
-        socket: ipc::default_socket(),
-        lan: switch(merged, "lan")?,
-        port_mapping: switch(merged, "port-mapping")?,
-        offload: switch(merged, "offload")?,
-        // Nobody else uses this machine's routes, and those it has lead to the underlay.
-        allow_overlap: true,
-        booted: true,
-    })
-}
-
-fn seeds(merged: &Merged) -> Result<Vec<SeedAddr>, String> {
-    list(merged, "seeds")
-}
-
-/// None unless they are asked for: most appliances are where nobody could connect to them.
-fn tcp_ports(merged: &Merged) -> Result<Vec<u16>, String> {
-    check_ports(list(merged, "tcp-listen")?)
-        .map_err(|error| malformed(merged, "tcp-listen", &error))
-}
-
-/// A setting that is on unless it is `off`.
-fn switch(merged: &Merged, key: &str) -> Result<bool, String> {
-    match merged.get(key).map(|setting| setting.value()) {
-        None | Some("on") => Ok(true),
-        Some("off") => Ok(false),
-        Some(other) => {
-            let error = format!("{other:?} is neither on nor off");
-            Err(malformed(merged, key, &error))
-        }
-    }
-}
-
-/// A setting of several values with commas between them.
-fn list<T: FromStr>(merged: &Merged, key: &str) -> Result<Vec<T>, String>
-where
-    T::Err: std::fmt::Display,
-{
-    let Some(setting) = merged.get(key) else {
-        return Ok(Vec::new());
-    };
-    setting
-        .value()
-        .split(',')
-        .map(|item| {
-            item.trim()
-                .parse()
-                .map_err(|error| malformed(merged, key, &error))
-        })
-        .collect()
-}
-
-fn parsed<T: FromStr>(merged: &Merged, key: &str) -> Result<Option<T>, String>
-where
-    T::Err: std::fmt::Display,
-{
-    merged
-        .get(key)
-        .map(|setting| {
-            setting
-                .value()
-                .parse()
-                .map_err(|error| malformed(merged, key, &format!("{:?}: {error}", setting.value())))
-        })
-        .transpose()
-}
-
-fn malformed(merged: &Merged, key: &str, error: &dyn std::fmt::Display) -> String {
-    match merged.get(key) {
-        Some(setting) => format!("{key} from {} is malformed: {error}", setting.origin()),
-        None => format!("{key} is malformed: {error}"),
-    }
 }
 
 /// `wow init` outside process 1.

@@ -210,6 +210,13 @@ pub struct RunArgs {
     /// A TOML file with the same settings; options given here win
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Take all of it from where appliances do: `wow.KEY=` on the kernel's command line, QEMU's
+    /// fw_cfg `opt/wow/KEY`, /etc/wow.toml; wait until there is a ticket
+    #[arg(long, conflicts_with_all = [
+        "ticket", "name", "listen", "tcp_listen", "seeds", "guest", "tun", "address", "no_lan",
+        "no_port_mapping", "allow_overlap", "config",
+    ])]
+    pub from_machine: bool,
 }
 
 /// How the machine takes part.

@@ -85,7 +85,7 @@ pub struct Config {
     pub offload: bool,
     /// Whether routes of the host that overlap the pool's range are only warned of.
     pub allow_overlap: bool,
-    /// Whether this process booted the machine.
+    /// Whether this process is the machine's own node: it booted it, or a service of it runs this.
     pub booted: bool,
 }
 
@@ -206,7 +206,8 @@ fn read(path: &Path) -> Result<RawConfig> {
     toml::from_str(&text).with_context(|| format!("the configuration {shown} is malformed"))
 }
 
-fn default_state() -> Result<PathBuf> {
+/// Where a node of this user keeps its identity.
+pub fn default_state() -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok("/var/lib/wow".into());
     }

@@ -17,6 +17,7 @@ mod files;
 pub mod fuzzing;
 mod ipc;
 mod logging;
+mod machine;
 mod map;
 mod output;
 mod pool;
@@ -58,9 +59,10 @@ fn completions(shell: clap_complete::Shell) -> Result<()> {
 }
 
 fn dispatch(cli: Cli) -> Result<()> {
-    logging::Logging::install(cli.log.as_deref())?;
+    let logging = logging::Logging::install(cli.log.as_deref())?;
     let node = client::Socket::new(cli.socket.as_deref());
     match cli.verb {
+        Verb::Run(args) if args.from_machine => machine::run(args.state, cli.socket, &logging),
         Verb::Run(args) => run::run(config::Config::from_args(*args, cli.socket)?),
         Verb::Init => appliance::refuse(),
         Verb::Pool(verb) => pool::run(verb, &node),

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -23,11 +24,22 @@ use crate::ipc::{self, Operator, Server};
 use crate::state::{self, State};
 use crate::{random, wall_clock};
 
+/// Ends when the process is told to.
+pub type Stop = Pin<Box<dyn Future<Output = ()>>>;
+
 /// Commands of clients that wait for the loop.
 const COMMANDS_MAX: usize = 64;
 
 /// Runs `wow run` until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<()> {
+    until_told(async |stop| serve(config, Box::new(|| {}), stop).await)
+}
+
+/// Runs `work` on an event loop of its own; what it is given ends with SIGTERM or SIGINT.
+pub fn until_told<W>(work: W) -> Result<()>
+where
+    W: AsyncFnOnce(Stop) -> Result<()>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -35,13 +47,13 @@ pub fn run(config: Config) -> Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-        serve(config, Box::new(|| {}), async {
+        let stop = Box::pin(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-        })
-        .await
+        });
+        work(stop).await
     })
 }
 

@@ -51,7 +51,7 @@ pub struct Settings {
     pub address: Option<Ipv4Addr>,
     /// The guest's interface, where it has one.
     pub tun: Option<String>,
-    /// Whether this process booted the machine.
+    /// Whether this process is the machine's own node.
     pub booted: bool,
 }
 

@@ -1,0 +1,211 @@
+//! The daemon's configuration out of the machine's own sources: the kernel's command line, fw_cfg, a
+//! file of the image. For the appliance's process 1, and for a service of another system's.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::Result;
+use wow_init::clock;
+use wow_init::config::{Merged, Sources};
+use wow_overlay::membership::{SeedAddr, Ticket};
+
+use crate::config::{Config, GuestKind, WorkstationRole, check_ports};
+use crate::logging::Logging;
+use crate::{ipc, run, wall_clock};
+
+/// Where appliances listen, by IPv4 and IPv6, so that one with a known address can be a seed for the others.
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 4001);
+
+/// Runs `wow run --from-machine` until SIGTERM or SIGINT: as the appliance's node does, but with a
+/// state on the disk, and the machine is another's to boot and to end.
+pub fn run(state: Option<PathBuf>, socket: Option<PathBuf>, logging: &Logging) -> Result<()> {
+    run::until_told(async |mut stop| {
+        let sources = Sources::default();
+        if let Some(setting) = sources.read().get("log")
+            && let Err(error) = logging.change(setting.value())
+        {
+            tracing::error!("{}: {error:#}", setting.origin());
+        }
+        let config = tokio::select! {
+            config = sources.until("configuration", configuration) => config,
+            () = &mut stop => return Ok(()),
+        };
+        let config = Config {
+            state: Some(state.map_or_else(crate::config::default_state, Ok)?),
+            socket: socket.unwrap_or(config.socket),
+            ..config
+        };
+        run::serve(config, Box::new(|| {}), stop).await
+    })
+}
+
+/// The daemon's configuration from the machine's, or a message for whoever looks at the console.
+pub fn configuration(merged: &Merged) -> Result<Config, String> {
+    let setting = merged.require("ticket")?;
+    let refuse = |error: &dyn std::fmt::Display| {
+        format!("the ticket from {} is refused: {error}", setting.origin())
+    };
+    let ticket = Ticket::parse(setting.value()).map_err(|error| refuse(&error))?;
+    // A machine without a clock knows by its ticket that it is at least this late.
+    if clock::raise_to(ticket.not_before().0) {
+        tracing::warn!("the machine has no clock: set to the beginning of its ticket");
+    }
+    ticket
+        .check(wall_clock::now())
+        .map_err(|error| refuse(&error))?;
+    let guest = match merged.get("guest").map(|setting| setting.value()) {
+        None | Some("tun") => GuestKind::Tun("wow0".into()),
+        Some("none") => GuestKind::None,
+        Some(other) => {
+            return Err(malformed(
+                merged,
+                "guest",
+                &format!("{other:?} is neither tun nor none"),
+            ));
+        }
+    };
+    Ok(Config {
+        ticket,
+        // The machine has no disk of its own: each boot is a new node.
+        state: None,
+        name: parsed(merged, "name")?,
+        role: parsed(merged, "role")?.map(WorkstationRole::role),
+        listen: parsed(merged, "listen")?.unwrap_or(DEFAULT_LISTEN),
+        tcp_listen: tcp_ports(merged)?,
+        seeds: seeds(merged)?,
+        guest,
+        address: parsed(merged, "address")?,
+        socket: ipc::default_socket(),
+        lan: switch(merged, "lan")?,
+        port_mapping: switch(merged, "port-mapping")?,
+        offload: switch(merged, "offload")?,
+        // Nobody else uses this machine's routes, and those it has lead to the underlay.
+        allow_overlap: true,
+        booted: true,
+    })
+}
+
+fn seeds(merged: &Merged) -> Result<Vec<SeedAddr>, String> {
+    list(merged, "seeds")
+}
+
+/// None unless they are asked for: most appliances are where nobody could connect to them.
+fn tcp_ports(merged: &Merged) -> Result<Vec<u16>, String> {
+    check_ports(list(merged, "tcp-listen")?)
+        .map_err(|error| malformed(merged, "tcp-listen", &error))
+}
+
+/// A setting that is on unless it is `off`.
+fn switch(merged: &Merged, key: &str) -> Result<bool, String> {
+    match merged.get(key).map(|setting| setting.value()) {
+        None | Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(other) => {
+            let error = format!("{other:?} is neither on nor off");
+            Err(malformed(merged, key, &error))
+        }
+    }
+}
+
+/// A setting of several values with commas between them.
+fn list<T: FromStr>(merged: &Merged, key: &str) -> Result<Vec<T>, String>
+where
+    T::Err: std::fmt::Display,
+{
+    let Some(setting) = merged.get(key) else {
+        return Ok(Vec::new());
+    };
+    setting
+        .value()
+        .split(',')
+        .map(|item| {
+            item.trim()
+                .parse()
+                .map_err(|error| malformed(merged, key, &error))
+        })
+        .collect()
+}
+
+fn parsed<T: FromStr>(merged: &Merged, key: &str) -> Result<Option<T>, String>
+where
+    T::Err: std::fmt::Display,
+{
+    merged
+        .get(key)
+        .map(|setting| {
+            setting
+                .value()
+                .parse()
+                .map_err(|error| malformed(merged, key, &format!("{:?}: {error}", setting.value())))
+        })
+        .transpose()
+}
+
+fn malformed(merged: &Merged, key: &str, error: &dyn std::fmt::Display) -> String {
+    match merged.get(key) {
+        Some(setting) => format!("{key} from {} is malformed: {error}", setting.origin()),
+        None => format!("{key} is malformed: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random;
+    use wow_init::config::{Origin, Rank, Reading, Setting, Source};
+    use wow_overlay::membership::{PoolAuthority, PoolName, Roles};
+
+    struct Fixed(Vec<(&'static str, String)>);
+
+    impl Source for Fixed {
+        fn rank(&self) -> Rank {
+            Rank::Image
+        }
+
+        fn read(&self) -> Reading {
+            let origin = || Origin::new("test", "here");
+            let entries = self.0.iter();
+            Reading {
+                entries: entries
+                    .map(|(key, value)| Setting::new(key, value, origin()).unwrap())
+                    .collect(),
+                ..Reading::default()
+            }
+        }
+
+        fn example(&self, key: &str) -> String {
+            key.to_owned()
+        }
+    }
+
+    fn configured(more: &[(&'static str, &str)]) -> Result<Config, String> {
+        let range = wow_overlay::membership::pool::DEFAULT_RANGE;
+        let name = PoolName::new("lab").unwrap();
+        let pool = PoolAuthority::create(name, range, vec![], &mut random::rng()).unwrap();
+        let now = wall_clock::now();
+        let until = now + std::time::Duration::from_secs(3600);
+        let ticket = pool.issue_ticket(Roles::ROUTER, now, until, None, &mut random::rng());
+        let ticket = ticket.unwrap().encode();
+        let mut values = vec![("ticket", ticket)];
+        values.extend(more.iter().map(|(key, value)| (*key, (*value).to_owned())));
+        configuration(&Sources::new(vec![Box::new(Fixed(values))]).read())
+    }
+
+    #[test]
+    fn the_machines_values_become_a_configuration() {
+        let config = configured(&[("name", "w1"), ("seeds", "h.test:1,tcp:h.test:2")]).unwrap();
+        assert_eq!(config.name.unwrap().as_str(), "w1");
+        assert_eq!(config.seeds.len(), 2);
+        assert_eq!(config.guest, GuestKind::Tun("wow0".into()));
+        assert!(config.booted && config.lan);
+    }
+
+    #[test]
+    fn a_malformed_value_is_told_with_its_place() {
+        let error = configured(&[("guest", "tap")]).unwrap_err();
+        assert!(error.contains("test") && error.contains("tap"), "{error}");
+        assert!(configured(&[("listen", "4001")]).is_err());
+    }
+}
