@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::BuildError;
 use crate::digest::Digest;
+use crate::disk::sparse;
 use crate::progress::Progress;
 
 const SEAL: &str = "sealed.json";
@@ -173,8 +174,7 @@ pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
 pub fn publish_copy(from: &Path, to: &Path) -> Result<(), BuildError> {
     let temporary = temporary_beside(to);
     let copy = || {
-        fs::copy(from, &temporary)?;
-        File::open(&temporary)?.sync_all()?;
+        sparse::copy_file(from, &temporary, 0)?;
         fs::rename(&temporary, to)
     };
     copy().map_err(BuildError::io("write", to))

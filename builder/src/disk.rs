@@ -1,12 +1,14 @@
-//! Disk images: a GPT with one FAT partition that boots by BIOS (syslinux) and by UEFI (the
-//! kernel is its own loader).
+//! Disk images: a GPT with a FAT partition that boots by BIOS (syslinux) and by UEFI, and an ext4
+//! root where the image has one.
 //!
 //! The partition tables, the boot code in the first sector and qcow2 are written here; the file
-//! system is made by mkfs.fat, mtools and syslinux, none of which needs root.
+//! systems are made by mkfs.fat, mtools, syslinux and e2fsprogs, none of which needs root.
 
 pub mod boot_code;
+pub mod ext4;
 pub mod fat;
 pub mod gpt;
 pub mod layout;
 pub mod qcow2;
 pub mod raw;
+pub mod sparse;

@@ -7,6 +7,7 @@
 
 pub mod cache;
 pub mod cpio;
+pub mod debian;
 pub mod definition;
 pub mod digest;
 pub mod disk;

@@ -16,8 +16,11 @@ pub const FILE: &str = "manifest.json";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// The kernel with built-in initramfs: for `-kernel`, boot loaders, and UEFI itself.
+    /// The kernel, for `-kernel` and boot loaders. An appliance's has its initramfs built in, and
+    /// UEFI starts it too.
     Kernel,
+    /// The initramfs of a kernel that has it beside itself.
+    Initrd,
     /// A raw disk.
     Raw,
     /// The same disk as qcow2.
@@ -28,6 +31,7 @@ impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Kernel => "kernel",
+            Self::Initrd => "initrd",
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
         })
@@ -52,6 +56,13 @@ pub struct Artefact {
 pub struct Manifest {
     /// The image's name.
     pub image: String,
+    /// What the kernel needs to be told to find its root, where that is on the disk.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "command-line"
+    )]
+    pub command_line: Option<String>,
     /// Everything it was made of, in a fixed order.
     pub inputs: Vec<Fact>,
     /// Everything that came out.
@@ -101,6 +112,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let manifest = Manifest {
             image: "router".into(),
+            command_line: None,
             inputs: vec![Fact {
                 name: "linux-source-6.12".into(),
                 version: "6.12.1-1".into(),

@@ -28,6 +28,20 @@ pub enum StepId {
     Disk,
     /// The raw disk as qcow2.
     Qcow2,
+    /// Which packages and versions make a Debian image.
+    Packages,
+    /// The root file system out of them.
+    Root,
+    /// Debian's kernel, read out of the root.
+    RootKernel,
+    /// Its initramfs, read out of the root.
+    RootInitramfs,
+    /// Our own programs in a Debian image.
+    Programs,
+    /// A Debian image's raw disk.
+    RootDisk,
+    /// The same as qcow2.
+    RootQcow2,
 }
 
 impl StepId {
@@ -41,6 +55,13 @@ impl StepId {
             Self::Kernel => "kernel",
             Self::Disk => "disk",
             Self::Qcow2 => "qcow2",
+            Self::Packages => "debian-packages",
+            Self::Root => "debian-root",
+            Self::RootKernel => "debian-kernel",
+            Self::RootInitramfs => "debian-initramfs",
+            Self::Programs => "programs",
+            Self::RootDisk => "debian-disk",
+            Self::RootQcow2 => "debian-qcow2",
         }
     }
 }
@@ -60,11 +81,11 @@ pub struct Step {
     pub after: &'static [StepId],
     /// Everything else that determines its result.
     pub recipe: Digest,
-    /// The step is asked each time, because it keeps a cache of its own (cargo's).
+    /// The step is asked each time, because it keeps a cache of its own (cargo's, apt's).
     pub always: bool,
 }
 
-/// What the steps' recipes are made of. The caller has read it; nothing is read here.
+/// What the recipes of an appliance's steps are made of. The caller has read it; nothing is read here.
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {
     /// The source package and the version asked for.
@@ -81,6 +102,17 @@ pub struct Inputs {
     pub disk: String,
 }
 
+/// What the recipes of a Debian image's steps are made of.
+#[derive(Debug, Clone, Default)]
+pub struct DebianInputs {
+    /// What else makes the root besides the packages' versions, in canonical text.
+    pub root: String,
+    /// The programs to build, in canonical text.
+    pub programs: String,
+    /// What is put into the root, but for the programs, and the disk's parameters and tools.
+    pub disk: String,
+}
+
 /// The graph of an image's steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -91,16 +123,9 @@ pub struct Plan {
 const RECIPES: &str = "wow image recipes 2";
 
 impl Plan {
-    /// The plan for these inputs.
+    /// The plan of an appliance.
     pub fn new(inputs: &Inputs) -> Self {
         use StepId::*;
-        let recipe = |id: StepId| Fields::new(RECIPES).field("step", id.name());
-        let step = |id, after, recipe: Fields| Step {
-            id,
-            after,
-            recipe: recipe.finish(),
-            always: id == Binary,
-        };
         let source = recipe(Source).field("package", &inputs.source.0);
         let binary = recipe(Binary).field("package", &inputs.binary.0);
         let objects = recipe(Objects).field("options", &inputs.kernel_options);
@@ -125,6 +150,27 @@ impl Plan {
         }
     }
 
+    /// The plan of a Debian image.
+    pub fn debian(inputs: &DebianInputs) -> Self {
+        use StepId::*;
+        let disk = recipe(RootDisk).field("disk", &inputs.disk);
+        Self {
+            steps: vec![
+                step(Packages, &[], recipe(Packages)),
+                step(
+                    Programs,
+                    &[],
+                    recipe(Programs).field("programs", &inputs.programs),
+                ),
+                step(Root, &[Packages], recipe(Root).field("root", &inputs.root)),
+                step(RootKernel, &[Root], recipe(RootKernel)),
+                step(RootInitramfs, &[Root], recipe(RootInitramfs)),
+                step(RootDisk, &[Root, RootKernel, RootInitramfs, Programs], disk),
+                step(RootQcow2, &[RootDisk], recipe(RootQcow2)),
+            ],
+        }
+    }
+
     /// The steps, each after those it uses.
     pub fn steps(&self) -> &[Step] {
         &self.steps
@@ -138,6 +184,19 @@ impl Plan {
             fields = fields.field(id.name(), results.get(id)?.as_bytes());
         }
         Some(fields.finish())
+    }
+}
+
+fn recipe(id: StepId) -> Fields {
+    Fields::new(RECIPES).field("step", id.name())
+}
+
+fn step(id: StepId, after: &'static [StepId], recipe: Fields) -> Step {
+    Step {
+        id,
+        after,
+        recipe: recipe.finish(),
+        always: matches!(id, StepId::Binary | StepId::Programs | StepId::Packages),
     }
 }
 
@@ -215,6 +274,49 @@ mod tests {
         let changed: Vec<_> = before.keys().filter(|id| before[id] != after[id]).collect();
         assert_eq!(changed, [&Initramfs, &Kernel, &Disk, &Qcow2]);
         assert_eq!(before, keys(&inputs(), b"elf"));
+    }
+
+    #[test]
+    fn another_program_makes_no_debian_anew_and_another_package_everything_after() {
+        use StepId::*;
+        let keys = |packages: &[u8], programs: &[u8], inputs: &DebianInputs| {
+            let plan = Plan::debian(inputs);
+            let (mut keys, mut results) = (BTreeMap::new(), BTreeMap::new());
+            for step in plan.steps() {
+                let key = plan
+                    .key(step, &results)
+                    .expect("steps come after what they use");
+                let result = match step.id {
+                    Packages => Digest::of(packages),
+                    Programs => Digest::of(programs),
+                    _ => key,
+                };
+                keys.insert(step.id, key);
+                results.insert(step.id, result);
+            }
+            keys
+        };
+        let inputs = DebianInputs::default();
+        let before = keys(b"less 1", b"wow", &inputs);
+        let changed = |after: BTreeMap<StepId, Digest>| -> Vec<StepId> {
+            let ids = before.keys().copied();
+            ids.filter(|id| before[id] != after[id]).collect()
+        };
+        assert_eq!(changed(keys(b"less 1", b"wow", &inputs)), []);
+        assert_eq!(
+            changed(keys(b"less 1", b"new", &inputs)),
+            [RootDisk, RootQcow2]
+        );
+        let all = [Root, RootKernel, RootInitramfs, RootDisk, RootQcow2];
+        assert_eq!(changed(keys(b"less 2", b"wow", &inputs)), all);
+        let other = DebianInputs {
+            disk: "a unit".into(),
+            ..inputs
+        };
+        assert_eq!(
+            changed(keys(b"less 1", b"wow", &other)),
+            [RootDisk, RootQcow2]
+        );
     }
 
     #[test]

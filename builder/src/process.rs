@@ -310,11 +310,14 @@ fn spawn_error(command: &Command, source: std::io::Error) -> BuildError {
 
 /// The Debian packages that hold what a build runs.
 fn packages() -> String {
-    let names: Vec<_> = Purpose::Image
-        .packages()
-        .iter()
-        .map(|package| package.name)
-        .collect();
+    let mut names = Vec::new();
+    for purpose in [Purpose::Image, Purpose::Debian] {
+        for package in purpose.packages() {
+            if !names.contains(&package.name) {
+                names.push(package.name);
+            }
+        }
+    }
     names.join(" ")
 }
 

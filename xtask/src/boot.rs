@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use wow_builder::disk::sparse;
 use wow_builder::host::{Purpose, Tether};
 use wow_builder::qemu::{Backend, Firmware, FwCfg, Nic, Serial, Uefi, Vm, VmSpec};
 use wow_lab::run_dir::RunDir;
@@ -14,7 +15,7 @@ use crate::router::{self, MachineArguments};
 /// What to boot, and how.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The image; there is `router`.
+    /// The image: a name under `images/`, such as router or workstation.
     image: String,
     #[command(flatten)]
     machine: MachineArguments,
@@ -27,19 +28,19 @@ pub struct Arguments {
     /// Words for the kernel's command line, such as `wow.log=debug` (firmware direct alone).
     #[arg(long, allow_hyphen_values = true)]
     append: Vec<String>,
-    /// Keep the machine's sockets and console log when it has ended.
+    /// How large a Debian image's disk is made for this machine, such as 20G; the root grows with it.
+    #[arg(long, value_name = "SIZE", default_value = "8G", value_parser = router::parse_memory)]
+    disk: u32,
+    /// Keep the machine's disk, sockets and console log when it has ended.
     #[arg(long)]
     keep: bool,
 }
 
 /// Runs the machine until it ends.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    if arguments.image != "router" {
-        bail!("there is no image {:?}; there is router", arguments.image);
-    }
     arguments.machine.check()?;
-    router::ensure_packages(&[Purpose::Image, Purpose::Boot])?;
-    let built = router::build()?;
+    router::ensure_packages(&[Purpose::Boot])?;
+    let mut built = router::build(&arguments.image)?;
     let target = cargo::metadata()?.target_directory.into_std_path_buf();
     let (emulator, choice) = arguments.machine.emulator(&target)?;
     // The machine itself ends with us either way.
@@ -49,6 +50,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Tether::Tied
     };
     let dir = RunDir::new(&target.join("boot"), files)?;
+    if built.files.loader.is_some() {
+        let disk = dir.private("disk.raw");
+        sparse::copy_file(&built.files.disk, &disk, u64::from(arguments.disk) << 20)
+            .with_context(|| format!("cannot make the machine's disk {}", disk.display()))?;
+        built.files.disk = disk;
+        built.files.own_disk = true;
+    }
     let spec = spec(arguments, built, &dir)?;
     eprintln!(
         "{} boots on {} by {}",
@@ -68,7 +76,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let status = vm.wait()?;
     if arguments.keep {
         eprintln!("console log: {}", dir.log("console.log").display());
-        eprintln!("sockets and firmware variables: {}", dir.keep().display());
+        eprintln!(
+            "disk, sockets and firmware variables: {}",
+            dir.keep().display()
+        );
     }
     if !status.success() {
         bail!("QEMU ended with {status}");
@@ -77,7 +88,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn spec(arguments: &Arguments, built: router::Built, dir: &RunDir) -> Result<VmSpec> {
-    let name = arguments.name.clone().unwrap_or_else(|| "router".into());
+    let name = arguments
+        .name
+        .clone()
+        .unwrap_or_else(|| arguments.image.clone());
+    let debian = built.files.loader.is_some();
     let mut fw_cfg = Vec::new();
     if let Some(ticket) = &arguments.ticket {
         let file = ticket
@@ -106,8 +121,8 @@ fn spec(arguments: &Arguments, built: router::Built, dir: &RunDir) -> Result<VmS
             Firmware::Uefi => Uefi::prepare(&dir.private("vars"))?,
             Firmware::Direct | Firmware::Bios => None,
         },
-        memory_mib: arguments.machine.memory_mib(),
-        cpus: 1,
+        memory_mib: arguments.machine.memory_mib(debian),
+        cpus: if debian { 2 } else { 1 },
         nics: vec![Nic {
             mac: [0x52, 0x54, 0x00, 0x77, 0x01, 0x01],
             backend: Backend::User,

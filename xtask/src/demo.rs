@@ -50,7 +50,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         kept.end(&kept_file)?;
     }
     router::ensure_packages(&[Purpose::Image, Purpose::Boot])?;
-    let built = router::build()?;
+    let built = router::build("router")?;
     let metadata = cargo::metadata()?;
     let target = metadata.target_directory.as_std_path();
     let tools = Tools {
@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         image: built.files,
         machine: arguments.machine.machine,
         firmware: arguments.machine.firmware,
-        memory_mib: arguments.machine.memory_mib(),
+        memory_mib: arguments.machine.memory_mib(false),
         topology: Topology::seed_and_nated(demo::DOMAINS),
         logs: target.join("demo"),
         tether: if arguments.keep {

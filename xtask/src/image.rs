@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use wow_builder::definition::Definition;
 use wow_builder::host::Purpose;
 use wow_builder::image::{self, Options};
@@ -15,10 +15,16 @@ use crate::router;
 pub struct Arguments {
     /// The definition's name: `images/NAME.toml`.
     name: String,
-    /// A Debian archive to take the kernel source from, instead of this machine's apt sources;
-    /// may be given several times (debian and debian-security are separate archives).
+    /// A Debian archive to take packages from, instead of those of this machine's apt; may be given
+    /// several times (debian and debian-security are separate archives).
     #[arg(long = "mirror", value_name = "URL")]
     mirrors: Vec<String>,
+    /// Packages to add to a Debian image.
+    #[arg(long, value_name = "PACKAGE", num_args = 1..)]
+    with: Vec<String>,
+    /// Whose public keys let the user `wow` of a Debian image log in; may be given several times.
+    #[arg(long = "ssh-key", value_name = "FILE")]
+    ssh_keys: Vec<PathBuf>,
     /// Also write the manifest to this file.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -26,8 +32,7 @@ pub struct Arguments {
 
 /// Builds it.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    router::ensure_packages(&[Purpose::Image])?;
-    let manifest = manifest(&arguments.name, &arguments.mirrors)?;
+    let manifest = manifest(arguments)?;
     if let Some(report) = &arguments.report {
         let text = serde_json::to_vec_pretty(&manifest)?;
         std::fs::write(report, text)
@@ -36,14 +41,56 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Builds the image of this name; the directory of its artefacts.
-pub fn build(name: &str, mirrors: &[String]) -> Result<PathBuf> {
-    Ok(manifest(name, mirrors)?.directory)
+/// Builds the image of this name as its definition has it.
+pub fn build(name: &str) -> Result<Manifest> {
+    manifest(&Arguments {
+        name: name.to_owned(),
+        mirrors: Vec::new(),
+        with: Vec::new(),
+        ssh_keys: Vec::new(),
+        report: None,
+    })
 }
 
-fn manifest(name: &str, mirrors: &[String]) -> Result<Manifest> {
+fn manifest(arguments: &Arguments) -> Result<Manifest> {
     let mut options = Options::new()?;
-    options.mirrors = mirrors.to_vec();
-    let definition = Definition::load(&options.directories.root, name)?;
+    options.mirrors = arguments.mirrors.clone();
+    let mut definition = Definition::load(&options.directories.root, &arguments.name)?;
+    wishes(arguments, &mut definition)?;
+    router::ensure_packages(purposes(&definition))?;
     Ok(image::build(&definition, &options)?)
+}
+
+/// What a host needs to build this image.
+fn purposes(definition: &Definition) -> &'static [Purpose] {
+    match definition {
+        Definition::Appliance(_) => &[Purpose::Image],
+        Definition::Debian(_) if rustix::process::geteuid().is_root() => &[Purpose::Debian],
+        Definition::Debian(_) => &[Purpose::Debian, Purpose::DebianUser],
+    }
+}
+
+/// Adds what the command line asks for.
+fn wishes(arguments: &Arguments, definition: &mut Definition) -> Result<()> {
+    let debian = match definition {
+        Definition::Debian(debian) => debian,
+        Definition::Appliance(_) if arguments.with.is_empty() && arguments.ssh_keys.is_empty() => {
+            return Ok(());
+        }
+        Definition::Appliance(appliance) => bail!(
+            "{} is no Debian image: it takes neither --with nor --ssh-key",
+            appliance.name
+        ),
+    };
+    debian
+        .add_packages(&arguments.with)
+        .map_err(anyhow::Error::msg)?;
+    for file in &arguments.ssh_keys {
+        let shown = file.display();
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the SSH key {shown}"))?;
+        let added = debian.authorize(&text).map_err(anyhow::Error::msg);
+        added.with_context(|| format!("--ssh-key {shown}"))?;
+    }
+    Ok(())
 }

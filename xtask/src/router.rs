@@ -1,8 +1,8 @@
-//! What booting verbs share: packages, the built router image, the emulator's options.
+//! What booting verbs share: packages, built images, the emulator's options.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use wow_builder::host::{self, Consent, Purpose};
 use wow_builder::qemu::{Accelerator, Choice, Emulator, Firmware, ImageFiles, Machine};
 
@@ -17,7 +17,7 @@ pub struct MachineArguments {
     /// How the image starts: direct, bios or uefi.
     #[arg(long, default_value_t = Firmware::Direct)]
     pub firmware: Firmware,
-    /// Memory, such as 64M or 1G. Default: 64M, by UEFI 256M for the firmware's sake.
+    /// Memory, such as 64M or 1G. Default: 64M, by UEFI 256M for the firmware's sake; 1G for Debian.
     #[arg(long, value_parser = parse_memory)]
     pub memory: Option<u32>,
     /// What executes the guest: auto tries kvm with a tiny guest, and falls back to tcg.
@@ -43,8 +43,8 @@ fn parse_accelerator(text: &str) -> Result<Accel, String> {
     }
 }
 
-/// Memory in MiB from a number with M or G (or none, which is M).
-fn parse_memory(text: &str) -> Result<u32, String> {
+/// A size in MiB from a number with M or G (or none, which is M).
+pub fn parse_memory(text: &str) -> Result<u32, String> {
     let (number, factor) = match text.strip_suffix(['G', 'g']) {
         Some(number) => (number, 1024),
         None => (text.strip_suffix(['M', 'm']).unwrap_or(text), 1),
@@ -55,16 +55,15 @@ fn parse_memory(text: &str) -> Result<u32, String> {
         .and_then(|number| number.checked_mul(factor));
     match mib {
         Some(mib @ 16..=1_048_576) => Ok(mib),
-        _ => Err(format!(
-            "{text:?} is no memory size; take one from 16M to 1024G"
-        )),
+        _ => Err(format!("{text:?} is no size; take one from 16M to 1024G")),
     }
 }
 
 impl MachineArguments {
-    /// Memory in MiB.
-    pub fn memory_mib(&self) -> u32 {
+    /// Memory in MiB, of Debian or of an appliance.
+    pub fn memory_mib(&self, debian: bool) -> u32 {
         self.memory.unwrap_or(match self.firmware {
+            _ if debian => 1024,
             Firmware::Uefi => 256,
             Firmware::Direct | Firmware::Bios => 64,
         })
@@ -100,20 +99,13 @@ pub fn ensure_packages(purposes: &[Purpose]) -> Result<()> {
     Ok(())
 }
 
-/// The router image, built now unless it is up to date.
-pub fn build() -> Result<Built> {
-    let directory = image::build("router", &[])?;
-    let built = Built {
-        files: ImageFiles {
-            kernel: directory.join("bzImage"),
-            disk: directory.join("disk.raw"),
-        },
-        directory,
-    };
-    for file in [&built.files.kernel, &built.files.disk] {
-        std::fs::metadata(file).with_context(|| format!("the build left no {}", file.display()))?;
-    }
-    Ok(built)
+/// An image, built now unless it is up to date.
+pub fn build(name: &str) -> Result<Built> {
+    let manifest = image::build(name)?;
+    Ok(Built {
+        files: ImageFiles::of(&manifest)?,
+        directory: manifest.directory,
+    })
 }
 
 /// A built image.

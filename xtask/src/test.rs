@@ -20,8 +20,11 @@ use runner::Runner;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Leave out what needs the image: virtual machines and network namespaces.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "vm")]
     fast: bool,
+    /// Also boot workstations by each firmware, which takes minutes.
+    #[arg(long)]
+    vm: bool,
 }
 
 /// Runs all steps, also after a failed one. Success when nothing failed.
@@ -35,7 +38,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     check(&mut runner, root);
     if !arguments.fast {
         workstation(&mut runner, root, target);
-        system(&mut runner, root, target);
+        system(&mut runner, root, target, arguments.vm);
     }
     let total = runner.summary(started.elapsed());
     // The last line is for programs.
@@ -53,6 +56,7 @@ fn prepare(runner: &mut Runner, root: &Path, fast: bool) {
         true => &[Purpose::Boot],
         false => &[
             Purpose::Image,
+            Purpose::Debian,
             Purpose::Boot,
             Purpose::Lab,
             Purpose::Slurm,
@@ -166,10 +170,10 @@ fn workstation(runner: &mut Runner, root: &Path, target: &Path) {
 }
 
 /// What needs the image.
-fn system(runner: &mut Runner, root: &Path, target: &Path) {
+fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
     let mut built = None;
     runner.test("image", "the router image is built", || {
-        let image = router::build()?;
+        let image = router::build("router")?;
         let wow = router::wow(target)?;
         let wan = cargo::build_wan(root, target)?;
         built = Some((image, wow, wan));
@@ -179,7 +183,7 @@ fn system(runner: &mut Runner, root: &Path, target: &Path) {
         return;
     };
     let logs = runner.logs().to_path_buf();
-    let lab = |name: &str| {
+    let lab = |name: &str, image: &router::Built| {
         let mut command = cargo::command(root);
         command.args(["test", "--locked", "--package", "wow-lab", "--test", name]);
         // One after the other: each has two cores' worth of machines.
@@ -197,13 +201,29 @@ fn system(runner: &mut Runner, root: &Path, target: &Path) {
     runner.counted(
         "boot",
         "the image boots and joins, by each firmware",
-        &mut lab("image"),
+        &mut lab("image", &image),
     );
     let namespaces = "routers in network namespaces";
     if rustix::process::geteuid().is_root() {
-        runner.counted("namespaces", namespaces, &mut lab("namespaces"));
+        runner.counted("namespaces", namespaces, &mut lab("namespaces", &image));
     } else {
         runner.skip(namespaces, "needs root");
+    }
+    let mut built = None;
+    runner.test("debian", "the workstation image is built", || {
+        built = Some(router::build("workstation")?);
+        Ok(())
+    });
+    if let Some(image) = built {
+        let mut command = lab("workstation", &image);
+        let what = match vm {
+            true => "the workstation's root, and that it boots and joins by each firmware",
+            false => "the workstation's root",
+        };
+        if vm {
+            command.arg("--include-ignored");
+        }
+        runner.counted("workstation", what, &mut command);
     }
 }
 

@@ -37,6 +37,12 @@ fn repository() -> tempfile::TempDir {
     )
     .unwrap();
     std::fs::write(root.path().join("kernel-config/base.config"), "").unwrap();
+    std::fs::write(
+        root.path().join("images/small/a.service"),
+        "[Service]\nExecStart=/bin/a\n[Install]\nWantedBy=multi-user.target\n",
+    )
+    .unwrap();
+    std::fs::write(root.path().join("images/small/b.service"), "[Service]\n").unwrap();
     root
 }
 
@@ -44,11 +50,30 @@ fn parse(text: &str) -> Result<Definition, DefinitionError> {
     Definition::parse(repository().path(), Path::new("images/small.toml"), text)
 }
 
+fn appliance(definition: Definition) -> Appliance {
+    match definition {
+        Definition::Appliance(appliance) => appliance,
+        Definition::Debian(_) => panic!("not an appliance"),
+    }
+}
+
+fn debian(definition: Definition) -> Debian {
+    match definition {
+        Definition::Debian(debian) => debian,
+        Definition::Appliance(_) => panic!("not Debian"),
+    }
+}
+
 /// Changes the good definition and expects an error in `line` that says `message`.
 #[track_caller]
 fn refused(from: &str, to: &str, line: usize, message: &str) {
-    assert!(GOOD.contains(from), "the good definition has {from:?}");
-    let error = parse(&GOOD.replacen(from, to, 1)).expect_err("must be refused");
+    refused_in(GOOD, from, to, line, message);
+}
+
+#[track_caller]
+fn refused_in(good: &str, from: &str, to: &str, line: usize, message: &str) {
+    assert!(good.contains(from), "the good definition has {from:?}");
+    let error = parse(&good.replacen(from, to, 1)).expect_err("must be refused");
     let text = error.to_string();
     assert!(
         text.starts_with(&format!("images/small.toml:{line}: ")) && text.contains(message),
@@ -58,7 +83,7 @@ fn refused(from: &str, to: &str, line: usize, message: &str) {
 
 #[test]
 fn a_good_definition_is_taken_whole() {
-    let definition = parse(GOOD).unwrap();
+    let definition = appliance(parse(GOOD).unwrap());
     assert_eq!(
         definition.kernel.fragments,
         [Path::new("kernel-config/base.config")]
@@ -68,7 +93,7 @@ fn a_good_definition_is_taken_whole() {
         definition.initramfs.directories,
         [("/tmp".to_owned(), 0o1777)]
     );
-    assert_eq!(definition.initramfs.files[0].2, b"net = \"dhcp\"\n");
+    assert_eq!(definition.initramfs.files[0].content, b"net = \"dhcp\"\n");
     assert_eq!(definition.disk.size_mib, 8);
 }
 
@@ -116,6 +141,104 @@ fn mistakes_are_named_with_file_and_line() {
     refused("kernel-bytes = 6_000_000", "", 21, "kernel-bytes");
 }
 
+const GOOD_DEBIAN: &str = r#"name = "small"
+
+[debian]
+suite = "trixie"
+packages = ["less", "openssh-server"]
+left-out = ["/usr/share/man/*"]
+files = [{ path = "/etc/early", source = "small/wow.toml", mode = "0600" }]
+disabled = ["munge.service"]
+removed = ["/etc/ssh/ssh_host_*"]
+
+[content]
+binaries = [{ package = "wow-router", binary = "wow", path = "/usr/local/bin/wow" }]
+units = ["small/a.service"]
+files = [{ path = "/etc/wow.toml", source = "small/wow.toml", mode = "0600" }]
+links = [{ path = "/usr/local/bin/w", target = "wow" }]
+
+[boot]
+command-line = "root=LABEL=small ro quiet"
+
+[disk]
+boot-mib = 64
+boot-label = "BOOT"
+root-label = "small"
+free-mib = 100
+
+[limits]
+disk-bytes = 1_000_000_000
+"#;
+
+#[test]
+fn a_debian_definition_is_taken_whole() {
+    let definition = debian(parse(GOOD_DEBIAN).unwrap());
+    assert_eq!(definition.packages[1].name, "openssh-server");
+    assert_eq!(definition.packages[1].origin, "images/small.toml:5");
+    let unit = &definition.units[0];
+    assert_eq!(unit.file.path, "/etc/systemd/system/a.service");
+    assert_eq!(
+        unit.wants[0].path,
+        "/etc/systemd/system/multi-user.target.wants/a.service"
+    );
+    assert_eq!(definition.files[0].mode, 0o600);
+    assert_eq!(definition.disk.boot_mib, 64);
+}
+
+#[test]
+fn mistakes_in_a_debian_definition_are_named_with_file_and_line() {
+    let refused = |from: &str, to: &str, line: usize, message: &str| {
+        refused_in(GOOD_DEBIAN, from, to, line, message);
+    };
+    refused("suite =", "siute =", 4, "siute");
+    refused("\"trixie\"", "\"Trixie 13\"", 4, "code name");
+    refused("\"less\"", "\"less --yes\"", 5, "not a Debian package name");
+    refused("\"less\"", "\"openssh-server\"", 5, "twice");
+    refused("man/*\"", "man/*; rm\"", 6, "pattern");
+    refused("munge.service", "munge service", 8, "systemd unit");
+    refused("small/a.service", "small/none.service", 13, "cannot read");
+    refused(
+        "small/a.service",
+        "small/b.service",
+        13,
+        "nothing starts it",
+    );
+    refused("/etc/wow.toml", "/usr/local/bin/wow", 14, "twice");
+    refused("/etc/wow.toml", "/etc/wow config", 14, "characters");
+    refused("boot-mib = 64", "boot-mib = 640", 21, "MiB");
+    refused(
+        "root-label = \"small\"",
+        "root-label = \"a b\"",
+        23,
+        "label",
+    );
+    refused("[boot]", "[boots]", 17, "boots");
+}
+
+#[test]
+fn wishes_are_added_and_checked() {
+    let mut definition = debian(parse(GOOD_DEBIAN).unwrap());
+    definition.add_packages(&["hmmer".to_owned()]).unwrap();
+    assert_eq!(definition.packages[2].origin, "--with");
+    let error = definition.add_packages(&["--x".to_owned()]).unwrap_err();
+    assert!(error.contains("--x"), "{error}");
+    let key = "# mine\nssh-ed25519 AAAAC3Nza me@here\n\n";
+    definition.authorize(key).unwrap();
+    definition.authorize("ecdsa-sha2-nistp256 AAAA\n").unwrap();
+    let file = definition.files.last().unwrap();
+    assert_eq!(file.path, "/etc/ssh/authorized_keys.d/wow");
+    let expected = "ssh-ed25519 AAAAC3Nza me@here\necdsa-sha2-nistp256 AAAA\n";
+    assert_eq!(file.content, expected.as_bytes());
+    let private = "-----BEGIN OPENSSH PRIVATE KEY-----\nSECRET\n";
+    let error = definition.authorize(private).unwrap_err();
+    assert!(
+        error.contains(".pub") && !error.contains("SECRET"),
+        "{error}"
+    );
+    assert!(definition.authorize("\n").is_err());
+    assert!(definition.authorize("hello world\n").is_err());
+}
+
 #[test]
 fn a_missing_definition_names_those_there_are() {
     let root = repository();
@@ -130,6 +253,8 @@ fn a_missing_definition_names_those_there_are() {
 #[test]
 fn the_definitions_of_this_repository_are_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let router = Definition::load(root, "router").unwrap();
+    let router = appliance(Definition::load(root, "router").unwrap());
     assert_eq!(router.kernel.fragments.len(), 4);
+    let workstation = debian(Definition::load(root, "workstation").unwrap());
+    assert_eq!(workstation.suite, "trixie");
 }

@@ -1,19 +1,28 @@
-//! The boot partition: FAT16 with the kernel, where UEFI looks for it, and syslinux.
+//! The boot partition: FAT16 with what BIOS and UEFI load, and syslinux for the former.
 //!
-//! One copy of the kernel serves both: syslinux loads the file that UEFI runs. Times, the volume
-//! id and the order of the files are fixed.
+//! One copy of a kernel serves both. Times, the volume id and the order of the files are fixed.
 
 use std::path::{Path, PathBuf};
 
-use super::layout::{Layout, SECTOR_BYTES};
+use super::layout::Extent;
 use crate::BuildError;
 use crate::digest::Fields;
 use crate::process::{self, Log};
 
-/// Sectors in a cluster: 1 KiB, small enough for FAT16 on the smallest disk.
-const CLUSTER_SECTORS: &str = "2";
-/// The configuration of syslinux: no question, no delay.
-const SYSLINUX: &str = "DEFAULT wow\nPROMPT 0\nLABEL wow\n  LINUX /EFI/BOOT/BOOTX64.EFI\n";
+/// Clusters of 1 KiB make FAT16 of the smallest disk; beyond this there would be too many of them.
+const SMALL_CLUSTERS: (u64, &str) = (63 << 20, "2");
+const LARGE_CLUSTERS: &str = "4";
+
+/// What a boot partition holds.
+#[derive(Debug, Clone)]
+pub struct Content<'a> {
+    /// The volume's label.
+    pub label: &'a str,
+    /// Files in this order, each with its place such as `/EFI/BOOT/BOOTX64.EFI`.
+    pub files: &'a [(&'a str, &'a Path)],
+    /// The configuration of syslinux.
+    pub syslinux: &'a str,
+}
 
 /// The tools that make the file system, with their packages' versions: part of the disk's key.
 pub fn tools() -> Result<String, BuildError> {
@@ -31,20 +40,23 @@ pub fn tools() -> Result<String, BuildError> {
 
 /// Makes the partition's image in `directory`.
 pub fn partition(
-    layout: &Layout,
-    label: &str,
-    kernel: &Path,
+    place: &Extent,
+    content: &Content<'_>,
     directory: &Path,
     log: &mut Log<'_>,
 ) -> Result<PathBuf, BuildError> {
+    let label = content.label;
     let image = directory.join("partition.img");
-    let bytes = layout.partition_sectors() * SECTOR_BYTES;
-    let created = std::fs::File::create(&image).and_then(|file| file.set_len(bytes));
+    let created = std::fs::File::create(&image).and_then(|file| file.set_len(place.bytes()));
     created.map_err(BuildError::io("create", &image))?;
     let id = &Fields::new("wow fat")
         .field("label", label)
         .finish()
         .to_string()[..8];
+    let clusters = match place.bytes() <= SMALL_CLUSTERS.0 {
+        true => SMALL_CLUSTERS.1,
+        false => LARGE_CLUSTERS,
+    };
     log.run(
         "making the file system",
         process::command("mkfs.fat")
@@ -53,17 +65,18 @@ pub fn partition(
                 "-F",
                 "16",
                 "-s",
-                CLUSTER_SECTORS,
+                clusters,
                 "-i",
                 id,
                 "-n",
                 label,
             ])
-            .args(["-h", &layout.first.to_string()])
+            .args(["-h", &place.first.to_string()])
             .arg(&image),
     )?;
     let configuration = directory.join("syslinux.cfg");
-    std::fs::write(&configuration, SYSLINUX).map_err(BuildError::io("write", &configuration))?;
+    std::fs::write(&configuration, content.syslinux)
+        .map_err(BuildError::io("write", &configuration))?;
     let mtool = |program: &str| {
         let mut command = process::command(program);
         // mtools would read a configuration of the user's.
@@ -74,14 +87,23 @@ pub fn partition(
             .arg(&image);
         command
     };
-    log.run(
-        "making directories",
-        mtool("mmd").args(["::/EFI", "::/EFI/BOOT", "::/syslinux"]),
-    )?;
-    log.run(
-        "copying the kernel to the disk (is it too small?)",
-        mtool("mcopy").arg(kernel).arg("::/EFI/BOOT/BOOTX64.EFI"),
-    )?;
+    let mut directories: Vec<String> = Vec::new();
+    let parents = content.files.iter().map(|(name, _)| *name);
+    for name in parents.chain(["/syslinux/syslinux.cfg"]) {
+        for (at, _) in name.match_indices('/').skip(1) {
+            let directory = format!("::{}", &name[..at]);
+            if !directories.contains(&directory) {
+                directories.push(directory);
+            }
+        }
+    }
+    log.run("making directories", mtool("mmd").args(&directories))?;
+    for (name, file) in content.files {
+        log.run(
+            &format!("copying {name} to the disk (is it too small?)"),
+            mtool("mcopy").arg(file).arg(format!("::{name}")),
+        )?;
+    }
     log.run(
         "copying the loader's configuration",
         mtool("mcopy")
@@ -101,6 +123,7 @@ pub fn partition(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::layout::{Layout, MIN_DISK_MIB};
     use crate::process::Programs;
     use crate::progress::Progress;
 
@@ -117,8 +140,13 @@ mod tests {
         let path = directory.path().join("log");
         let programs = Programs::new().unwrap();
         let mut log = Log::create(&path, &running, &programs).unwrap();
-        let layout = Layout::new(super::super::layout::MIN_DISK_MIB);
-        let image = partition(&layout, "TEST", &file, directory.path(), &mut log);
+        let content = Content {
+            label: "TEST",
+            files: &[("/EFI/BOOT/BOOTX64.EFI", &file)],
+            syslinux: "DEFAULT x\n",
+        };
+        let place = Layout::new(MIN_DISK_MIB).boot;
+        let image = partition(&place, &content, directory.path(), &mut log);
         Some((directory, image))
     }
 

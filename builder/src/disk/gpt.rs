@@ -1,10 +1,10 @@
 //! The GUID partition table, with its protective MBR (UEFI specification 2.10, chapter 5).
 //!
-//! One partition: an EFI system partition that is also marked bootable for BIOS loaders. Its
-//! identifiers are derived from names, so that equal inputs give equal tables.
+//! An EFI system partition that is also marked bootable for BIOS loaders, and after it the root's
+//! where there is one. Identifiers are derived from names, so that equal inputs give equal tables.
 
 use super::boot_code::{CODE_BYTES, boot_code};
-use super::layout::{Layout, SECTOR_BYTES};
+use super::layout::{Extent, Layout, SECTOR_BYTES};
 use crate::digest::{Digest, Fields};
 
 const SECTOR: usize = SECTOR_BYTES as usize;
@@ -18,6 +18,10 @@ const HEADER_BYTES: u32 = 92;
 /// C12A7328-F81F-11D2-BA4B-00A0C93EC93B, an EFI system partition.
 const EFI_SYSTEM: [u8; 16] = [
     0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
+];
+/// 4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709, the root of an x86-64 system: systemd-repart finds it by this.
+const LINUX_ROOT: [u8; 16] = [
+    0xe3, 0xbc, 0x68, 0x4f, 0xcd, 0xe8, 0xb1, 0x4d, 0x96, 0xe7, 0xfb, 0xca, 0xf9, 0x84, 0xb7, 0x09,
 ];
 /// Attribute 2: legacy BIOS bootable.
 const BIOS_BOOTABLE: u64 = 1 << 2;
@@ -54,7 +58,7 @@ pub fn tables(layout: &Layout, name: &str) -> Tables {
 fn protective_mbr(layout: &Layout, name: &str) -> [u8; SECTOR] {
     let clamp = |sectors: u64| u32::try_from(sectors).unwrap_or(u32::MAX);
     let mut mbr = [0; SECTOR];
-    let code = boot_code(clamp(layout.first), clamp(layout.partition_sectors()));
+    let code = boot_code(clamp(layout.boot.first), clamp(layout.boot.sectors()));
     mbr[..CODE_BYTES].copy_from_slice(&code);
     mbr[440..444].copy_from_slice(&guid("mbr", name)[..4]);
     // Not active, from cylinder 0 head 0 sector 2, type "protective", to the end, from LBA 1.
@@ -66,16 +70,28 @@ fn protective_mbr(layout: &Layout, name: &str) -> [u8; SECTOR] {
 }
 
 fn entries(layout: &Layout, name: &str) -> Vec<u8> {
-    let mut entry = Vec::with_capacity((ENTRIES * ENTRY_BYTES) as usize);
-    entry.extend_from_slice(&EFI_SYSTEM);
-    entry.extend_from_slice(&guid("partition", name));
-    for number in [layout.first, layout.last, BIOS_BOOTABLE] {
+    let mut entries = Vec::with_capacity((ENTRIES * ENTRY_BYTES) as usize);
+    let boot = guid("partition", name);
+    entries.extend(entry(EFI_SYSTEM, boot, layout.boot, BIOS_BOOTABLE, "boot"));
+    if let Some(root) = layout.root {
+        let own = guid("root partition", name);
+        entries.extend(entry(LINUX_ROOT, own, root, 0, "root"));
+    }
+    entries.resize((ENTRIES * ENTRY_BYTES) as usize, 0);
+    entries
+}
+
+fn entry(kind: [u8; 16], own: [u8; 16], place: Extent, attributes: u64, name: &str) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(ENTRY_BYTES as usize);
+    entry.extend_from_slice(&kind);
+    entry.extend_from_slice(&own);
+    for number in [place.first, place.last, attributes] {
         entry.extend_from_slice(&number.to_le_bytes());
     }
-    for unit in "boot".encode_utf16() {
+    for unit in name.encode_utf16() {
         entry.extend_from_slice(&unit.to_le_bytes());
     }
-    entry.resize((ENTRIES * ENTRY_BYTES) as usize, 0);
+    entry.resize(ENTRY_BYTES as usize, 0);
     entry
 }
 
@@ -169,17 +185,17 @@ mod tests {
             assert_eq!(entry[..16], EFI_SYSTEM);
             assert_eq!(
                 (u64_at(entry, 32), u64_at(entry, 40)),
-                (layout.first, layout.last)
+                (layout.boot.first, layout.boot.last)
             );
             let usable = (
                 u64_at(&tables.start, SECTOR + 40),
                 u64_at(&tables.start, SECTOR + 48),
             );
-            assert!(usable.0 <= layout.first && layout.last <= usable.1);
-            assert!(tables.start.len() as u64 <= layout.first * SECTOR_BYTES);
+            assert!(usable.0 <= layout.boot.first && layout.boot.last <= usable.1);
+            assert!(tables.start.len() as u64 <= layout.boot.first * SECTOR_BYTES);
             assert!(
                 layout.sectors * SECTOR_BYTES - tables.end.len() as u64
-                    > layout.last * SECTOR_BYTES
+                    > layout.boot.last * SECTOR_BYTES
             );
         }
     }
@@ -199,6 +215,25 @@ mod tests {
         assert_eq!(guid("disk", "router"), guid("disk", "router"));
         assert_ne!(guid("disk", "router"), guid("disk", "worker"));
         assert_ne!(guid("disk", "router"), guid("partition", "router"));
+    }
+
+    #[test]
+    fn a_root_follows_the_boot_partition_and_ends_before_the_backup() {
+        for bytes in [1 << 20, 700 << 20, (3 << 30) + 4096] {
+            let layout = Layout::with_root(64, bytes);
+            let root = layout.root.unwrap();
+            let tables = tables(&layout, "workstation");
+            let entry = &tables.start[2 * SECTOR + ENTRY_BYTES as usize..];
+            assert_eq!(entry[..16], LINUX_ROOT);
+            assert_eq!(
+                (u64_at(entry, 32), u64_at(entry, 40)),
+                (root.first, root.last)
+            );
+            assert_eq!(root.first, layout.boot.last + 1);
+            assert_eq!(root.bytes(), bytes);
+            let end = layout.sectors * SECTOR_BYTES - tables.end.len() as u64;
+            assert!(end > root.last * SECTOR_BYTES);
+        }
     }
 
     #[test]

@@ -1,9 +1,14 @@
 //! Writes qcow2 images (version 3, QEMU's docs/interop/qcow2.txt): clusters of zeros take no
 //! room. No compression, snapshots, backing files or reading.
 
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, Write};
+use std::path::Path;
+
 /// Clusters of 64 KiB, QEMU's default.
 const CLUSTER_BITS: u32 = 16;
 const CLUSTER: u64 = 1 << CLUSTER_BITS;
+static ZEROS: [u8; CLUSTER as usize] = [0; CLUSTER as usize];
 /// Entries of a table of eight-byte numbers in one cluster.
 const TABLE_ENTRIES: u64 = CLUSTER / 8;
 /// Reference counts of 16 bits, the default.
@@ -13,16 +18,56 @@ const HEADER_BYTES: u32 = 104;
 /// The cluster is referenced once: it may be written in place.
 const COPIED: u64 = 1 << 63;
 
-/// The image of `disk`.
-///
+/// Writes the image of the raw disk `from` to `to`.
+pub fn convert(from: &Path, to: &Path) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(to)?);
+    write(&mut File::open(from)?, &mut out)?;
+    out.into_inner()?.sync_all()
+}
+
 /// Its parts, in order: header, reference count table, count blocks, first-level table,
 /// second-level tables, data. Every number is known before anything is written.
-pub fn image(disk: &[u8]) -> Vec<u8> {
-    let clusters: Vec<&[u8]> = disk.chunks(CLUSTER as usize).collect();
-    let used: Vec<usize> = (0..clusters.len())
-        .filter(|index| clusters[*index].iter().any(|byte| *byte != 0))
-        .collect();
-    let tables = (clusters.len() as u64).div_ceil(TABLE_ENTRIES);
+fn write(disk: &mut (impl Read + Seek), out: &mut impl Write) -> io::Result<()> {
+    let mut used = Vec::new();
+    let mut bytes = 0;
+    each_cluster(disk, |index, cluster| {
+        bytes += cluster.len() as u64;
+        if *cluster != ZEROS[..cluster.len()] {
+            used.push(index);
+        }
+        Ok(())
+    })?;
+    out.write_all(&tables(bytes, &used))?;
+    let mut next = used.iter().peekable();
+    each_cluster(disk, |index, cluster| {
+        if next.next_if_eq(&&index).is_some() {
+            out.write_all(cluster)?;
+            out.write_all(&ZEROS[cluster.len()..])?;
+        }
+        Ok(())
+    })
+}
+
+/// Gives every cluster of the disk with its number.
+fn each_cluster(
+    disk: &mut (impl Read + Seek),
+    mut give: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    disk.rewind()?;
+    let mut cluster = Vec::with_capacity(CLUSTER as usize);
+    for index in 0.. {
+        cluster.clear();
+        if disk.by_ref().take(CLUSTER).read_to_end(&mut cluster)? == 0 {
+            break;
+        }
+        give(index, &cluster)?;
+    }
+    Ok(())
+}
+
+/// Everything before the data, for a disk of `bytes` whose clusters `used` are not empty.
+fn tables(bytes: u64, used: &[u64]) -> Vec<u8> {
+    let tables = bytes.div_ceil(CLUSTER).div_ceil(TABLE_ENTRIES);
     let first_level = tables.div_ceil(TABLE_ENTRIES).max(1);
     let counted = 1 + first_level + tables + used.len() as u64;
     let (table_clusters, blocks) = refcount_clusters(counted);
@@ -31,7 +76,7 @@ pub fn image(disk: &[u8]) -> Vec<u8> {
     let first_level_at = 1 + table_clusters + blocks;
     let tables_at = first_level_at + first_level;
     let data_at = tables_at + tables;
-    let mut out = vec![0; (total * CLUSTER) as usize];
+    let mut out = vec![0; (data_at * CLUSTER) as usize];
     let mut put = |at: u64, bytes: &[u8]| {
         out[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
     };
@@ -49,11 +94,7 @@ pub fn image(disk: &[u8]) -> Vec<u8> {
     for (at, word) in words {
         put(at, &word.to_be_bytes());
     }
-    let longs = [
-        (24, disk.len() as u64),
-        (40, first_level_at * CLUSTER),
-        (48, CLUSTER),
-    ];
+    let longs = [(24, bytes), (40, first_level_at * CLUSTER), (48, CLUSTER)];
     for (at, long) in longs {
         put(at, &long.to_be_bytes());
     }
@@ -76,10 +117,9 @@ pub fn image(disk: &[u8]) -> Vec<u8> {
         let place = (data_at + position as u64) * CLUSTER;
         // Tables follow each other, so entries do too.
         put(
-            tables_at * CLUSTER + 8 * *index as u64,
+            tables_at * CLUSTER + 8 * *index,
             &(place | COPIED).to_be_bytes(),
         );
-        put(place, clusters[*index]);
     }
     out
 }
@@ -102,6 +142,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn image(disk: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut io::Cursor::new(disk), &mut out).unwrap();
+        out
+    }
 
     fn u32_at(image: &[u8], at: u64) -> u64 {
         let at = at as usize;

@@ -1,41 +1,49 @@
-//! Puts tables and partition together as a raw disk.
+//! Puts tables and partitions together as a raw disk.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::gpt;
-use super::layout::{Layout, SECTOR_BYTES};
+use super::layout::{Extent, Layout, SECTOR_BYTES};
+use super::{gpt, sparse};
 use crate::BuildError;
 
-/// Writes the disk of `layout` for the image `name` to `path`, with `partition`'s content.
+/// Writes the disk of `layout` for the image `name` to `path`, with the partitions' contents.
 pub fn assemble(
     layout: &Layout,
     name: &str,
-    partition: &Path,
+    partitions: &[(Extent, &Path)],
     path: PathBuf,
 ) -> Result<PathBuf, BuildError> {
-    let content = std::fs::read(partition).map_err(BuildError::io("read", partition))?;
-    if content.len() as u64 != layout.partition_sectors() * SECTOR_BYTES {
-        return Err(BuildError::Input(format!(
-            "{} has {} bytes, and not those of its partition",
-            partition.display(),
-            content.len()
-        )));
+    for (place, content) in partitions {
+        let length = std::fs::metadata(content)
+            .map_err(BuildError::io("read", content))?
+            .len();
+        if length != place.bytes() {
+            return Err(BuildError::Input(format!(
+                "{} has {length} bytes, and not those of its partition",
+                content.display()
+            )));
+        }
     }
     let tables = gpt::tables(layout, name);
     let bytes = layout.sectors * SECTOR_BYTES;
     let write = || {
         let mut file = File::create(&path)?;
         file.set_len(bytes)?;
-        let parts: [(u64, &[u8]); 3] = [
+        for (at, part) in [
             (0, &tables.start),
-            (layout.first * SECTOR_BYTES, &content),
             (bytes - tables.end.len() as u64, &tables.end),
-        ];
-        for (at, part) in parts {
+        ] {
             file.seek(SeekFrom::Start(at))?;
             file.write_all(part)?;
+        }
+        for (place, content) in partitions {
+            sparse::copy(
+                &mut File::open(content)?,
+                &mut file,
+                place.first * SECTOR_BYTES,
+            )?;
         }
         Ok(())
     };

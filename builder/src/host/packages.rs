@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 pub enum Purpose {
     /// Building an image: compiler and kernel prerequisites, disk tools.
     Image,
+    /// Building a Debian image: Debian itself, programs of ours, disk tools.
+    Debian,
+    /// Building a Debian image as an ordinary user.
+    DebianUser,
     /// Running an image: the emulator and its firmware.
     Boot,
     /// Running a testbed of network namespaces.
@@ -97,6 +101,34 @@ const IMAGE: &[Package] = &[
     ),
 ];
 
+const DEBIAN: &[Package] = &[
+    program("mmdebstrap", "mmdebstrap", "unpacks Debian's packages"),
+    files(
+        "debian-archive-keyring",
+        &[
+            "/usr/share/keyrings/debian-archive-keyring.gpg",
+            "/usr/share/keyrings/debian-archive-keyring.pgp",
+        ],
+        "checks the signatures of Debian's packages",
+    ),
+    program("e2fsprogs", "mke2fs", "makes the root file system"),
+    program("dosfstools", "mkfs.fat", "makes the disk's FAT file system"),
+    program("mtools", "mcopy", "writes files into the disk without root"),
+    program("syslinux", "syslinux", "boots the disk by BIOS"),
+    program("gcc", "gcc", "links our programs"),
+    program(
+        "util-linux",
+        "setpriv",
+        "ends a program with the build that runs it",
+    ),
+];
+
+const DEBIAN_USER: &[Package] = &[program(
+    "uidmap",
+    "newuidmap",
+    "gives a user the ids of /etc/subuid, for Debian's files",
+)];
+
 const BOOT: &[Package] = &[
     program("qemu-system-x86", "qemu-system-x86_64", "runs the image"),
     files(
@@ -169,6 +201,8 @@ impl Purpose {
     pub fn packages(self) -> &'static [Package] {
         match self {
             Self::Image => IMAGE,
+            Self::Debian => DEBIAN,
+            Self::DebianUser => DEBIAN_USER,
             Self::Boot => BOOT,
             Self::Lab => LAB,
             Self::Bench => BENCH,
@@ -253,6 +287,7 @@ mod tests {
     fn no_purpose_names_a_package_twice() {
         for purpose in [
             Purpose::Image,
+            Purpose::Debian,
             Purpose::Boot,
             Purpose::Lab,
             Purpose::Bench,

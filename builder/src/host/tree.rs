@@ -9,9 +9,6 @@ use std::process::{Command, Stdio};
 
 use super::HostError;
 
-/// Where Debian is when the machine's apt knows no place.
-const MIRROR: &str = "http://deb.debian.org/debian";
-
 /// Names what a tree holds; written last, so a tree without it is the remains of an interrupted run.
 const SEAL: &str = ".wow-tree";
 
@@ -36,9 +33,11 @@ pub fn debian_tree(
         _ => {}
     }
     fs::create_dir_all(parent).map_err(failed)?;
-    let mirror = mirror();
+    // Where apt knows none, mmdebstrap has its own.
+    let mirror = mirrors().into_iter().next();
+    let from = mirror.as_deref().unwrap_or("mmdebstrap's own archive");
     say(&format!(
-        "unpacking Debian {suite} with {holds} from {mirror}"
+        "unpacking Debian {suite} with {holds} from {from}"
     ));
     let output = Command::new("mmdebstrap")
         .args(["--mode=root", "--variant=essential", "--quiet"])
@@ -49,7 +48,7 @@ pub fn debian_tree(
         .arg(format!("--include={holds}"))
         .arg(suite)
         .arg(&tree)
-        .arg(mirror)
+        .args(&mirror)
         .stdin(Stdio::null())
         .output()
         .map_err(failed)?;
@@ -66,24 +65,28 @@ pub fn debian_tree(
     Ok(tree)
 }
 
-/// The Debian archive that this machine's apt uses.
-fn mirror() -> String {
+/// The Debian archives that this machine's apt uses: the main one, then its security updates'.
+pub fn mirrors() -> Vec<String> {
     let output = Command::new("apt-get")
         .args(["indextargets", "--format", "$(REPO_URI)"])
-        .args(["Created-By: Packages", "Origin: Debian", "Label: Debian"])
+        .args(["Created-By: Packages", "Origin: Debian"])
         .stdin(Stdio::null())
         .output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    archive(&text.unwrap_or_default())
-        .unwrap_or(MIRROR)
-        .to_owned()
+    archives(&text.unwrap_or_default())
 }
 
-/// The first archive that has all suites: snapshots and disks hold one.
-fn archive(text: &str) -> Option<&str> {
-    text.lines()
-        .map(|line| line.trim_end_matches('/'))
-        .find(|line| line.starts_with("http") && line.ends_with("/debian"))
+/// The first archives of each kind that have all suites: snapshots and disks hold one.
+fn archives(text: &str) -> Vec<String> {
+    let first = |end: &str| {
+        let mut lines = text.lines().map(|line| line.trim_end_matches('/'));
+        lines.find(|line| line.starts_with("http") && line.ends_with(end))
+    };
+    let Some(main) = first("/debian") else {
+        return Vec::new();
+    };
+    let all = [Some(main), first("/debian-security")];
+    all.into_iter().flatten().map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -91,10 +94,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_machines_own_archive_is_used() {
+    fn the_machines_own_archives_are_used() {
         let text = "cdrom:x/\nhttp://m.test/debian-security/\nhttps://m.test/debian/\nhttp://n.test/debian/\n";
-        assert_eq!(archive(text), Some("https://m.test/debian"));
-        assert_eq!(archive(""), None);
+        let expected = ["https://m.test/debian", "http://m.test/debian-security"];
+        assert_eq!(archives(text), expected);
+        assert!(archives("").is_empty());
+        assert!(archives("http://m.test/debian-security/").is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::process::Command;
 use super::fragment::{self, Merged, Origin, Value, Wanted};
 use crate::BuildError;
 use crate::cache;
-use crate::definition::Definition;
+use crate::definition::Appliance;
 use crate::process::{self, Log};
 
 /// The initramfs's name within the build tree, relative so that no path enters the
@@ -38,7 +38,7 @@ const LINKED: [&str; 10] = [
 ];
 
 /// Reads and merges the definition's fragments, and adds what the definition itself decides.
-pub fn options(root: &Path, definition: &Definition) -> Result<Merged, BuildError> {
+pub fn options(root: &Path, definition: &Appliance) -> Result<Merged, BuildError> {
     let mut merged = Merged::default();
     for file in &definition.kernel.fragments {
         let path = root.join(file);
@@ -149,11 +149,19 @@ fn make(source: &Path, build: &Path) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definition::Definition;
+
+    fn router(root: &Path) -> Appliance {
+        match Definition::load(root, "router").unwrap() {
+            Definition::Appliance(router) => router,
+            Definition::Debian(_) => panic!("the router is an appliance"),
+        }
+    }
 
     #[test]
     fn the_definition_decides_the_command_line_and_no_path_enters() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let definition = Definition::load(root, "router").unwrap();
+        let definition = router(root);
         let text = options(root, &definition).unwrap().canonical();
         let line = format!("CONFIG_CMDLINE=\"{}\"\n", definition.kernel.command_line);
         assert!(text.contains(&line), "{text}");
@@ -164,7 +172,7 @@ mod tests {
     fn a_fragment_that_fights_the_definition_is_told_both_places() {
         let root = tempfile::tempdir().unwrap();
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let mut definition = Definition::load(repository, "router").unwrap();
+        let mut definition = router(repository);
         std::fs::write(
             root.path().join("a.config"),
             "# Why.\nCONFIG_CMDLINE=\"x\"\n",

@@ -163,14 +163,7 @@ impl Apt {
         ];
         if !request.mirrors.is_empty() {
             let sources = directory.join("sources.list");
-            let keyring = KEYRINGS.into_iter().find(|path| Path::new(path).exists());
-            let keyring = keyring.ok_or_else(|| {
-                BuildError::Source(
-                    "--mirror needs Debian's keys: apt-get install debian-archive-keyring"
-                        .to_owned(),
-                )
-            })?;
-            let text = sources_list(&request.mirrors, &request.suite, keyring)?;
+            let text = sources_list(&request.mirrors, &request.suite, keyring()?)?;
             cache::publish(&sources, text.as_bytes())?;
             options.push(format!("Dir::Etc::SourceList={}", sources.display()));
             options.push("Dir::Etc::SourceParts=-".to_owned());
@@ -258,8 +251,18 @@ fn madison(text: &str, package: &str) -> Vec<String> {
     versions
 }
 
+/// Debian's keys on this machine.
+pub fn keyring() -> Result<&'static str, BuildError> {
+    let found = KEYRINGS.into_iter().find(|path| Path::new(path).exists());
+    found.ok_or_else(|| {
+        BuildError::Source(
+            "Debian's keys are missing: apt-get install debian-archive-keyring".to_owned(),
+        )
+    })
+}
+
 /// Sources for the mirrors: `debian-security` archives carry other suites than `debian` ones.
-fn sources_list(mirrors: &[String], suite: &str, keyring: &str) -> Result<String, BuildError> {
+pub fn sources_list(mirrors: &[String], suite: &str, keyring: &str) -> Result<String, BuildError> {
     let mut text = String::new();
     for mirror in mirrors {
         let known = ["http://", "https://", "file:/", "copy:/"];

@@ -10,5 +10,7 @@ pub mod vm;
 
 pub use firmware::Uefi;
 pub use probe::{Accelerator, Choice, Emulator};
-pub use spec::{Backend, Firmware, FwCfg, ImageFiles, Machine, Nic, Serial, SpecError, VmSpec};
+pub use spec::{
+    Backend, Firmware, FwCfg, ImageFiles, Loader, Machine, Nic, Serial, SpecError, VmSpec,
+};
 pub use vm::{Vm, VmError};

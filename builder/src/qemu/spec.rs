@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use super::firmware::Uefi;
 use super::probe::Accelerator;
+use crate::BuildError;
+use crate::manifest::{Format, Manifest};
 
 /// Linux's limit on the path of a Unix socket, less its final NUL.
 const SOCKET_PATH_MAX_BYTES: usize = 107;
@@ -85,10 +87,49 @@ impl FromStr for Firmware {
 /// The image's files; which one is used depends on the firmware.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFiles {
-    /// The kernel with its built-in initramfs.
+    /// The kernel.
     pub kernel: PathBuf,
+    /// What starts a kernel that has no initramfs built in.
+    pub loader: Option<Loader>,
     /// The raw disk.
     pub disk: PathBuf,
+    /// Whether the disk is this machine's own, which it writes to; an artefact is not.
+    pub own_disk: bool,
+}
+
+/// What a boot loader gives to a kernel whose root is on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loader {
+    /// The initramfs.
+    pub initrd: PathBuf,
+    /// The command line.
+    pub command_line: String,
+}
+
+impl ImageFiles {
+    /// The files of a built image.
+    pub fn of(manifest: &Manifest) -> Result<Self, BuildError> {
+        let path = |format: Format| {
+            let path = manifest.path(format).filter(|path| path.is_file());
+            path.ok_or_else(|| {
+                let name = &manifest.image;
+                BuildError::Input(format!("the build of {name} left no {format}"))
+            })
+        };
+        let loader = match &manifest.command_line {
+            Some(command_line) => Some(Loader {
+                initrd: path(Format::Initrd)?,
+                command_line: command_line.clone(),
+            }),
+            None => None,
+        };
+        Ok(Self {
+            kernel: path(Format::Kernel)?,
+            loader,
+            disk: path(Format::Raw)?,
+            own_disk: false,
+        })
+    }
 }
 
 /// Where a network card's cable ends.
@@ -298,10 +339,17 @@ impl VmSpec {
         match self.firmware {
             Firmware::Direct => {
                 line.option("-kernel", plain(&self.image.kernel)?);
-                if !self.append.is_empty() {
-                    line.option("-append", &self.append.join(" "));
+                let mut words: Vec<&str> = self.append.iter().map(String::as_str).collect();
+                if let Some(loader) = &self.image.loader {
+                    line.option("-initrd", plain(&loader.initrd)?);
+                    words.insert(0, &loader.command_line);
                 }
-                return Ok(());
+                if !words.is_empty() {
+                    line.option("-append", &words.join(" "));
+                }
+                if self.image.loader.is_none() {
+                    return Ok(());
+                }
             }
             Firmware::Bios => {}
             Firmware::Uefi => {
@@ -318,10 +366,11 @@ impl VmSpec {
             }
         }
         // The artefact itself is never written to.
+        let snapshot = if self.image.own_disk { "off" } else { "on" };
         line.option(
             "-drive",
             &format!(
-                "if=none,id=disk0,format=raw,snapshot=on,file={}",
+                "if=none,id=disk0,format=raw,snapshot={snapshot},file={}",
                 path(&self.image.disk)?
             ),
         );

@@ -40,7 +40,9 @@ fn check(name: &str, machine: Machine, firmware: Firmware, memory_mib: u32) {
         accelerator,
         image: ImageFiles {
             kernel: image.join("bzImage"),
+            loader: None,
             disk: image.join("disk.raw"),
+            own_disk: false,
         },
         machine,
         firmware,

@@ -9,7 +9,9 @@ fn spec(machine: Machine, firmware: Firmware) -> VmSpec {
         firmware,
         image: ImageFiles {
             kernel: "/i/bzImage".into(),
+            loader: None,
             disk: "/i/disk.raw".into(),
+            own_disk: false,
         },
         uefi: Some(Uefi {
             code: "/o/code.fd".into(),
@@ -42,6 +44,25 @@ fn values<'a>(arguments: &'a [String], option: &str) -> Vec<&'a str> {
         .filter(|pair| pair[0] == option)
         .map(|pair| pair[1].as_str())
         .collect()
+}
+
+#[test]
+fn a_kernel_whose_root_is_on_the_disk_gets_initramfs_command_line_and_disk() {
+    let mut spec = spec(Machine::Q35, Firmware::Direct);
+    spec.image.loader = Some(Loader {
+        initrd: "/i/initrd.img".into(),
+        command_line: "root=LABEL=wow-root ro".into(),
+    });
+    spec.image.own_disk = true;
+    spec.append = vec!["wow.log=debug".into()];
+    let line = spec.arguments(Accelerator::Tcg).unwrap();
+    assert_eq!(values(&line, "-initrd"), ["/i/initrd.img"]);
+    assert_eq!(
+        values(&line, "-append"),
+        ["root=LABEL=wow-root ro wow.log=debug"]
+    );
+    let drive = "if=none,id=disk0,format=raw,snapshot=off,file=/i/disk.raw";
+    assert_eq!(values(&line, "-drive"), [drive]);
 }
 
 #[test]

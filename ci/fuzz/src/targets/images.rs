@@ -16,13 +16,19 @@ pub(super) const DEFINITION: Target = Target {
     input_bytes_max: TEXT_BYTES_MAX,
     run: |input| {
         if let Some(text) = text(input) {
-            let file = Path::new("images/router.toml");
-            if let Err(error) = Definition::parse(Path::new(ROOT), file, text) {
-                assert!(error.line > 0 && error.line <= text.lines().count().max(1) + 1);
+            for file in ["images/router.toml", "images/workstation.toml"] {
+                if let Err(error) = Definition::parse(Path::new(ROOT), Path::new(file), text) {
+                    assert!(error.line > 0 && error.line <= text.lines().count().max(1) + 1);
+                }
             }
         }
     },
-    seeds: || texts(&[include_str!("../../../../images/router.toml")]),
+    seeds: || {
+        texts(&[
+            include_str!("../../../../images/router.toml"),
+            include_str!("../../../../images/workstation.toml"),
+        ])
+    },
 };
 
 pub(super) const FRAGMENT: Target = Target {

@@ -1,0 +1,238 @@
+//! Definitions of appliances: a kernel of our own, whose process 1 is one program.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::checker::{Checker, RawFile, RawLink};
+use super::{DefinitionError, File, Link};
+use crate::cpio::Archive;
+use crate::disk::layout::MIN_DISK_MIB;
+
+/// FAT16 with clusters of 1 KiB ends here.
+const MAX_DISK_MIB: u64 = 64;
+
+/// An appliance, validated.
+#[derive(Debug, Clone)]
+pub struct Appliance {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// The image's name, equal to the file's.
+    pub name: String,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// What PID 1 finds.
+    pub initramfs: Initramfs,
+    /// The disk.
+    pub disk: Disk,
+    /// Sizes not to exceed.
+    pub limits: Limits,
+}
+
+/// Which kernel, and how it is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// Debian's source package of the kernel (a binary package that holds the tree).
+    pub package: String,
+    /// The version to use in each Debian suite, by code name.
+    pub versions: BTreeMap<String, String>,
+    /// The fragments' files, in order.
+    pub fragments: Vec<PathBuf>,
+    /// The command line built in; boot loaders add to it.
+    pub command_line: String,
+    /// Where the command line stands in the definition.
+    pub command_line_line: usize,
+}
+
+/// The content of the initramfs besides the device nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Initramfs {
+    /// The cargo package of `/init`.
+    pub package: String,
+    /// Its binary.
+    pub binary: String,
+    /// Directories: path and mode.
+    pub directories: Vec<(String, u32)>,
+    /// Files.
+    pub files: Vec<File>,
+    /// Symbolic links.
+    pub links: Vec<Link>,
+}
+
+/// The disk image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The whole disk.
+    pub size_mib: u64,
+    /// The FAT volume's label.
+    pub label: String,
+}
+
+/// The file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawAppliance {
+    name: Spanned<String>,
+    kernel: RawKernel,
+    initramfs: RawInitramfs,
+    disk: RawDisk,
+    limits: Limits,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawKernel {
+    package: Spanned<String>,
+    versions: BTreeMap<String, Spanned<String>>,
+    fragments: Spanned<Vec<Spanned<String>>>,
+    command_line: Spanned<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawInitramfs {
+    init: RawInit,
+    #[serde(default)]
+    directories: Vec<Spanned<RawDirectory>>,
+    #[serde(default)]
+    files: Vec<Spanned<RawFile>>,
+    #[serde(default)]
+    links: Vec<Spanned<RawLink>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawInit {
+    package: Spanned<String>,
+    binary: Spanned<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawDirectory {
+    path: String,
+    mode: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawDisk {
+    size_mib: Spanned<u64>,
+    label: Spanned<String>,
+}
+
+/// The largest sizes that a build accepts, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Limits {
+    /// The kernel with its initramfs.
+    pub kernel_bytes: u64,
+    /// The raw disk.
+    pub disk_bytes: u64,
+}
+
+impl Checker<'_> {
+    pub(super) fn appliance(&self, raw: RawAppliance) -> Result<Appliance, DefinitionError> {
+        self.own_name(&raw.name)?;
+        Ok(Appliance {
+            file: self.file.to_owned(),
+            name: raw.name.into_inner(),
+            kernel: self.kernel(raw.kernel)?,
+            initramfs: self.initramfs(raw.initramfs)?,
+            disk: self.disk(raw.disk, &raw.limits)?,
+            limits: raw.limits,
+        })
+    }
+
+    fn kernel(&self, raw: RawKernel) -> Result<Kernel, DefinitionError> {
+        self.word(&raw.package, "a Debian package name", |c| {
+            c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c)
+        })?;
+        for version in raw.versions.values() {
+            self.word(version, "a Debian version", |c| {
+                c.is_ascii_alphanumeric() || "+-.:~".contains(c)
+            })?;
+        }
+        if raw.fragments.get_ref().is_empty() {
+            let message = "name at least one fragment of kernel-config/".to_owned();
+            return Err(self.at(&raw.fragments, message));
+        }
+        let mut fragments = Vec::new();
+        for name in raw.fragments.get_ref() {
+            self.word(name, "a fragment's name", |c| {
+                c.is_ascii_alphanumeric() || "_-".contains(c)
+            })?;
+            let file = Path::new("kernel-config").join(format!("{}.config", name.get_ref()));
+            if !self.root.join(&file).is_file() {
+                let message = format!(
+                    "there is no {}: correct the name, or write it",
+                    file.display()
+                );
+                return Err(self.at(name, message));
+            }
+            if fragments.contains(&file) {
+                return Err(self.at(name, "this fragment is named twice: remove one".to_owned()));
+            }
+            fragments.push(file);
+        }
+        self.command_line(&raw.command_line)?;
+        Ok(Kernel {
+            package: raw.package.into_inner(),
+            versions: raw
+                .versions
+                .into_iter()
+                .map(|(suite, version)| (suite, version.into_inner()))
+                .collect(),
+            fragments,
+            command_line_line: self.line(raw.command_line.span().start),
+            command_line: raw.command_line.into_inner(),
+        })
+    }
+
+    fn initramfs(&self, raw: RawInitramfs) -> Result<Initramfs, DefinitionError> {
+        self.crate_name(&raw.init.package, "a cargo package")?;
+        self.crate_name(&raw.init.binary, "a cargo binary")?;
+        // Everything is tried on an archive, so that its rules hold here, with a line.
+        let mut trial = Archive::new();
+        let mut directories = Vec::new();
+        for entry in &raw.directories {
+            let directory = entry.get_ref();
+            let mode = self.mode(entry, &directory.mode)?;
+            let added = trial.directory(&directory.path, mode);
+            added.map_err(|error| self.at(entry, error.to_string()))?;
+            directories.push((directory.path.clone(), mode));
+        }
+        let files = self.files(&raw.files, &mut trial)?;
+        let links = self.links(&raw.links, &mut trial)?;
+        Ok(Initramfs {
+            package: raw.init.package.into_inner(),
+            binary: raw.init.binary.into_inner(),
+            directories,
+            files,
+            links,
+        })
+    }
+
+    fn disk(&self, raw: RawDisk, limits: &Limits) -> Result<Disk, DefinitionError> {
+        let size = *raw.size_mib.get_ref();
+        if !(MIN_DISK_MIB..=MAX_DISK_MIB).contains(&size) {
+            let message = format!("a disk has {MIN_DISK_MIB} to {MAX_DISK_MIB} MiB, not {size}");
+            return Err(self.at(&raw.size_mib, message));
+        }
+        if size << 20 > limits.disk_bytes {
+            let message = format!(
+                "{size} MiB are {} bytes, more than limits.disk-bytes ({}): change one of them",
+                size << 20,
+                limits.disk_bytes
+            );
+            return Err(self.at(&raw.size_mib, message));
+        }
+        self.fat_label(&raw.label)?;
+        Ok(Disk {
+            size_mib: size,
+            label: raw.label.into_inner(),
+        })
+    }
+}

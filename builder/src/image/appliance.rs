@@ -1,0 +1,336 @@
+//! Builds an appliance: its plan, and what each step of it does.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::publish::{self, Image, Product};
+use super::runner::{self, Bench, Results};
+use super::{Options, binary};
+use crate::BuildError;
+use crate::cache::{self, Fact, Seal};
+use crate::cpio::{Archive, CpioError};
+use crate::definition::Appliance;
+use crate::digest::Digest;
+use crate::disk::layout::Layout;
+use crate::disk::{fat, qcow2, raw};
+use crate::kernel::fragment::Merged;
+use crate::kernel::{compile, source};
+use crate::manifest::{Format, Manifest};
+use crate::plan::{Inputs, Plan, StepId};
+use crate::process::Log;
+
+/// The kernel's build tree within its entry.
+const BUILD: &str = "build";
+
+/// The configuration of syslinux: no question, no delay, and the file that UEFI runs too.
+const SYSLINUX: &str = "DEFAULT wow\nPROMPT 0\nLABEL wow\n  LINUX /EFI/BOOT/BOOTX64.EFI\n";
+
+/// Entries to keep of each step in the cache: the current one, and that of another branch.
+const KEEP_ENTRIES: usize = 2;
+
+/// Builds the appliance of `definition`.
+pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, BuildError> {
+    let started = Instant::now();
+    let directory = options.directories.image(&definition.name);
+    let logs = directory.join("logs");
+    cache::create(&logs)?;
+    let merged = compile::options(&options.directories.root, definition)?;
+    let suite = source::suite()?;
+    let workshop = Workshop {
+        definition,
+        bench: Bench::new(options)?,
+        request: source::Request {
+            package: definition.kernel.package.clone(),
+            version: definition.kernel.versions.get(&suite).cloned(),
+            suite,
+            mirrors: options.mirrors.clone(),
+        },
+        merged,
+        skeleton: skeleton(definition)?,
+    };
+    let tools = (compile::toolchain()?, fat::tools()?);
+    let plan = Plan::new(&Inputs {
+        source: (
+            workshop.request.package.clone(),
+            workshop
+                .request
+                .version
+                .clone()
+                .unwrap_or_else(|| workshop.request.suite.clone()),
+        ),
+        kernel_options: workshop.merged.canonical(),
+        toolchain: tools.0.clone(),
+        binary: (
+            definition.initramfs.package.clone(),
+            definition.initramfs.binary.clone(),
+        ),
+        skeleton: workshop.skeleton.to_bytes(),
+        disk: format!("{:?}\n{}\n{}", definition.disk, definition.name, tools.1),
+    });
+    let results = runner::run(&plan, &workshop, &logs)?;
+    let mut inputs = static_inputs(definition, &workshop.merged.canonical(), &tools.0, &tools.1);
+    for result in results.values() {
+        inputs.extend(result.seal.facts.iter().cloned());
+    }
+    let limit = |bytes, key| Some((bytes, key));
+    let limits = &definition.limits;
+    let product = |format, step, name, limit| Product {
+        format,
+        step,
+        name,
+        limit,
+    };
+    let image = Image {
+        name: &definition.name,
+        file: &definition.file,
+        command_line: None,
+        products: &[
+            product(
+                Format::Kernel,
+                StepId::Kernel,
+                "bzImage",
+                limit(limits.kernel_bytes, "kernel-bytes"),
+            ),
+            product(
+                Format::Raw,
+                StepId::Disk,
+                "disk.raw",
+                limit(limits.disk_bytes, "disk-bytes"),
+            ),
+            product(Format::Qcow2, StepId::Qcow2, "disk.qcow2", None),
+        ],
+    };
+    let manifest = publish::publish(&workshop.bench, &image, &results, inputs)?;
+    for step in plan.steps() {
+        workshop.bench.cache.prune(step.id.name(), KEEP_ENTRIES)?;
+    }
+    publish::report(&manifest, options, started);
+    Ok(manifest)
+}
+
+/// Everything that the steps work with.
+#[derive(Debug)]
+struct Workshop<'a> {
+    definition: &'a Appliance,
+    bench: Bench<'a>,
+    request: source::Request,
+    merged: Merged,
+    skeleton: Archive,
+}
+
+impl runner::Workshop for Workshop<'_> {
+    fn bench(&self) -> &Bench<'_> {
+        &self.bench
+    }
+
+    fn title(&self, step: StepId) -> &'static str {
+        match step {
+            StepId::Source => "fetching the kernel source",
+            StepId::Binary => "building the router",
+            StepId::Objects => "compiling the kernel",
+            StepId::Initramfs => "packing the initramfs",
+            StepId::Kernel => "linking the kernel",
+            StepId::Disk => "making the disk",
+            StepId::Qcow2 => "converting the disk",
+            other => other.name(),
+        }
+    }
+
+    fn make(
+        &self,
+        step: StepId,
+        key: Digest,
+        entry: &Path,
+        results: &Results,
+        log: &mut Log<'_>,
+    ) -> Result<Seal, BuildError> {
+        Ok(match step {
+            StepId::Source => {
+                let lists = self.bench.cache.aside("apt")?;
+                source::fetch(&self.request, &lists, entry, log)?
+            }
+            StepId::Binary => self.binary(entry, log)?,
+            StepId::Objects => {
+                let tree = results[&StepId::Source].entry.join(source::TREE);
+                compile::objects(&self.merged, &tree, &entry.join(BUILD), log)?;
+                // The tree is named by what made it: its bytes hold paths and times.
+                Seal {
+                    digest: key,
+                    file: None,
+                    facts: Vec::new(),
+                }
+            }
+            StepId::Initramfs => self.initramfs(entry, results)?,
+            StepId::Kernel => self.kernel(entry, results, log)?,
+            StepId::Disk => self.disk(entry, results, log)?,
+            StepId::Qcow2 => convert(&results[&StepId::Disk].file(), entry)?,
+            other => unreachable!("{other} is no step of an appliance"),
+        })
+    }
+}
+
+impl Workshop<'_> {
+    fn binary(&self, entry: &Path, log: &mut Log<'_>) -> Result<Seal, BuildError> {
+        let wanted = &self.definition.initramfs;
+        let path = binary::build(
+            &self.bench.options.directories,
+            &wanted.package,
+            &wanted.binary,
+            log,
+        )?;
+        let seal = write(entry, "init", &read(&path)?)?;
+        let fact = Fact {
+            name: wanted.binary.clone(),
+            version: binary::compiler()?,
+            sha256: Some(seal.digest),
+            note: None,
+        };
+        Ok(Seal {
+            facts: vec![fact],
+            ..seal
+        })
+    }
+
+    fn initramfs(&self, entry: &Path, results: &Results) -> Result<Seal, BuildError> {
+        let mut archive = self.skeleton.clone();
+        let init = read(&results[&StepId::Binary].file())?;
+        archive.file("/init", 0o755, init).map_err(unfit)?;
+        let seal = write(entry, "initramfs.cpio", &archive.to_bytes())?;
+        let fact = Fact {
+            name: "initramfs".to_owned(),
+            version: String::new(),
+            sha256: Some(seal.digest),
+            note: None,
+        };
+        Ok(Seal {
+            facts: vec![fact],
+            ..seal
+        })
+    }
+
+    fn kernel(
+        &self,
+        entry: &Path,
+        results: &Results,
+        log: &mut Log<'_>,
+    ) -> Result<Seal, BuildError> {
+        let initramfs = read(&results[&StepId::Initramfs].file())?;
+        let tree = results[&StepId::Source].entry.join(source::TREE);
+        let build = results[&StepId::Objects].entry.join(BUILD);
+        let image = compile::link(&initramfs, &tree, &build, log)?;
+        write(entry, "bzImage", &read(&image)?)
+    }
+
+    fn disk(&self, entry: &Path, results: &Results, log: &mut Log<'_>) -> Result<Seal, BuildError> {
+        let disk = &self.definition.disk;
+        let layout = Layout::new(disk.size_mib);
+        let scratch = entry.join("scratch");
+        cache::create(&scratch)?;
+        let kernel = results[&StepId::Kernel].file();
+        let content = fat::Content {
+            label: &disk.label,
+            files: &[("/EFI/BOOT/BOOTX64.EFI", &kernel)],
+            syslinux: SYSLINUX,
+        };
+        let partition = fat::partition(&layout.boot, &content, &scratch, log)?;
+        let file = "disk.raw";
+        let name = &self.definition.name;
+        let parts = [(layout.boot, partition.as_path())];
+        let path = raw::assemble(&layout, name, &parts, entry.join(file))?;
+        cache::remove(&scratch)?;
+        Ok(Seal {
+            digest: Digest::of_file(&path)?,
+            file: Some(file.to_owned()),
+            facts: Vec::new(),
+        })
+    }
+}
+
+/// The initramfs without `/init`.
+fn skeleton(definition: &Appliance) -> Result<Archive, BuildError> {
+    let mut archive = Archive::new();
+    let mut fill = || {
+        // Rust's runtime aborts before main if the first descriptors are closed and /dev/null is
+        // missing; the kernel opens /dev/console for them before anything is mounted.
+        archive.character_device("/dev/console", 0o600, 5, 1)?;
+        archive.character_device("/dev/null", 0o666, 1, 3)?;
+        for (path, mode) in &definition.initramfs.directories {
+            archive.directory(path, *mode)?;
+        }
+        for file in &definition.initramfs.files {
+            archive.file(&file.path, file.mode, file.content.clone())?;
+        }
+        for link in &definition.initramfs.links {
+            archive.symlink(&link.path, &link.target)?;
+        }
+        Ok(())
+    };
+    fill().map_err(unfit)?;
+    Ok(archive)
+}
+
+/// Inputs that are known without running anything: tools, configuration and files.
+fn static_inputs(
+    definition: &Appliance,
+    options: &str,
+    toolchain: &str,
+    disk_tools: &str,
+) -> Vec<Fact> {
+    let tool = |name: &str, version: &str| Fact {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        sha256: None,
+        note: None,
+    };
+    let content = |name: &str, bytes: &[u8]| Fact {
+        name: name.to_owned(),
+        version: String::new(),
+        sha256: Some(Digest::of(bytes)),
+        note: None,
+    };
+    let mut facts: Vec<Fact> = toolchain
+        .lines()
+        .zip(["compiler", "linker", "assembler"])
+        .map(|(version, name)| tool(name, version))
+        .collect();
+    facts.extend(
+        disk_tools
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, version)| tool(name, version)),
+    );
+    facts.push(content("kernel options", options.as_bytes()));
+    for file in &definition.initramfs.files {
+        facts.push(content(&file.path, &file.content));
+    }
+    facts
+}
+
+fn unfit(error: CpioError) -> BuildError {
+    BuildError::Input(format!("the initramfs: {error}"))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
+    std::fs::read(path).map_err(BuildError::io("read", path))
+}
+
+fn write(entry: &Path, file: &str, bytes: &[u8]) -> Result<Seal, BuildError> {
+    let path = entry.join(file);
+    std::fs::write(&path, bytes).map_err(BuildError::io("write", &path))?;
+    Ok(Seal {
+        digest: Digest::of(bytes),
+        file: Some(file.to_owned()),
+        facts: Vec::new(),
+    })
+}
+
+/// The raw disk `from` as qcow2 in `entry`.
+pub fn convert(from: &Path, entry: &Path) -> Result<Seal, BuildError> {
+    let path = entry.join("disk.qcow2");
+    qcow2::convert(from, &path).map_err(BuildError::io("write", &path))?;
+    Ok(Seal {
+        digest: Digest::of_file(&path)?,
+        file: Some("disk.qcow2".to_owned()),
+        facts: Vec::new(),
+    })
+}

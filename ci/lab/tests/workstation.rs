@@ -1,0 +1,167 @@
+//! The workstation image: what its root holds and must not hold, and that it boots and joins.
+//!
+//! `cargo xtask test` runs these: it builds the image and says where it is.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use wow_builder::host::Tether;
+use wow_builder::manifest::{Format, Manifest};
+use wow_builder::qemu::{Accelerator, Emulator, Firmware, ImageFiles, Machine};
+use wow_lab::topology::Topology;
+use wow_lab::vms::{Setup, VmTestbed};
+use wow_lab::{Tools, experiment, interrupt};
+
+/// Two Debians under the translator, with other machines on the same cores.
+const JOIN_LIMIT: Duration = Duration::from_secs(1200);
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(300);
+
+fn path(variable: &str) -> PathBuf {
+    let value = std::env::var_os(variable);
+    value
+        .unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`"))
+        .into()
+}
+
+fn manifest() -> Manifest {
+    Manifest::load(&path("WOW_TEST_IMAGE")).unwrap()
+}
+
+/// The root file system within the disk, as e2fsprogs' programs take it.
+fn root() -> String {
+    let disk = manifest().path(Format::Raw).unwrap();
+    let mut tables = vec![0; 4096];
+    let mut file = std::fs::File::open(&disk).unwrap();
+    std::io::Read::read_exact(&mut file, &mut tables).unwrap();
+    // The first sector of the second partition's entry.
+    let at = 1024 + 128 + 32;
+    let first = u64::from_le_bytes(tables[at..at + 8].try_into().unwrap());
+    format!("{}?offset={}", disk.display(), first * 512)
+}
+
+/// What debugfs says to one question; it complains on the second output.
+fn ask(question: &str) -> (String, String) {
+    let mut command = Command::new("/usr/sbin/debugfs");
+    let output = command
+        .env("DEBUGFS_PAGER", "cat")
+        .args(["-R", question, &root()])
+        .output();
+    let output = output.unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[track_caller]
+fn holds(path: &str, mode: &str) {
+    let (answer, _) = ask(&format!("stat {path}"));
+    let expected = format!("Mode:  {mode} ");
+    assert!(answer.contains(&expected), "{path}: {answer}");
+    assert!(
+        answer.contains("User:     0   Group:     0"),
+        "{path}: {answer}"
+    );
+}
+
+#[track_caller]
+fn lacks(path: &str) {
+    let (answer, complaint) = ask(&format!("stat {path}"));
+    assert!(
+        complaint.contains("File not found"),
+        "{path}: {answer}{complaint}"
+    );
+}
+
+#[test]
+fn the_root_is_sound_and_holds_our_programs_and_units() {
+    let check = Command::new("/usr/sbin/e2fsck")
+        .args(["-f", "-n", &root()])
+        .output()
+        .unwrap();
+    assert!(
+        check.status.success(),
+        "{}",
+        String::from_utf8_lossy(&check.stdout)
+    );
+    holds("/usr/local/bin/wow", "0755");
+    holds("/usr/local/bin/wow-pbs", "0755");
+    holds("/usr/local/bin/qsub", "0777");
+    holds("/etc/systemd/system/wow.service", "0644");
+    holds(
+        "/etc/systemd/system/multi-user.target.wants/wow.service",
+        "0777",
+    );
+    holds("/etc/wow.toml", "0600");
+    holds("/etc/sudoers.d/wow", "0440");
+}
+
+#[test]
+fn the_root_holds_no_secret_no_password_and_no_cluster_that_starts_by_itself() {
+    lacks("/etc/munge/munge.key");
+    for kind in ["rsa", "ecdsa", "ed25519"] {
+        lacks(&format!("/etc/ssh/ssh_host_{kind}_key"));
+    }
+    for unit in ["slurmctld", "slurmd", "munge", "nfs-server", "rpcbind"] {
+        lacks(&format!(
+            "/etc/systemd/system/multi-user.target.wants/{unit}.service"
+        ));
+    }
+    assert_eq!(ask("cat /etc/machine-id").0, "");
+    let shadow = ask("cat /etc/shadow").0;
+    let locked = |line: &str| {
+        let field = line.split(':').nth(1).unwrap_or_default();
+        field.starts_with('*') || field.starts_with('!')
+    };
+    assert!(shadow.lines().count() > 10);
+    let open: Vec<&str> = shadow.lines().filter(|line| !locked(line)).collect();
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[test]
+fn the_manifest_names_the_packages_with_their_versions() {
+    let manifest = manifest();
+    for name in [
+        "openssh-server",
+        "slurmctld",
+        "slurmd",
+        "libc6",
+        "/usr/local/bin/wow",
+    ] {
+        let fact = manifest.inputs.iter().find(|fact| fact.name == name);
+        assert!(fact.is_some_and(|fact| !fact.version.is_empty()), "{name}");
+    }
+}
+
+#[test]
+#[ignore = "two Debians under the translator take minutes: `cargo xtask test --vm` runs it"]
+fn it_boots_by_each_firmware_and_joins() {
+    interrupt::install().unwrap();
+    let logs = path("WOW_TEST_LOGS");
+    let emulator = Emulator::find().unwrap();
+    let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
+    for firmware in [Firmware::Direct, Firmware::Bios, Firmware::Uefi] {
+        let setup = Setup {
+            tools: Tools {
+                wow: path("WOW_TEST_WOW"),
+                wan: path("WOW_TEST_WAN"),
+            },
+            emulator: emulator.clone(),
+            accelerator: accelerator.clone(),
+            image: ImageFiles::of(&manifest()).unwrap(),
+            machine: Machine::Q35,
+            firmware,
+            memory_mib: 768,
+            topology: Topology::seed_and_nated(1),
+            logs: logs.join(format!("workstation-{firmware}")),
+            tether: Tether::Tied,
+        };
+        let mut bed = VmTestbed::start(&setup).unwrap();
+        let nodes = bed.nodes().to_vec();
+        let joined =
+            experiment::join(&nodes, JOIN_LIMIT, &|_| (), &mut || bed.check_running()).unwrap();
+        let pairs = experiment::ping_all(&nodes, &joined, 3, &|_| ()).unwrap();
+        let logs = bed.logs().display().to_string();
+        assert!(pairs.iter().all(|pair| pair.answered()), "logs: {logs}");
+        bed.power_off(POWER_OFF_LIMIT).unwrap();
+    }
+}
