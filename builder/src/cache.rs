@@ -175,6 +175,7 @@ pub fn publish_copy(from: &Path, to: &Path) -> Result<(), BuildError> {
     let temporary = temporary_beside(to);
     let copy = || {
         sparse::copy_file(from, &temporary, 0)?;
+        File::open(&temporary)?.sync_all()?;
         fs::rename(&temporary, to)
     };
     copy().map_err(BuildError::io("write", to))

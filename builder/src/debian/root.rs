@@ -130,16 +130,17 @@ fn mmdebstrap(definition: &Debian, answer: &Answer) -> Command {
             .arg(format!("--essential-hook=chmod {mode:o} \"$1\"{path}"));
     }
     let in_root = |words: &str| format!("--customize-hook=chroot \"$1\" {words}");
-    if !definition.disabled.is_empty() {
-        command.arg(in_root(&format!(
-            "systemctl disable {}",
-            definition.disabled.join(" ")
-        )));
-    }
+    // Enabled first: a unit may bring others along that are not wanted.
     if !definition.enabled.is_empty() {
         command.arg(in_root(&format!(
             "systemctl enable {}",
             definition.enabled.join(" ")
+        )));
+    }
+    if !definition.disabled.is_empty() {
+        command.arg(in_root(&format!(
+            "systemctl disable {}",
+            definition.disabled.join(" ")
         )));
     }
     command.arg("--customize-hook=if [ -e \"$1\"/usr/bin/systemd-sysusers ]; then chroot \"$1\" systemd-sysusers; fi");

@@ -22,7 +22,7 @@ const COPIED: u64 = 1 << 63;
 pub fn convert(from: &Path, to: &Path) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(to)?);
     write(&mut File::open(from)?, &mut out)?;
-    out.into_inner()?.sync_all()
+    out.flush()
 }
 
 /// Its parts, in order: header, reference count table, count blocks, first-level table,
