@@ -30,15 +30,13 @@ pub fn recipe(definition: &Debian, tools: &str) -> String {
         let _ = writeln!(early, "{} {:o} {digest}", file.path, file.mode);
     }
     format!(
-        "{}\n{}\n{:?}\n{:?}\n{:?}\n{:?}\n{early}\n{} {}\n{TIME}\n{tools}",
-        definition.name,
+        "{}\n{:?}\n{:?}\n{:?}\n{:?}\n{early}\n{}\n{tools}",
         definition.suite,
         definition.left_out,
         definition.enabled,
         definition.disabled,
         definition.removed,
-        definition.disk.root_label,
-        definition.disk.free_mib,
+        script(definition),
     )
 }
 
@@ -153,20 +151,6 @@ fn mmdebstrap(definition: &Debian, answer: &Answer) -> Command {
 
 /// Turns the archive into a file system on standard output.
 fn file_system(definition: &Debian) -> Command {
-    let disk = &definition.disk;
-    // Device nodes are devtmpfs's, and could not be made in a namespace.
-    let script = format!(
-        "set -e\n\
-         work=$(mktemp -d)\n\
-         trap 'rm -rf \"$work\"' EXIT\n\
-         cd \"$work\"\n\
-         mkdir tree\n\
-         tar --extract --file=- --directory=tree --numeric-owner --same-owner --same-permissions \
-         --xattrs --xattrs-include='*' --exclude='./dev/*'\n\
-         {}\
-         cat root.ext4\n",
-        ext4::make_script(&disk.root_label, &definition.name, disk.free_mib, TIME)
-    );
     let mut command = process::command("sh");
     let inside = if is_root() {
         ""
@@ -178,9 +162,27 @@ fn file_system(definition: &Debian) -> Command {
         "-c",
         &format!("exec {inside}sh -c \"$1\" <{TAR}"),
         "sh",
-        &script,
+        &script(definition),
     ]);
     command
+}
+
+/// What is done in the namespace.
+fn script(definition: &Debian) -> String {
+    let disk = &definition.disk;
+    // Device nodes are devtmpfs's, and could not be made in a namespace.
+    format!(
+        "set -e\n\
+         work=$(mktemp -d)\n\
+         trap 'rm -rf \"$work\"' EXIT\n\
+         cd \"$work\"\n\
+         mkdir tree\n\
+         tar --extract --file=- --directory=tree --numeric-owner --same-owner --same-permissions \
+         --xattrs --xattrs-include='*' --exclude='./dev/*'\n\
+         {}\
+         cat root.ext4\n",
+        ext4::make_script(&disk.root_label, &definition.name, disk.free_mib, TIME)
+    )
 }
 
 fn is_root() -> bool {

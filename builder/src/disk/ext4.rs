@@ -37,12 +37,20 @@ pub struct Addition {
 pub fn make_script(label: &str, name: &str, free_mib: u64, time: u64) -> String {
     let (id, seed) = (uuid("id", name), uuid("hash seed", name));
     let extra = (OVERHEAD_MIB + free_mib) << 8;
-    // Blocks of 4 KiB: each file's, once a file, and one for every other entry.
+    // Blocks of 4 KiB: each file's, once a file, and one for every other entry. mke2fs takes the
+    // inodes' other times from the tree, where they are those of unpacking.
     format!(
-        "blocks=$(find tree -xdev -printf '%i %y %s\\n' | LC_ALL=C sort -u | \
+        "PATH=$PATH:/usr/sbin:/sbin\n\
+         export E2FSPROGS_FAKE_TIME={time}\n\
+         blocks=$(find tree -xdev -printf '%i %y %s\\n' | LC_ALL=C sort -u | \
          awk '{{ n += $2 == \"f\" ? int(($3 + 4095) / 4096) : 1 }} END {{ print int(n * 1.02) + {extra} }}')\n\
-         E2FSPROGS_FAKE_TIME={time} mke2fs -q -t ext4 -b 4096 -m {RESERVED_PERCENT} -L {label} -U {id} \
-         -E hash_seed={seed},root_owner=0:0,nodiscard -d tree root.ext4 \"$blocks\" >&2\n"
+         mke2fs -q -t ext4 -b 4096 -m {RESERVED_PERCENT} -L {label} -U {id} \
+         -E hash_seed={seed},root_owner=0:0,nodiscard -d tree root.ext4 \"$blocks\" >&2\n\
+         inodes=$(dumpe2fs -h root.ext4 | \
+         awk '/^Inode count:/ {{ n += $3 }} /^Free inodes:/ {{ n -= $3 }} END {{ print n }}')\n\
+         seq \"$inodes\" | awk '$1 == 2 || $1 > 10 {{ for (i = 1; i < 3; i++) \
+         print \"sif <\" $1 \"> \" (i == 1 ? \"a\" : \"c\") \"time @{time}\" }}' >times\n\
+         debugfs -w -f times root.ext4 >&2\n"
     )
 }
 
@@ -245,7 +253,9 @@ mod tests {
         fs::write(tree.join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
         fs::write(tree.join("etc/hosts-1"), "1\n").unwrap();
         std::os::unix::fs::symlink("etc/hosts-1", tree.join("link")).unwrap();
-        let script = make_script("test", "test", 4, TIME);
+        // What unpacking an archive leaves: times of the archive.
+        let touch = format!("find tree -exec touch --no-dereference --date=@{TIME} {{}} +\n");
+        let script = touch + &make_script("test", "test", 4, TIME);
         let mut shell = process::command("sh");
         let made = shell
             .args(["-ec", &script])
@@ -310,6 +320,17 @@ mod tests {
                 assert_eq!(fs::read(&to).unwrap(), b"new\n");
             }
         });
+    }
+
+    #[test]
+    fn a_root_made_later_of_a_tree_made_later_is_the_same() {
+        let mut roots = Vec::new();
+        for _ in 0..2 {
+            with_root(|_, image, _| roots.push(fs::read(image).unwrap()));
+            // The kernel's times of files have this resolution at least.
+            std::thread::sleep(std::time::Duration::from_millis(1100));
+        }
+        assert!(roots.windows(2).all(|pair| pair[0] == pair[1]));
     }
 
     #[test]
