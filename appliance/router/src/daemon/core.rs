@@ -166,7 +166,7 @@ impl Core {
     /// Takes a datagram. Packets for the guest wait for [`finish_batch`](Self::finish_batch), which joins them.
     pub fn handle_datagram(&mut self, now: Instant, from: Remote, datagram: &mut [u8]) {
         if let Some(packet) = self.node.open_datagram(now, from, datagram) {
-            self.to_guest(packet.bytes, packet.lacks_checksum);
+            self.deliver(packet.bytes, packet.lacks_checksum);
         }
     }
 
@@ -531,7 +531,7 @@ impl Core {
             lacks_checksum,
         }) = self.node.poll_guest_packet()
         {
-            self.to_guest(&bytes, lacks_checksum);
+            self.deliver(&bytes, lacks_checksum);
             self.node.recycle(bytes);
         }
         self.flush_guest();
@@ -611,7 +611,7 @@ impl Core {
     }
 
     /// Hands a packet from a peer to the guest: soon, where it may be joined with the next ones.
-    fn to_guest(&mut self, packet: &[u8], lacks_checksum: bool) {
+    fn deliver(&mut self, packet: &[u8], lacks_checksum: bool) {
         let malformed = if self.joins_for_guest {
             if self.coalescer.is_full() {
                 self.flush_guest();
