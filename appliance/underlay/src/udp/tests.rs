@@ -14,7 +14,10 @@ fn loopback() -> UdpUnderlay {
 
 async fn receive(underlay: &mut UdpUnderlay, expected: usize) -> Vec<(SocketAddr, Vec<u8>)> {
     let mut all = Vec::new();
-    let mut batch = ReceiveBatch::new();
+    let mut batch = match underlay.receives_joined() {
+        true => ReceiveBatch::for_joined(),
+        false => ReceiveBatch::new(),
+    };
     while all.len() < expected {
         tokio::time::timeout(
             PATIENCE,
