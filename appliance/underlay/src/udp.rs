@@ -170,8 +170,7 @@ impl UdpUnderlay {
     }
 
     fn cuts_for(&self, batch: &Outgoing) -> bool {
-        let is_one = batch.payload.len() <= batch.datagram_bytes;
-        is_one || self.cuts && !self.one_by_one.contains(&batch.to.ip())
+        !is_batch(batch) || self.cuts && !self.one_by_one.contains(&batch.to.ip())
     }
 
     fn socket_for(&self, to: SocketAddr) -> Option<usize> {

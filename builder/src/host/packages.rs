@@ -65,6 +65,22 @@ const fn files(name: &'static str, proof: &'static [&'static str], why: &'static
     }
 }
 
+const fn keyring(why: &'static str) -> Package {
+    files(
+        "debian-archive-keyring",
+        &[
+            "/usr/share/keyrings/debian-archive-keyring.gpg",
+            "/usr/share/keyrings/debian-archive-keyring.pgp",
+        ],
+        why,
+    )
+}
+
+// What every disk is made with.
+const DOSFSTOOLS: Package = program("dosfstools", "mkfs.fat", "makes the disk's FAT file system");
+const MTOOLS: Package = program("mtools", "mcopy", "writes files into the disk without root");
+const SYSLINUX: Package = program("syslinux", "syslinux", "boots the disk by BIOS");
+
 const IMAGE: &[Package] = &[
     program("bc", "bc", "computes the kernel's time constants"),
     program("bison", "bison", "generates kconfig's parser"),
@@ -88,33 +104,19 @@ const IMAGE: &[Package] = &[
         &["/usr/include/openssl/ssl.h"],
         "hashes in the kernel's build",
     ),
-    program("dosfstools", "mkfs.fat", "makes the disk's FAT file system"),
-    program("mtools", "mcopy", "writes files into the disk without root"),
-    program("syslinux", "syslinux", "boots the disk by BIOS"),
-    files(
-        "debian-archive-keyring",
-        &[
-            "/usr/share/keyrings/debian-archive-keyring.gpg",
-            "/usr/share/keyrings/debian-archive-keyring.pgp",
-        ],
-        "checks the signatures of the kernel source",
-    ),
+    DOSFSTOOLS,
+    MTOOLS,
+    SYSLINUX,
+    keyring("checks the signatures of the kernel source"),
 ];
 
 const DEBIAN: &[Package] = &[
     program("mmdebstrap", "mmdebstrap", "unpacks Debian's packages"),
-    files(
-        "debian-archive-keyring",
-        &[
-            "/usr/share/keyrings/debian-archive-keyring.gpg",
-            "/usr/share/keyrings/debian-archive-keyring.pgp",
-        ],
-        "checks the signatures of Debian's packages",
-    ),
+    keyring("checks the signatures of Debian's packages"),
     program("e2fsprogs", "mke2fs", "makes the root file system"),
-    program("dosfstools", "mkfs.fat", "makes the disk's FAT file system"),
-    program("mtools", "mcopy", "writes files into the disk without root"),
-    program("syslinux", "syslinux", "boots the disk by BIOS"),
+    DOSFSTOOLS,
+    MTOOLS,
+    SYSLINUX,
     program("gcc", "gcc", "links our programs"),
     program(
         "util-linux",
@@ -157,14 +159,7 @@ const BENCH: &[Package] = &[
         "mmdebstrap",
         "unpacks Debian with other overlays",
     ),
-    files(
-        "debian-archive-keyring",
-        &[
-            "/usr/share/keyrings/debian-archive-keyring.gpg",
-            "/usr/share/keyrings/debian-archive-keyring.pgp",
-        ],
-        "checks the signatures of Debian's packages",
-    ),
+    keyring("checks the signatures of Debian's packages"),
     program("iproute2", "ip", "makes network namespaces"),
     program("util-linux", "setpriv", "ends a process with its parent"),
 ];
@@ -184,14 +179,7 @@ const FUZZ: &[Package] = &[program("g++", "g++", "compiles libFuzzer")];
 
 const SLURM: &[Package] = &[
     program("mmdebstrap", "mmdebstrap", "unpacks Debian with Slurm"),
-    files(
-        "debian-archive-keyring",
-        &[
-            "/usr/share/keyrings/debian-archive-keyring.gpg",
-            "/usr/share/keyrings/debian-archive-keyring.pgp",
-        ],
-        "checks the signatures of Debian's packages",
-    ),
+    keyring("checks the signatures of Debian's packages"),
     program("util-linux", "nsenter", "makes namespaces and enters them"),
     program("iproute2", "ip", "connects network namespaces"),
 ];

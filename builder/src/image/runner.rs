@@ -134,39 +134,31 @@ fn run_step(
         .key(step, &digests.collect())
         .expect("a step runs after those it uses");
     let name = step.id.name();
+    let bench = workshop.bench();
     let known = match step.always {
         true => None,
-        false => workshop.bench().cache.find(name, key),
+        false => bench.cache.find(name, key),
     };
     let seal = match known {
         Some(seal) => seal,
         None => {
             let log = logs.join(format!("{name}.log"));
-            let running = workshop
-                .bench()
-                .options
-                .progress
-                .start(workshop.title(step.id));
-            let mut log = Log::create(&log, &running, &workshop.bench().programs)?;
-            let seal = workshop
-                .bench()
+            let running = bench.options.progress.start(workshop.title(step.id));
+            let mut log = Log::create(&log, &running, &bench.programs)?;
+            let seal = bench
                 .cache
                 .begin(name, key)
                 .and_then(|entry| workshop.make(step.id, key, &entry, results, &mut log))?;
-            workshop.bench().cache.seal(name, key, &seal)?;
+            bench.cache.seal(name, key, &seal)?;
             running.finish("done");
             seal
         }
     };
     for note in seal.facts.iter().filter_map(|fact| fact.note.as_ref()) {
-        workshop
-            .bench()
-            .options
-            .progress
-            .say(&format!("note: {note}"));
+        bench.options.progress.say(&format!("note: {note}"));
     }
     Ok(StepResult {
         seal,
-        entry: workshop.bench().cache.path(name, key),
+        entry: bench.cache.path(name, key),
     })
 }

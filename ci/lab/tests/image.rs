@@ -2,7 +2,8 @@
 //!
 //! `cargo xtask test` runs these: it builds what they need and says where it is.
 
-use std::path::PathBuf;
+mod support;
+
 use std::time::Duration;
 
 use wow_builder::host::Tether;
@@ -10,20 +11,15 @@ use wow_builder::qemu::{Accelerator, Emulator, Firmware, ImageFiles, Machine};
 use wow_lab::report::{nodes_table, pairs_table};
 use wow_lab::topology::Topology;
 use wow_lab::vms::{Setup, VmTestbed};
-use wow_lab::{Tools, experiment, interrupt};
+use wow_lab::{experiment, interrupt};
+
+use support::path;
 
 /// Under the translator, with other machines on the same cores.
 const JOIN_LIMIT: Duration = Duration::from_secs(240);
 
 /// The appliance bounds its own shutdown to less.
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
-
-fn path(variable: &str) -> PathBuf {
-    let value = std::env::var_os(variable);
-    value
-        .unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`"))
-        .into()
-}
 
 fn check(name: &str, machine: Machine, firmware: Firmware, memory_mib: u32) {
     interrupt::install().unwrap();
@@ -32,10 +28,7 @@ fn check(name: &str, machine: Machine, firmware: Firmware, memory_mib: u32) {
     let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
     let image = path("WOW_TEST_IMAGE");
     let setup = Setup {
-        tools: Tools {
-            wow: path("WOW_TEST_WOW"),
-            wan: path("WOW_TEST_WAN"),
-        },
+        tools: support::tools(),
         emulator,
         accelerator,
         image: ImageFiles {

@@ -1,7 +1,8 @@
 //! Real routers in network namespaces behind emulated NATs form a pool and carry their hosts'
 //! packets. Run by `cargo xtask test`, as root.
 
-use std::path::PathBuf;
+mod support;
+
 use std::time::Duration;
 
 use wow_lab::moves::Trouble;
@@ -12,21 +13,13 @@ use wow_lab::report::{nodes_table, pairs_table};
 use wow_lab::topology::Topology;
 use wow_lab::{Tools, experiment, interrupt, join, members, moves, planet};
 
-const JOIN_LIMIT: Duration = Duration::from_secs(60);
+use support::path;
 
-fn path(variable: &str) -> PathBuf {
-    let value = std::env::var_os(variable);
-    value
-        .unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`"))
-        .into()
-}
+const JOIN_LIMIT: Duration = Duration::from_secs(60);
 
 fn tools() -> Tools {
     interrupt::install().unwrap();
-    Tools {
-        wow: path("WOW_TEST_WOW"),
-        wan: path("WOW_TEST_WAN"),
-    }
+    support::tools()
 }
 
 fn check(name: &str, domains: u8) {

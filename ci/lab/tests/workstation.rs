@@ -2,7 +2,8 @@
 //!
 //! `cargo xtask test` runs these: it builds the image and says where it is.
 
-use std::path::PathBuf;
+mod support;
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,18 +12,13 @@ use wow_builder::manifest::{Format, Manifest};
 use wow_builder::qemu::{Accelerator, Emulator, Firmware, ImageFiles, Machine};
 use wow_lab::topology::Topology;
 use wow_lab::vms::{Setup, VmTestbed};
-use wow_lab::{Tools, experiment, interrupt};
+use wow_lab::{experiment, interrupt};
+
+use support::path;
 
 /// Two Debians under the translator, with other machines on the same cores.
 const JOIN_LIMIT: Duration = Duration::from_secs(1200);
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(300);
-
-fn path(variable: &str) -> PathBuf {
-    let value = std::env::var_os(variable);
-    value
-        .unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`"))
-        .into()
-}
 
 fn manifest() -> Manifest {
     Manifest::load(&path("WOW_TEST_IMAGE")).unwrap()
@@ -85,6 +81,7 @@ fn the_root_is_sound_and_holds_our_programs_and_units() {
     );
     holds("/usr/local/bin/wow", "0755");
     holds("/usr/local/bin/wow-pbs", "0755");
+    holds("/usr/local/bin/wow-workstation", "0755");
     holds("/usr/local/bin/qsub", "0777");
     holds("/etc/systemd/system/wow.service", "0644");
     holds(
@@ -141,10 +138,7 @@ fn it_boots_by_each_firmware_and_joins() {
     let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
     for firmware in [Firmware::Direct, Firmware::Bios, Firmware::Uefi] {
         let setup = Setup {
-            tools: Tools {
-                wow: path("WOW_TEST_WOW"),
-                wan: path("WOW_TEST_WAN"),
-            },
+            tools: support::tools(),
             emulator: emulator.clone(),
             accelerator: accelerator.clone(),
             image: ImageFiles::of(&manifest()).unwrap(),

@@ -36,11 +36,8 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else {
             return false;
         };
-        if let Some(liveness) = peer.liveness_mut(Via::Direct(remote)) {
-            liveness.on_sent(now);
-        }
         let count = packets.count();
-        peer.keep_tail(now, |frame| {
+        peer.on_traffic_sent(Via::Direct(remote), now, |frame| {
             frame.push(kind);
             packets.write(count - 1, frame);
         });
@@ -108,9 +105,8 @@ impl Node {
         let peer = self.peers.get(&id)?;
         peer.sending()?;
         let path = peer.active()?;
-        let doubtful = path.liveness.is_doubtful() || path.liveness.is_overdue(now);
         let plain = path.remote.is_udp() && path.remote.lane() == 0;
-        (plain && !doubtful).then_some(path.remote)
+        (plain && !path.liveness.is_in_doubt(now)).then_some(path.remote)
     }
 }
 

@@ -183,6 +183,11 @@ impl Liveness {
         self.open_tries().len() > 1 || self.unanswered_since == Some(Instant::ZERO)
     }
 
+    /// Whether nobody knows if the path still works: traffic had better go by another way too.
+    pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
+        self.is_doubtful() || self.is_overdue(now)
+    }
+
     /// Whether an answer, or the next of many records, is later than it usually is: time for another
     /// way beside this one.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {

@@ -240,8 +240,17 @@ impl Peer {
         ]
     }
 
-    /// Traffic goes out: one frame of it each few milliseconds is kept.
-    pub(super) fn keep_tail(&mut self, now: Instant, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Traffic goes out that deserves some answer. One frame of it, as `write` appends it, is kept each few
+    /// milliseconds.
+    pub(super) fn on_traffic_sent(
+        &mut self,
+        via: Via,
+        now: Instant,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if let Some(liveness) = self.liveness_mut(via) {
+            liveness.on_sent(now);
+        }
         if self.tail.sent.is_some_and(|sent| now - sent < TAIL_EVERY) {
             return;
         }

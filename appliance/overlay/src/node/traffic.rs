@@ -449,11 +449,8 @@ impl Node {
         // twice does less harm than one that does not come.
         let doubtful = peer
             .active()
-            .is_some_and(|path| path.liveness.is_doubtful() || path.liveness.is_overdue(now));
-        if let Some(liveness) = peer.liveness_mut(via) {
-            liveness.on_sent(now);
-        }
-        peer.keep_tail(now, |frame| {
+            .is_some_and(|path| path.liveness.is_in_doubt(now));
+        peer.on_traffic_sent(via, now, |frame| {
             for part in parts {
                 frame.extend_from_slice(part);
             }

@@ -62,6 +62,20 @@ struct Kept {
     boot: String,
 }
 
+impl Member {
+    /// One of whom nothing is known yet.
+    fn new(id: String, seen: Instant) -> Self {
+        Self {
+            id,
+            address: None,
+            boot: String::new(),
+            left: false,
+            seen,
+            certificate: None,
+        }
+    }
+}
+
 impl Roster {
     /// As it was kept. One that cannot be read is forgotten: members tell of themselves again.
     pub fn load() -> Self {
@@ -69,12 +83,9 @@ impl Roster {
         let kept: BTreeMap<String, Kept> = serde_json::from_slice(&text).unwrap_or_default();
         let members = kept.into_iter().map(|(name, kept)| {
             let member = Member {
-                id: kept.id,
                 address: kept.address,
                 boot: kept.boot,
-                left: false,
-                seen: Instant::now(),
-                certificate: None,
+                ..Member::new(kept.id, Instant::now())
             };
             (name, member)
         });
@@ -122,27 +133,11 @@ impl Roster {
         if known.is_none() && self.members.len() >= HOSTS_MAX {
             return Err(format!("the head has {HOSTS_MAX} members already"));
         }
-        // Under any other name it is no more.
+        // Under any other name it is no more, and nobody else is under this one.
         self.members
-            .retain(|name, member| name == host || member.id != node.id);
-        let member = self.members.entry(host.to_owned()).or_insert(Member {
-            id: node.id.clone(),
-            address: None,
-            boot: String::new(),
-            left: false,
-            seen: now,
-            certificate: None,
-        });
-        if member.id != node.id {
-            *member = Member {
-                id: node.id.clone(),
-                address: None,
-                boot: String::new(),
-                left: false,
-                seen: now,
-                certificate: None,
-            };
-        }
+            .retain(|name, member| (name == host) == (member.id == node.id));
+        let members = self.members.entry(host.to_owned());
+        let member = members.or_insert_with(|| Member::new(node.id.clone(), now));
         member.seen = now;
         member.left = false;
         Ok(member)
