@@ -135,5 +135,6 @@ fn spec(arguments: &Arguments, built: router::Built, dir: &RunDir) -> Result<VmS
         fw_cfg,
         append: arguments.append.clone(),
         reboots: true,
+        incoming: None,
     })
 }

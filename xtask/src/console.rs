@@ -1,14 +1,14 @@
-//! `cargo xtask console NAME`: this terminal on the serial port of a kept machine.
+//! `cargo xtask console NAME`: this terminal on the serial port of a machine that was left running.
 
 use std::io::{IsTerminal, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use wow_lab::kept::Inventory;
 
-use crate::demo;
+use crate::{demo, lab};
 
 /// Ctrl-], as telnet has it: not used by shells, unlike Ctrl-A and Ctrl-C.
 const ESCAPE: u8 = 0x1d;
@@ -16,21 +16,26 @@ const ESCAPE: u8 = 0x1d;
 /// Which machine.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The machine's name, as the demo's table has it.
+    /// The machine's name, as `lab status` and the demo's table have it.
     name: String,
 }
 
 /// Runs until Ctrl-] or the machine's end.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let kept = Inventory::load(&demo::kept_file()?)?
-        .context("no demo was left running: start one with `cargo xtask demo --keep`")?;
-    let Some(machine) = kept
-        .machines
+    let mut machines = Vec::new();
+    for file in [lab::cluster::file()?, demo::kept_file()?] {
+        let kept = Inventory::load(&file)?;
+        machines.extend(kept.into_iter().flat_map(|kept| kept.machines));
+    }
+    ensure!(
+        !machines.is_empty(),
+        "no machine was left running: start some with `cargo xtask lab up` or `cargo xtask demo --keep`"
+    );
+    let found = machines
         .iter()
-        .find(|machine| machine.name == arguments.name)
-    else {
-        let names: Vec<_> = kept
-            .machines
+        .find(|machine| machine.name == arguments.name);
+    let Some(machine) = found else {
+        let names: Vec<_> = machines
             .iter()
             .map(|machine| machine.name.as_str())
             .collect();

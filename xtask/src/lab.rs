@@ -1,8 +1,10 @@
-//! `cargo xtask lab`: the paper's testbed out of real routers in network namespaces, and experiments
-//! on it.
+//! `cargo xtask lab`: a cluster of virtual machines to work with, and experiments on the paper's testbed out
+//! of real routers in network namespaces.
 
+pub mod cluster;
 mod join;
 mod moves;
+pub mod prove;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,18 +17,34 @@ use wow_lab::{Tools, interrupt, planet};
 
 use crate::{cargo, router};
 
-/// Which experiment.
+/// What to do.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(subcommand)]
-    experiment: Experiment,
+    verb: Verb,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Experiment {
-    /// Fresh nodes join, again and again; when is each routable, when has it a direct link?
+enum Verb {
+    /// Boot a head, workers and a router seed as virtual machines in NATed domains. Needs no root.
+    Up(cluster::Up),
+    /// Run a command, or a shell, on a machine of that cluster.
+    Ssh(cluster::Ssh),
+    /// Show its machines: where each is, and whether it takes jobs.
+    Status(cluster::Status),
+    /// Move a running machine to another domain.
+    Migrate(cluster::Migrate),
+    /// Pull a machine's plug.
+    Kill(cluster::One),
+    /// Start a machine again from its disk.
+    Boot(cluster::One),
+    /// End the cluster.
+    Down,
+    /// Show on a cluster of its own that machines assemble, compute, move and survive the loss of power.
+    Prove(prove::Arguments),
+    /// Fresh nodes join, again and again; when is each routable, when has it a direct link? Needs root.
     Join(join::Arguments),
-    /// A node moves to another domain during TCP transfers; how long do they stall?
+    /// A node moves to another domain during TCP transfers; how long do they stall? Needs root.
     Move(moves::Arguments),
 }
 
@@ -58,11 +76,19 @@ struct Prepared {
     directory: PathBuf,
 }
 
-/// Runs an experiment. Needs root.
+/// Does it.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    match &arguments.experiment {
-        Experiment::Join(arguments) => join::run(arguments),
-        Experiment::Move(arguments) => moves::run(arguments),
+    match &arguments.verb {
+        Verb::Up(arguments) => cluster::up(arguments),
+        Verb::Ssh(arguments) => cluster::ssh(arguments),
+        Verb::Status(arguments) => cluster::status(arguments),
+        Verb::Migrate(arguments) => cluster::migrate(arguments),
+        Verb::Kill(arguments) => cluster::kill(arguments),
+        Verb::Boot(arguments) => cluster::boot(arguments),
+        Verb::Down => cluster::down(),
+        Verb::Prove(arguments) => prove::run(arguments),
+        Verb::Join(arguments) => join::run(arguments),
+        Verb::Move(arguments) => moves::run(arguments),
     }
 }
 

@@ -35,11 +35,11 @@ enum Verb {
     Boot(boot::Arguments),
     /// Boot three routers behind NATs and a seed, and let everyone ping everyone.
     Demo(demo::Arguments),
-    /// Connect this terminal to a machine that `demo --keep` has left running.
+    /// Connect this terminal to a machine that `lab up` or `demo --keep` has left running.
     Console(console::Arguments),
     /// Simulate a pool of any size on virtual time; `sim --help` lists the options.
     Sim(sim::Arguments),
-    /// Experiments with real routers in network namespaces: join, move. Needs root.
+    /// A cluster of virtual machines to work with, and experiments with real routers.
     Lab(lab::Arguments),
     /// Measure WOW beside other overlays on this machine: dataplane. Needs root.
     Bench(bench::Arguments),

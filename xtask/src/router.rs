@@ -34,7 +34,8 @@ pub enum Accel {
     Fixed(Accelerator),
 }
 
-fn parse_accelerator(text: &str) -> Result<Accel, String> {
+/// `auto`, or an accelerator.
+pub fn parse_accelerator(text: &str) -> Result<Accel, String> {
     match text {
         "auto" => Ok(Accel::Auto),
         "kvm" => Ok(Accel::Fixed(Accelerator::Kvm)),
@@ -60,6 +61,16 @@ pub fn parse_memory(text: &str) -> Result<u32, String> {
 }
 
 impl MachineArguments {
+    /// A PC that starts directly, on this accelerator.
+    pub fn plain(accel: Accel) -> Self {
+        Self {
+            machine: Machine::Q35,
+            firmware: Firmware::Direct,
+            memory: None,
+            accel,
+        }
+    }
+
     /// Memory in MiB, of Debian or of an appliance.
     pub fn memory_mib(&self, debian: bool) -> u32 {
         self.memory.unwrap_or(match self.firmware {

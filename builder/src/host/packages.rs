@@ -18,6 +18,8 @@ pub enum Purpose {
     Boot,
     /// Running a testbed of network namespaces.
     Lab,
+    /// Reaching the machines of a testbed by SSH.
+    Cluster,
     /// Measuring other overlays beside ours, out of another Debian.
     Bench,
     /// The tests: the system's own readers of what we write, a gateway.
@@ -153,6 +155,12 @@ const LAB: &[Package] = &[
     program("util-linux", "setpriv", "ends a process with its parent"),
 ];
 
+const CLUSTER: &[Package] = &[
+    program("openssh-client", "ssh", "reaches the machines"),
+    program("iproute2", "ip", "gives this host's node its address"),
+    program("util-linux", "nsenter", "enters the machines' network"),
+];
+
 const BENCH: &[Package] = &[
     program(
         "mmdebstrap",
@@ -193,6 +201,7 @@ impl Purpose {
             Self::DebianUser => DEBIAN_USER,
             Self::Boot => BOOT,
             Self::Lab => LAB,
+            Self::Cluster => CLUSTER,
             Self::Bench => BENCH,
             Self::Test => TEST,
             Self::Fuzz => FUZZ,
@@ -278,6 +287,7 @@ mod tests {
             Purpose::Debian,
             Purpose::Boot,
             Purpose::Lab,
+            Purpose::Cluster,
             Purpose::Bench,
             Purpose::Slurm,
         ] {

@@ -1,4 +1,4 @@
-//! The few words of QEMU's machine protocol that are needed: power button and quit.
+//! The few words of QEMU's machine protocol that are needed: power button, cables, migration.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,14 +7,25 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// No answer takes longer, except from a hung QEMU.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// No answer takes longer, except from a hung QEMU: writing a stopped guest's disk out may take its time.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// More lines than this before an answer is no conversation.
 const LINES_MAX: usize = 1000;
 
 /// The longest line that is read.
 const LINE_MAX_BYTES: u64 = 1 << 20;
+
+/// How far a guest's migration is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Migration {
+    /// Not at its end.
+    UnderWay,
+    /// The guest is at the other QEMU.
+    Completed,
+    /// It is where it was, for this reason.
+    Failed(String),
+}
 
 /// A conversation with one QEMU.
 #[derive(Debug)]
@@ -41,23 +52,58 @@ impl Qmp {
 
     /// Presses the power button.
     pub fn powerdown(&mut self) -> io::Result<()> {
-        self.execute("system_powerdown")
+        self.execute("system_powerdown").map(drop)
     }
 
-    /// Ends QEMU at once.
-    pub fn quit(&mut self) -> io::Result<()> {
-        self.execute("quit")
+    /// Stops the guest's processors.
+    pub fn stop(&mut self) -> io::Result<()> {
+        self.execute("stop").map(drop)
     }
 
-    fn execute(&mut self, command: &str) -> io::Result<()> {
-        let mut text = json!({ "execute": command }).to_string();
+    /// Lets them go on.
+    pub fn resume(&mut self) -> io::Result<()> {
+        self.execute("cont").map(drop)
+    }
+
+    /// Plugs the cable of a network card in, or pulls it.
+    pub fn set_link(&mut self, netdev: &str, up: bool) -> io::Result<()> {
+        self.execute_with("set_link", json!({ "name": netdev, "up": up }))
+            .map(drop)
+    }
+
+    /// Begins to send the guest to a QEMU that waits for it on a Unix socket.
+    pub fn migrate(&mut self, socket: &Path) -> io::Result<()> {
+        let uri = format!("unix:{}", socket.display());
+        self.execute_with("migrate", json!({ "uri": uri }))
+            .map(drop)
+    }
+
+    /// How far that is.
+    pub fn migration(&mut self) -> io::Result<Migration> {
+        let answer = self.execute("query-migrate")?;
+        Ok(match answer["status"].as_str() {
+            Some("completed") => Migration::Completed,
+            Some(status @ ("failed" | "cancelled")) => {
+                let reason = answer["error-desc"].as_str().unwrap_or(status);
+                Migration::Failed(reason.to_owned())
+            }
+            _ => Migration::UnderWay,
+        })
+    }
+
+    fn execute(&mut self, command: &str) -> io::Result<Value> {
+        self.execute_with(command, json!({}))
+    }
+
+    fn execute_with(&mut self, command: &str, arguments: Value) -> io::Result<Value> {
+        let mut text = json!({ "execute": command, "arguments": arguments }).to_string();
         text.push('\n');
         self.lines.get_mut().write_all(text.as_bytes())?;
         // Events may come before the answer.
         for _ in 0..LINES_MAX {
-            let line = self.line()?;
-            if line.get("return").is_some() {
-                return Ok(());
+            let mut line = self.line()?;
+            if let Some(answer) = line.get_mut("return") {
+                return Ok(answer.take());
             }
             if let Some(error) = line.get("error") {
                 return Err(io::Error::other(format!("QEMU refuses {command}: {error}")));
@@ -86,8 +132,11 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
 
-    /// A QEMU that says `lines`, one after each line it hears (the first at once).
-    fn check(lines: &'static [&'static str]) -> io::Result<()> {
+    /// What comes of a question to a QEMU that says `lines`, one after each line it hears (the first at once).
+    fn ask<T>(
+        lines: &'static [&'static str],
+        question: impl FnOnce(&mut Qmp) -> io::Result<T>,
+    ) -> io::Result<T> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp");
         let listener = UnixListener::bind(&path).unwrap();
@@ -103,9 +152,13 @@ mod tests {
                 }
             }
         });
-        let result = Qmp::connect(&path).and_then(|mut qmp| qmp.powerdown());
+        let result = Qmp::connect(&path).and_then(|mut qmp| question(&mut qmp));
         server.join().unwrap();
         result
+    }
+
+    fn check(lines: &'static [&'static str]) -> io::Result<()> {
+        ask(lines, Qmp::powerdown)
     }
 
     const GREETING: &str = "{\"QMP\": {\"version\": {}}}\n";
@@ -129,6 +182,24 @@ mod tests {
         ])
         .unwrap_err();
         assert!(error.to_string().contains("busy"), "{error}");
+    }
+
+    #[test]
+    fn a_migration_ends_one_way_or_the_other() {
+        let after = |answer: &'static str| {
+            let lines = Box::leak(Box::new([GREETING, "{\"return\": {}}\n", answer]));
+            ask(lines, Qmp::migration).unwrap()
+        };
+        assert_eq!(
+            after("{\"return\": {\"status\": \"active\"}}\n"),
+            Migration::UnderWay
+        );
+        assert_eq!(
+            after("{\"return\": {\"status\": \"completed\"}}\n"),
+            Migration::Completed
+        );
+        let failed = "{\"return\": {\"status\": \"failed\", \"error-desc\": \"broken pipe\"}}\n";
+        assert_eq!(after(failed), Migration::Failed("broken pipe".into()));
     }
 
     #[test]

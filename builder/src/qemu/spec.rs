@@ -214,6 +214,8 @@ pub struct VmSpec {
     pub append: Vec<String>,
     /// Whether a guest that resets starts anew (else the process ends).
     pub reboots: bool,
+    /// The Unix socket on which a guest that runs elsewhere is waited for, instead of booting one.
+    pub incoming: Option<PathBuf>,
 }
 
 /// Why a description makes no machine.
@@ -288,6 +290,9 @@ impl VmSpec {
                 &format!("name={},file={}", escape(&value.name), path(&value.file)?),
             );
         }
+        if let Some(socket) = &self.incoming {
+            line.option("-incoming", &format!("unix:{}", plain(socket)?));
+        }
         if let Some(socket) = &self.qmp {
             line.option(
                 "-qmp",
@@ -308,6 +313,7 @@ impl VmSpec {
             .control
             .iter()
             .chain(&self.qmp)
+            .chain(&self.incoming)
             .map(PathBuf::as_path)
             .collect();
         if let Serial::Socket { path, .. } = &self.serial {
@@ -374,9 +380,14 @@ impl VmSpec {
                 path(&self.image.disk)?
             ),
         );
+        // QEMU's own loader of kernels is the first to boot from, where it is used.
+        let first = match self.firmware {
+            Firmware::Direct => "",
+            Firmware::Bios | Firmware::Uefi => ",bootindex=0",
+        };
         line.option(
             "-device",
-            &format!("{},drive=disk0,bootindex=0", self.device("virtio-blk")),
+            &format!("{},drive=disk0{first}", self.device("virtio-blk")),
         );
         Ok(())
     }

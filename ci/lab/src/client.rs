@@ -42,6 +42,9 @@ pub struct Status {
     /// The process's resident memory.
     #[serde(default)]
     pub rss_bytes: Option<u64>,
+    /// What is wrong on its machine.
+    #[serde(default)]
+    pub trouble: Vec<String>,
 }
 
 /// Virtual addresses of a node.
@@ -122,6 +125,11 @@ impl Client {
     /// What the router says of itself.
     pub fn status(&self) -> Result<Status> {
         self.ask(&["status"], ANSWER_LIMIT)
+    }
+
+    /// The addresses of the node behind a name.
+    pub fn resolve(&self, name: &str) -> Result<Addresses> {
+        self.ask(&["resolve", name], ANSWER_LIMIT)
     }
 
     /// Its status as it stands, with every counter, for logs and reports.

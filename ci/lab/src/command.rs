@@ -44,12 +44,17 @@ impl Outcome {
 }
 
 /// Runs `command` to its end, at most `limit` and until Ctrl-C; then it is killed and this an error.
-pub fn run(mut command: Command, limit: Duration) -> Result<Outcome> {
+pub fn run(command: Command, limit: Duration) -> Result<Outcome> {
+    run_with(command, Stdio::null(), limit)
+}
+
+/// The same with something to read.
+pub fn run_with(mut command: Command, input: Stdio, limit: Duration) -> Result<Outcome> {
     let shown = command.get_program().to_string_lossy().into_owned();
     // Files instead of pipes: nothing can fill up and block, and no thread is needed.
     let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(out.try_clone()?)
         .stderr(err.try_clone()?);
     let mut child = Guarded::spawn(command).with_context(|| format!("cannot run {shown}"))?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wow_builder::host::process::ProcessId;
 
@@ -15,8 +16,9 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// What a kept testbed consists of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Inventory {
-    /// The emulator, if it ran when this was written.
-    pub wan: Option<ProcessId>,
+    /// What runs besides the machines: the emulator, and what may be with it.
+    #[serde(default)]
+    pub helpers: Vec<ProcessId>,
     /// The machines, the seed first.
     pub machines: Vec<Machine>,
     /// The directory of sockets and secrets.
@@ -41,10 +43,15 @@ pub struct Machine {
 impl Inventory {
     /// Writes it down, whole or not at all.
     pub fn save(&self, file: &Path) -> Result<()> {
+        Self::save_as(self, file)
+    }
+
+    /// The same for what holds more than an inventory.
+    pub fn save_as(kept: &impl Serialize, file: &Path) -> Result<()> {
         let dir = file.parent().context("a file has a directory")?;
         std::fs::create_dir_all(dir)?;
         let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
-        serde_json::to_writer_pretty(&mut temporary, self)?;
+        serde_json::to_writer_pretty(&mut temporary, kept)?;
         temporary
             .persist(file)
             .with_context(|| format!("cannot write {}", file.display()))?;
@@ -53,6 +60,11 @@ impl Inventory {
 
     /// The testbed written down in `file`, if any.
     pub fn load(file: &Path) -> Result<Option<Self>> {
+        Self::load_as(file)
+    }
+
+    /// The same for what holds more than an inventory.
+    pub fn load_as<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -75,7 +87,7 @@ impl Inventory {
             .iter()
             .filter_map(|machine| machine.process.as_ref());
         let mut ended = 0;
-        for process in processes.chain(&self.wan) {
+        for process in processes.chain(&self.helpers) {
             if process.is_alive() {
                 if !process.kill(KILL_LIMIT) {
                     bail!(
@@ -124,7 +136,7 @@ mod tests {
         let mut child = Guarded::spawn(sleep).unwrap();
         let file = base.path().join("sub/kept.json");
         let inventory = Inventory {
-            wan: ProcessId::of(child.pid()),
+            helpers: ProcessId::of(child.pid()).into_iter().collect(),
             machines: Vec::new(),
             private_dir: private.clone(),
             logs: base.path().to_path_buf(),
@@ -132,7 +144,7 @@ mod tests {
         assert!(Inventory::load(&file).unwrap().is_none());
         inventory.save(&file).unwrap();
         let found = Inventory::load(&file).unwrap().unwrap();
-        assert_eq!(found.wan, inventory.wan);
+        assert_eq!(found.helpers, inventory.helpers);
         assert_eq!(found.end(&file).unwrap(), 1);
         assert!(child.wait_for(Duration::from_secs(10)).unwrap().is_some());
         assert!(!private.exists() && !file.exists());

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod cluster;
 pub mod command;
 pub mod control;
 pub mod dataplane;
@@ -25,6 +26,7 @@ pub mod planet;
 pub mod plot;
 pub mod pool;
 pub mod progress;
+pub mod proofs;
 pub mod report;
 pub mod run_dir;
 pub mod streams;

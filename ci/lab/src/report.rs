@@ -215,7 +215,7 @@ fn path_text(path: &PeerPath) -> String {
     }
 }
 
-fn seconds(ms: Option<f64>) -> String {
+pub(crate) fn seconds(ms: Option<f64>) -> String {
     ms.map_or_else(|| "-".into(), |ms| format!("{:.2} s", ms / 1000.0))
 }
 

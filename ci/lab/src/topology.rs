@@ -11,6 +11,15 @@ use ipnet::Ipv4Net;
 /// The port that appliances listen on.
 pub const ROUTER_PORT: u16 = 4001;
 
+/// The domain of public addresses.
+pub const CORE: &str = "core";
+
+/// Most domains behind NATs that a topology of this kind has: each takes ten numbers of a byte.
+pub const NATED_MAX: u8 = 25;
+
+/// The first machine's number in its domain.
+const FIRST_HOST: usize = 10;
+
 /// One domain.
 #[derive(Debug, Clone)]
 pub struct Domain {
@@ -71,40 +80,54 @@ pub enum Attachment {
 impl Topology {
     /// A public seed and `domains` NATed domains with one machine each: `a`, `b`, `c`, …
     pub fn seed_and_nated(domains: u8) -> Self {
+        let mut topology = Self::seed_and_empty(domains);
+        for domain in nated_names(domains) {
+            topology.add(&domain, &domain);
+        }
+        topology
+    }
+
+    /// A public seed in `core`, and `domains` NATed domains without machines: `a`, `b`, `c`, …
+    pub fn seed_and_empty(domains: u8) -> Self {
         let core = Domain {
-            name: "core".into(),
+            name: CORE.into(),
             subnet: net(203, 0, 113),
             nat: None,
             latency_ms: 5,
             loss_percent: 0.0,
         };
-        let seed = Place {
-            name: "seed".into(),
-            domain: "core".into(),
-            address: Ipv4Addr::new(203, 0, 113, 10),
-        };
         let mut topology = Self {
             domains: vec![core],
-            places: vec![seed],
+            places: Vec::new(),
             seeds: 1,
             map: None,
         };
-        for index in 1..=domains {
-            let name = char::from(b'a' + index - 1).to_string();
+        for (index, name) in (1..).zip(nated_names(domains)) {
             topology.domains.push(Domain {
-                name: name.clone(),
+                name,
                 subnet: net(192, 168, index * 10),
                 nat: Some((Ipv4Addr::new(198, 51, 100, index * 10), "port-restricted")),
                 latency_ms: 5 + 5 * u32::from(index),
                 loss_percent: 0.0,
             });
-            topology.places.push(Place {
-                name: name.clone(),
-                domain: name,
-                address: Ipv4Addr::new(192, 168, index * 10, 10),
+        }
+        topology.add("seed", CORE);
+        topology
+    }
+
+    /// Adds a machine to a domain that is there, with the next address after those of its others.
+    pub fn add(&mut self, name: &str, domain: &str) {
+        let others = self.places.iter().filter(|place| place.domain == domain);
+        let number = FIRST_HOST + others.count();
+        let subnet = self.domains.iter().find(|known| known.name == domain);
+        let address = subnet.and_then(|known| known.subnet.hosts().nth(number - 1));
+        if let Some(address) = address {
+            self.places.push(Place {
+                name: name.to_owned(),
+                domain: domain.to_owned(),
+                address,
             });
         }
-        topology
     }
 
     /// The seeds as the pool names them.
@@ -187,6 +210,11 @@ impl Domain {
     pub fn gateway(&self) -> Option<Ipv4Addr> {
         self.subnet.hosts().next()
     }
+}
+
+/// The names of domains behind NATs.
+fn nated_names(domains: u8) -> impl Iterator<Item = String> {
+    (0..domains.min(NATED_MAX)).map(|index| char::from(b'a' + index).to_string())
 }
 
 fn net(a: u8, b: u8, c: u8) -> Ipv4Net {

@@ -146,6 +146,7 @@ impl VmTestbed {
             ],
             append: Vec::new(),
             reboots: false,
+            incoming: None,
         };
         let messages = self.dir.log(&format!("{}.qemu.log", place.name));
         let vm = Vm::start(
@@ -206,7 +207,7 @@ impl VmTestbed {
         let machines = self.vms.iter().zip(&self.nodes).zip(&self.consoles);
         let process = wow_builder::host::process::ProcessId::of;
         crate::kept::Inventory {
-            wan: process(self.wan.pid()),
+            helpers: process(self.wan.pid()).into_iter().collect(),
             machines: machines
                 .map(|((vm, node), console)| crate::kept::Machine {
                     name: node.name.clone(),

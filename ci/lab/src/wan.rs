@@ -73,8 +73,7 @@ impl Wan {
 
     /// Plugs the port of a place into another domain.
     pub fn move_port(&self, place: &str, domain: &str) -> Result<()> {
-        self.order(json!({"op": "move", "port": place, "domain": domain}))
-            .map(drop)
+        move_port(&mut self.control()?, place, domain)
     }
 
     /// Lets nothing pass between two domains.
@@ -95,13 +94,12 @@ impl Wan {
     }
 
     fn order(&self, request: Value) -> Result<Value> {
-        let socket = self
-            .control
-            .as_deref()
-            .context("this WAN emulator takes no orders")?;
-        Control::connect(socket)?
-            .ask(request, ORDER_LIMIT)
-            .context("the WAN emulator refuses")
+        order(&mut self.control()?, request)
+    }
+
+    fn control(&self) -> Result<Control> {
+        let socket = self.control.as_deref();
+        Control::connect(socket.context("this WAN emulator takes no orders")?)
     }
 
     /// Its process id.
@@ -113,4 +111,19 @@ impl Wan {
     pub fn release(self) -> u32 {
         self.process.release()
     }
+}
+
+/// Plugs the port of a place into another domain.
+pub fn move_port(emulator: &mut Control, place: &str, domain: &str) -> Result<()> {
+    order(
+        emulator,
+        json!({"op": "move", "port": place, "domain": domain}),
+    )
+    .map(drop)
+}
+
+fn order(emulator: &mut Control, request: Value) -> Result<Value> {
+    emulator
+        .ask(request, ORDER_LIMIT)
+        .context("the WAN emulator refuses")
 }

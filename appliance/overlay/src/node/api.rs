@@ -128,6 +128,8 @@ pub enum ResolveError {
 pub enum DownReason {
     /// No path to it works any more.
     Unreachable,
+    /// It answered our handshake, but was never heard of in the session.
+    Unheard,
     /// It said that it leaves the pool.
     Left,
     /// Neither side needs the link any more.

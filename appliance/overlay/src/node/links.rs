@@ -41,6 +41,10 @@ impl Node {
             }
         }
         if peer.is_established() {
+            let reason = match reason {
+                DownReason::Unreachable if !peer.was_heard() => DownReason::Unheard,
+                reason => reason,
+            };
             self.event(Event::PeerDown { id, reason });
         }
         self.stabilise(now);

@@ -274,6 +274,12 @@ impl Peer {
         self.sessions.iter().any(|live| live.confirmed)
     }
 
+    /// Whether anything came in a session with it.
+    pub fn was_heard(&self) -> bool {
+        let heard = |live: &LiveSession| live.session.opener.highest().is_some();
+        self.sessions.iter().any(heard)
+    }
+
     /// The session to send in: the newest that both sides are known to have, else the newest
     /// confirmed one, else the newest.
     pub(super) fn sending(&self) -> Option<&LiveSession> {

@@ -684,8 +684,8 @@ impl Core {
             }
             Event::PeerDown { id, reason } => {
                 tracing::info!(id = id.short(), ?reason, "peer down");
-                if reason == DownReason::Unreachable && !self.node.has_peers() {
-                    self.trouble.unreachable(id);
+                if reason == DownReason::Unheard && !self.node.has_peers() {
+                    self.trouble.unheard(id);
                 }
             }
             Event::Resolved { query, result } => {

@@ -136,7 +136,7 @@ impl Trouble {
     }
 
     /// A peer that had answered a handshake was never heard of again.
-    pub fn unreachable(&mut self, peer: NodeId) {
+    pub fn unheard(&mut self, peer: NodeId) {
         self.refused_by = Some(peer);
     }
 

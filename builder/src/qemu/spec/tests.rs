@@ -35,6 +35,7 @@ fn spec(machine: Machine, firmware: Firmware) -> VmSpec {
         }],
         append: Vec::new(),
         reboots: false,
+        incoming: None,
     }
 }
 

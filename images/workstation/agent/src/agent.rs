@@ -12,6 +12,7 @@ use crate::daemon::{Daemon, Status};
 use crate::head::Head;
 use crate::machine;
 use crate::member::Member;
+use crate::network::Network;
 use crate::options::Options;
 use crate::role::Role;
 use crate::trouble::Trouble;
@@ -41,9 +42,10 @@ pub fn run(options: Options) -> Result<()> {
     let daemon = Daemon::new(options.socket.clone());
     let stop = stop_signals()?;
     let mut trouble = Trouble::default();
+    let mut network = Network::default();
     let mut duty: Option<(Role, Duty)> = None;
     loop {
-        let state = turn(&daemon, &options, &mut duty, &mut trouble);
+        let state = turn(&daemon, &options, &mut duty, &mut network, &mut trouble);
         trouble.tell(&daemon);
         let pause = match state {
             State::Well => LATER,
@@ -67,6 +69,7 @@ fn turn(
     daemon: &Daemon,
     options: &Options,
     duty: &mut Option<(Role, Duty)>,
+    network: &mut Network,
     trouble: &mut Trouble,
 ) -> State {
     let status = match daemon.status() {
@@ -76,6 +79,7 @@ fn turn(
             return State::Troubled;
         }
     };
+    trouble.check(network.tend(status.joined));
     let role = match Role::choose(&status) {
         Ok(role) => role,
         Err(words) => {

@@ -17,7 +17,7 @@ use crate::service::{self, Facts, Shared, lock};
 use crate::slurm::{self, Nodes};
 use crate::trouble::Trouble;
 use crate::users::Users;
-use crate::{hosts, machine, mpi, nfs, ssh};
+use crate::{clock, hosts, machine, mpi, ssh};
 
 /// How often nodes that are away are looked at.
 const CLEAN: Duration = Duration::from_secs(10);
@@ -36,6 +36,7 @@ pub struct Head {
     cleaned: Option<Instant>,
     certificate: Option<Signed>,
     ssh_server: ssh::Server,
+    clock: clock::Watch,
 }
 
 impl Head {
@@ -53,6 +54,7 @@ impl Head {
                 nodes: Nodes::default(),
             }),
             roster: Mutex::new(Roster::load()),
+            files: Mutex::new(()),
         };
         Ok(Self {
             daemon,
@@ -64,12 +66,15 @@ impl Head {
             cleaned: None,
             certificate: None,
             ssh_server: ssh::Server::default(),
+            clock: clock::Watch::new(),
         })
     }
 
     /// Puts right what is not.
     pub fn tend(&mut self, status: &Status, trouble: &mut Trouble) {
         let own = own(&self.daemon, status);
+        self.tend_clock(trouble);
+        trouble.check(clock::serve(status.range));
         trouble.check(machine::set_host_name(&own.name));
         trouble.check(mpi::apply(status.range));
         lock(&self.shared.facts).head = own.clone();
@@ -78,7 +83,7 @@ impl Head {
             Err(error) => trouble.add(format!("{error:#}")),
         }
         let members = lock(&self.shared.roster).hosts();
-        trouble.check(hosts::write(&status.pool, &own, &members));
+        trouble.check(self.shared.make_known());
         trouble.check(lock(&self.shared.roster).save());
         let ready = trouble.check(self.tend_controller(&own));
         if let Some(words) = self.controller.tend() {
@@ -88,10 +93,18 @@ impl Head {
         trouble.check(self.tend_ssh(status, &own, &members));
         trouble.check(self.tend_queue());
         self.tend_nodes();
-        if self.options.nfs {
-            let addresses: Vec<_> = members.iter().map(|host| host.address).collect();
-            let exported = nfs::export(&addresses);
-            trouble.check(exported.context("/home and /shared are not exported to the pool"));
+    }
+
+    /// A controller that finds itself hours later believes that every node was silent for so long; one that
+    /// starts anew asks them first.
+    fn tend_clock(&mut self, trouble: &mut Trouble) {
+        let Some(change) = self.clock.look() else {
+            return;
+        };
+        tracing::info!(?change, "another time: starting the controller again");
+        self.controller.stop();
+        if let clock::Change::Paused(_) = change {
+            trouble.check(self.clock.put_right());
         }
     }
 

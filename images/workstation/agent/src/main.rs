@@ -8,6 +8,7 @@
 mod agent;
 mod block;
 mod child;
+mod clock;
 mod command;
 mod daemon;
 mod disk;
@@ -18,6 +19,7 @@ mod hosts;
 mod machine;
 mod member;
 mod mpi;
+mod network;
 mod nfs;
 mod options;
 mod role;

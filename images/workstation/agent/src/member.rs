@@ -7,11 +7,10 @@ use anyhow::{Context, Result, anyhow};
 use crate::child::Kept;
 use crate::daemon::{Daemon, HEAD_SERVICE, Node, Status};
 use crate::exchange::{Answer, Kind, Request};
-use crate::machine::{self, ClockWatch};
 use crate::options::Options;
 use crate::role::Role;
 use crate::trouble::Trouble;
-use crate::{hosts, mpi, nfs, service, slurm, ssh};
+use crate::{clock, hosts, machine, mpi, nfs, service, slurm, ssh};
 
 /// A slurmd of which the controller does not know or hear after so long is started again: then it
 /// tells of itself at once, while its jobs go on.
@@ -22,7 +21,7 @@ pub struct Member {
     daemon: Daemon,
     options: Options,
     takes_jobs: bool,
-    clock: ClockWatch,
+    clock: clock::Watch,
     ssh_server: ssh::Server,
     node: Option<Kept>,
     /// The host name and address that slurmd was started with.
@@ -38,7 +37,7 @@ impl Member {
             daemon,
             options,
             takes_jobs: role == Role::Worker,
-            clock: ClockWatch::new(),
+            clock: clock::Watch::new(),
             ssh_server: ssh::Server::default(),
             node: None,
             identity: None,
@@ -55,10 +54,7 @@ impl Member {
             name,
             address: status.addresses.v4,
         };
-        if self.clock.jumped() {
-            tracing::info!("the clock was moved: starting slurmd again");
-            self.stop_node();
-        }
+        self.tend_clock(trouble);
         match self.ask_head(&own, Kind::Member) {
             Ok(Ok(answer)) => self.follow(status, own, answer, trouble),
             Ok(Err(refusal)) => trouble.add(format!("the head refuses this machine: {refusal}")),
@@ -66,6 +62,17 @@ impl Member {
         }
         if let Some(words) = self.node.as_mut().and_then(Kept::tend) {
             trouble.add(words);
+        }
+    }
+
+    fn tend_clock(&mut self, trouble: &mut Trouble) {
+        let Some(change) = self.clock.look() else {
+            return;
+        };
+        tracing::info!(?change, "another time: starting slurmd again");
+        self.stop_node();
+        if let clock::Change::Paused(_) = change {
+            trouble.check(self.clock.put_right());
         }
     }
 
@@ -113,6 +120,7 @@ impl Member {
         };
         let known = known(&answer, &own);
         trouble.check(hosts::write(&status.pool, &answer.head, &known));
+        trouble.check(clock::follow(answer.head.address));
         match answer.users.apply() {
             Ok(conflict) => conflict.into_iter().for_each(|words| trouble.add(words)),
             Err(error) => trouble.add(format!("{error:#}")),

@@ -17,6 +17,7 @@ use crate::files::{self, PUBLIC};
 const DIRECTORIES: [&str; 2] = ["/home", "/shared"];
 
 const EXPORTS: &str = "/etc/exports.d/wow.exports";
+const SERVER: &str = "/etc/nfs.conf.d/wow.conf";
 
 /// How long a mount may take, and how long the server may take to answer.
 const MOUNT_MAX: Duration = Duration::from_secs(30);
@@ -25,8 +26,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Hard; after 15 s the server counts as away, and is asked again and again.
 const OPTIONS: &str = "vers=4.2,hard,timeo=150,retrans=2,nosuid,nodev";
 
-/// Exports the directories to these members, and to nobody else.
-pub fn export(members: &[Ipv4Addr]) -> Result<()> {
+/// Exports the directories to these members, and to nobody else; the server listens at `own` alone.
+pub fn export(own: Ipv4Addr, members: &[Ipv4Addr]) -> Result<()> {
     let shared = Path::new("/shared");
     if !shared.exists() {
         std::fs::create_dir_all(shared).context("cannot make /shared")?;
@@ -34,12 +35,24 @@ pub fn export(members: &[Ipv4Addr]) -> Result<()> {
         std::fs::set_permissions(shared, mode).context("cannot open /shared to all")?;
     }
     let news = files::write(Path::new(EXPORTS), exports(members).as_bytes(), PUBLIC)?;
-    // Does nothing where it runs.
-    command::run("systemctl", &["start", "nfs-server.service"], MOUNT_MAX)?;
-    if news {
+    let server = files::write(Path::new(SERVER), server(own).as_bytes(), PUBLIC)?;
+    if server || !runs() {
+        command::run("systemctl", &["restart", "nfs-server.service"], MOUNT_MAX)?;
+    } else if news {
         command::run("exportfs", &["-ra"], LOCAL)?;
     }
     Ok(())
+}
+
+/// Without NFS 3 there is nothing else that listens: no port mapper, no mount daemon, no locks.
+fn server(own: Ipv4Addr) -> String {
+    format!("# Written by wow-workstation.\n[nfsd]\nvers3=n\nhost={own}\n")
+}
+
+/// Whether the kernel's file server has threads.
+fn runs() -> bool {
+    let threads = std::fs::read_to_string("/proc/fs/nfsd/threads").unwrap_or_default();
+    threads.trim().parse().is_ok_and(|count: u32| count > 0)
 }
 
 fn exports(members: &[Ipv4Addr]) -> String {

@@ -21,7 +21,7 @@ use crate::roster::{Roster, Signed};
 use crate::slurm::{self, Nodes};
 use crate::stream;
 use crate::users::Users;
-use crate::{roster, ssh};
+use crate::{nfs, roster, ssh};
 
 /// Members that are answered at once; others are turned away, and come again.
 const CONNECTIONS_MAX: usize = 32;
@@ -49,6 +49,8 @@ pub struct Shared {
     pub facts: Mutex<Facts>,
     /// Its members.
     pub roster: Mutex<Roster>,
+    /// Held by who writes what [`Shared::make_known`] writes.
+    pub files: Mutex<()>,
 }
 
 /// What the head has found out last.
@@ -66,6 +68,25 @@ pub struct Facts {
 /// A lock; a thread that panicked left nothing half done in what these hold.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Makes the members known on this machine: by their names, and to the file server.
+    pub fn make_known(&self) -> Result<()> {
+        let _alone = lock(&self.files);
+        let (pool, own) = {
+            let facts = lock(&self.facts);
+            (facts.pool.clone(), facts.head.clone())
+        };
+        let members = lock(&self.roster).hosts();
+        hosts::write(&pool, &own, &members)?;
+        if self.nfs {
+            let addresses: Vec<_> = members.iter().map(|host| host.address).collect();
+            nfs::export(own.address, &addresses)
+                .context("/home and /shared are not exported to the pool")?;
+        }
+        Ok(())
+    }
 }
 
 /// Listens on the head's address for ever.
@@ -144,11 +165,13 @@ fn answer(shared: &Shared, node: &Node, request: &Request) -> Reply {
         (facts.pool.clone(), facts.head.clone())
     };
     let host = &request.host;
-    let (wanted, started_again) = {
+    let (wanted, started_again, news) = {
         let mut roster = lock(&shared.roster);
         let member = roster.admit(node, host, &head.name, Instant::now())?;
         // One that is not certain any more was given to somebody else, or the pool does not answer.
-        member.address = address.or(member.address.filter(|known| *known == node.v4));
+        let known = member.address;
+        member.address = address.or(known.filter(|known| *known == node.v4));
+        let news = member.address != known;
         let good = |signed: &Signed| {
             Some(&signed.key) == request.host_key.as_ref()
                 && signed.address == member.address
@@ -157,8 +180,12 @@ fn answer(shared: &Shared, node: &Node, request: &Request) -> Reply {
         let kept = member.certificate.clone().filter(good);
         let before = std::mem::replace(&mut member.boot, request.boot.clone());
         let again = !before.is_empty() && before != request.boot;
-        ((kept, member.address), again)
+        ((kept, member.address), again, news)
     };
+    // Before the answer, upon which it mounts what is exported to it.
+    if news && let Err(error) = shared.make_known() {
+        tracing::warn!("{error:#}");
+    }
     if started_again {
         // Slurm itself would notice minutes later. Its slurmd brings the node back.
         tracing::info!(host, "has started again: its jobs are over");

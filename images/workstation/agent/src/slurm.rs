@@ -86,6 +86,8 @@ fn configuration(head: &Host, mail: &str) -> String {
          AuthType=auth/slurm\n\
          CredType=cred/slurm\n\
          SlurmctldParameters=enable_configless\n\
+         # In the pool, and nowhere else.\n\
+         CommunicationParameters=NoCtldInAddrAny,NoInAddrAny\n\
          StateSaveLocation={STATE}\n\
          SlurmdSpoolDir=/var/lib/slurm/slurmd\n\
          # Nodes come and go by themselves.\n\

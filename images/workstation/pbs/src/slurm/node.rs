@@ -47,12 +47,18 @@ struct Answer {
     nodes: Vec<Node>,
 }
 
-/// All nodes.
+/// All nodes that jobs may run on.
 pub fn all() -> Result<Vec<Node>, Failure> {
-    let mut nodes = super::ask::<Answer>("scontrol", &["show", "nodes"])?.nodes;
+    let answer = super::ask::<Answer>("scontrol", &["show", "nodes"])?;
+    Ok(in_a_queue(answer.nodes))
+}
+
+/// Hosts that only submit are nodes of Slurm's too, outside every partition.
+fn in_a_queue(mut nodes: Vec<Node>) -> Vec<Node> {
+    nodes.retain(|node| !node.partitions.is_empty());
     // Slurm's order is that in which they joined.
     nodes.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(nodes)
+    nodes
 }
 
 impl Node {
@@ -99,6 +105,25 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_that_only_submits_is_no_node_of_pbs() {
+        let node = |name: &str, partitions: &[&str]| Node {
+            name: name.to_owned(),
+            partitions: partitions.iter().map(|&one| one.to_owned()).collect(),
+            ..Node::default()
+        };
+        let nodes = vec![
+            node("w2", &["batch"]),
+            node("login", &[]),
+            node("w1", &["batch"]),
+        ];
+        let names: Vec<_> = in_a_queue(nodes)
+            .into_iter()
+            .map(|node| node.name)
+            .collect();
+        assert_eq!(names, ["w1", "w2"]);
+    }
 
     #[test]
     fn states_are_pbss() {

@@ -1,0 +1,52 @@
+//! `cargo xtask lab prove`: what a cluster must stand, shown on one that is started for it.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use wow_builder::host::Tether;
+use wow_lab::cluster::{Cluster, assembly};
+use wow_lab::interrupt;
+use wow_lab::progress::Progress;
+use wow_lab::proofs::{self, Proof};
+
+use super::cluster::{ASSEMBLY_LIMIT, Up, prepare};
+
+/// How to prove.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// No more than that the machines assemble, and that a worker moves.
+    #[arg(long)]
+    short: bool,
+    #[command(flatten)]
+    cluster: Up,
+}
+
+/// Makes all proofs; success when each claim holds.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let proofs = make(&arguments.cluster, arguments.short)?;
+    match arguments.cluster.json {
+        true => super::print_json(&proofs)?,
+        false => println!("{}", proofs::table(&proofs)),
+    }
+    Ok(match proofs.iter().all(|proof| proof.holds) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// Starts a cluster, makes the proofs on it, and ends it. They are also written beside its logs.
+pub fn make(size: &Up, short: bool) -> Result<Vec<Proof>> {
+    interrupt::install()?;
+    let mut setup = prepare(size)?;
+    setup.tether = Tether::Tied;
+    setup.directory = setup.directory.with_file_name("prove");
+    let progress = Progress::to_stderr();
+    let mut cluster = Cluster::start(&setup, |_| Ok(()))?;
+    let logs = cluster.record.inventory.logs.clone();
+    let proofs = assembly::wait(&mut cluster, ASSEMBLY_LIMIT, &progress)
+        .map(|machines| proofs::run(&mut cluster, &machines, short, &progress))
+        .with_context(|| format!("logs: {}", logs.display()))?;
+    let text = serde_json::to_vec_pretty(&proofs)?;
+    std::fs::write(logs.join("proofs.json"), text).context("cannot write the proofs down")?;
+    Ok(proofs)
+}
