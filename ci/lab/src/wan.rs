@@ -122,6 +122,15 @@ pub fn move_port(emulator: &mut Control, place: &str, domain: &str) -> Result<()
     .map(drop)
 }
 
+/// How often the emulator has connected to the machine of a place.
+pub fn connections(emulator: &mut Control, place: &str) -> Result<u64> {
+    let report = order(emulator, json!({"op": "report"}))?;
+    let ports = report["ports"].as_array();
+    let port = ports.and_then(|ports| ports.iter().find(|port| port["name"] == place));
+    port.and_then(|port| port["connects"].as_u64())
+        .with_context(|| format!("the WAN emulator tells nothing of {place}"))
+}
+
 fn order(emulator: &mut Control, request: Value) -> Result<Value> {
     emulator
         .ask(request, ORDER_LIMIT)

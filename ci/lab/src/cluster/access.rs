@@ -97,11 +97,11 @@ impl Access {
         Guarded::spawn(command).context("cannot start this host's node")
     }
 
-    /// A command that runs `words` by SSH on the machine with this virtual address, or a shell there.
+    /// A command that logs in by SSH; its last words, the machine's virtual address and what to run, are to be added.
     ///
     /// The address is the proof of who answers, because it follows from the node's key; SSH's own host keys
     /// prove nothing more, and are not looked at.
-    pub fn ssh(&self, address: &str, words: &[String], tether: Tether) -> Command {
+    pub fn ssh(&self, tether: Tether) -> Command {
         let mut command = self.inside(Path::new("ssh"), tether);
         command.args(["-F", "none", "-q", "-l", USER]);
         command.arg("-i").arg(&self.key);
@@ -112,12 +112,12 @@ impl Access {
             "UserKnownHostsFile=/dev/null",
             "GlobalKnownHostsFile=/dev/null",
             "ConnectTimeout=20",
-            "ServerAliveInterval=15",
-            "ServerAliveCountMax=8",
+            // A machine that was killed is noticed in half a minute; one that moves is not away for so long.
+            "ServerAliveInterval=5",
+            "ServerAliveCountMax=6",
         ] {
             command.args(["-o", option]);
         }
-        command.arg(address).arg("--").args(words);
         command
     }
 }

@@ -149,10 +149,18 @@ impl Journey<'_> {
         std::fs::rename(self.cable, cable(self.record, &member.name))?;
         let mut emulator = Control::connect(&self.record.wan_control)?;
         wan::move_port(&mut emulator, &member.name, self.domain)?;
+        let before = wan::connections(&mut emulator, &member.name)?;
         kill(self.before, self.index)?;
+        // A cable that is plugged in with nothing at its other end would crash QEMU.
+        wait_until("the emulator finds the machine", READY_LIMIT, || {
+            let now = wan::connections(&mut emulator, &member.name)?;
+            Ok((now > before).then_some(()))
+        })?;
         new.resume()?;
         let stopped = began.elapsed();
-        new.set_link(NETDEV, true)?;
+        if self.notice == Notice::Cable {
+            new.set_link(NETDEV, true)?;
+        }
         Ok(stopped)
     }
 }

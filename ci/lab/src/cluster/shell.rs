@@ -1,20 +1,27 @@
 //! Commands on the machines of a cluster, as the user that every workstation has.
 
 use std::io::{Seek, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use wow_builder::host::Tether;
+use wow_builder::host::{Guarded, Tether};
 
 use super::record::Record;
 use crate::command::{self, Outcome};
 
-/// Runs commands on one machine.
+/// How long a login may take on a machine that boots.
+const LOGIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs commands on one machine, by one connection as long as that holds: under the translator a login costs more
+/// than most commands.
 #[derive(Debug, Clone)]
 pub struct Shell {
     record: Record,
     name: String,
+    connection: Arc<Mutex<Option<Guarded>>>,
 }
 
 impl Shell {
@@ -23,16 +30,15 @@ impl Shell {
         Self {
             record: record.clone(),
             name: name.to_owned(),
+            connection: Arc::default(),
         }
     }
 
-    /// The command that runs a line of shell there; without one, a shell.
+    /// The command that runs a line of shell there by a connection of its own; without a line, a shell.
     pub fn command(&self, line: Option<&str>, tether: Tether) -> Result<Command> {
-        let node = self.record.own_client().resolve(&self.name);
-        let node = node.with_context(|| format!("{} is not in the pool", self.name))?;
-        let words: Vec<String> = line.map(str::to_owned).into_iter().collect();
-        let address = node.v6.to_string();
-        Ok(self.record.access.ssh(&address, &words, tether))
+        let mut ssh = self.ssh(tether)?;
+        ssh.arg("--").args(line);
+        Ok(ssh)
     }
 
     /// Runs a line of shell to its end, with this input.
@@ -40,8 +46,11 @@ impl Shell {
         let mut file = tempfile::tempfile()?;
         file.write_all(input)?;
         file.rewind()?;
-        let command = self.command(Some(line), Tether::Tied)?;
-        command::run_with(command, Stdio::from(file), limit)
+        self.connect()?;
+        let mut ssh = self.ssh(Tether::Tied)?;
+        ssh.arg("-S").arg(self.socket());
+        ssh.args(["--", line]);
+        command::run_with(ssh, Stdio::from(file), limit)
             .with_context(|| format!("on {}: {line}", self.name))
     }
 
@@ -50,5 +59,45 @@ impl Shell {
         let output = self.run(line, b"", limit)?.success(line);
         let output = output.with_context(|| format!("on {}", self.name))?;
         Ok(output.trim_end().to_owned())
+    }
+
+    fn ssh(&self, tether: Tether) -> Result<Command> {
+        let node = self.record.own_client().resolve(&self.name);
+        let node = node.with_context(|| format!("{} is not in the pool", self.name))?;
+        let address = node.v6.to_string();
+        let mut ssh = self.record.access.ssh(tether);
+        ssh.arg(address);
+        Ok(ssh)
+    }
+
+    /// Makes the connection that commands share, unless there is one. Without it each makes its own.
+    fn connect(&self) -> Result<()> {
+        let mut connection = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = connection.as_mut()
+            && running.try_wait()?.is_none()
+        {
+            return Ok(());
+        }
+        let mut ssh = self.ssh(Tether::Tied)?;
+        ssh.args(["-M", "-N", "-S"]).arg(self.socket());
+        ssh.stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut running = Guarded::spawn(ssh).context("cannot run ssh")?;
+        let there = command::wait_until("a login", LOGIN_LIMIT, || {
+            let ended = running.try_wait()?.is_some();
+            Ok((ended || self.socket().exists()).then_some(()))
+        });
+        // Too late or refused: the command's own login says why.
+        *connection = there.is_ok().then_some(running);
+        Ok(())
+    }
+
+    fn socket(&self) -> PathBuf {
+        let file = format!("{}.{}.ssh", self.name, std::process::id());
+        self.record.inventory.private_dir.join(file)
     }
 }
