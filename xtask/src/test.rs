@@ -119,6 +119,9 @@ const WORKSTATION_TREE: (&str, &[&str]) = (
         "slurm-client",
         "openssh-server",
         "libnss-extrausers",
+        "openmpi-bin",
+        "glam2",
+        "examl",
     ],
 );
 
@@ -157,15 +160,22 @@ fn workstation(runner: &mut Runner, root: &Path, target: &Path) {
         pbs,
         &mut test("wow-pbs", "slurm", "--test-threads=6"),
     );
-    let mut wow = None;
-    runner.preparation("wow", || {
-        wow = Some(cargo::build(root, target, "wow-router", "wow", "dev")?);
+    let mut built = None;
+    runner.preparation("wow and wow-pbs", || {
+        let wow = cargo::build(root, target, "wow-router", "wow", "dev")?;
+        built = Some((
+            wow,
+            cargo::build(root, target, "wow-pbs", "wow-pbs", "dev")?,
+        ));
         Ok(())
     });
-    if let Some(wow) = wow {
+    if let Some((wow, own_pbs)) = built {
         // They share the machines.
         let mut command = test("wow-workstation", "pool", "--test-threads=1");
-        runner.counted("pool", pool, command.env("WOW_TEST_WOW", wow));
+        command
+            .env("WOW_TEST_WOW", wow)
+            .env("WOW_TEST_PBS", own_pbs);
+        runner.counted("pool", pool, &mut command);
     }
 }
 

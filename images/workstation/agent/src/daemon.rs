@@ -49,6 +49,8 @@ pub struct Status {
     pub role: Option<String>,
     /// Whether it has its place in the pool.
     pub joined: bool,
+    /// The guest's back end: `tun` with the interface's name.
+    guest: String,
 }
 
 /// A node's virtual addresses.
@@ -85,6 +87,13 @@ pub struct Node {
 pub struct Record {
     /// The holder's id.
     pub owner: String,
+}
+
+impl Status {
+    /// The pool's interface.
+    pub fn interface(&self) -> Option<&str> {
+        self.guest.strip_prefix("tun ")
+    }
 }
 
 impl Roles {

@@ -76,7 +76,7 @@ impl Head {
         self.tend_clock(trouble);
         trouble.check(clock::serve(status.range));
         trouble.check(machine::set_host_name(&own.name));
-        trouble.check(mpi::apply(status.range));
+        trouble.check(mpi::apply(status.interface()));
         lock(&self.shared.facts).head = own.clone();
         match Users::read() {
             Ok(users) => lock(&self.shared.facts).users = users,

@@ -49,7 +49,7 @@ impl Member {
     pub fn tend(&mut self, status: &Status, trouble: &mut Trouble) {
         let name = service::own_name(&self.daemon, &status.name, &status.id);
         trouble.check(machine::set_host_name(&name));
-        trouble.check(mpi::apply(status.range));
+        trouble.check(mpi::apply(status.interface()));
         let own = hosts::Host {
             name,
             address: status.addresses.v4,

@@ -1,29 +1,27 @@
-//! OpenMPI over the pool's addresses alone: others lead nowhere between domains.
+//! OpenMPI over the pool's interface alone: others lead nowhere between domains.
+//!
+//! The interface is named instead of its range. The runtime that starts the processes (PRRTE 3.0) compares
+//! a range with one address of each interface, here the IPv6 one, and finding none it uses all interfaces.
 
 use std::path::Path;
 
 use anyhow::Result;
-use ipnet::Ipv4Net;
 
 use crate::block;
 
-/// OpenMPI's own parameters, and those of the runtime that starts its processes.
-const FILES: [(&str, &[&str]); 2] = [
-    (
-        "/etc/openmpi/openmpi-mca-params.conf",
-        &["btl_tcp_if_include"],
-    ),
-    ("/etc/openmpi/prte-mca-params.conf", &["prte_if_include"]),
-];
+/// What OpenMPI reads, and the runtime that starts its processes.
+const LIBRARY: &str = "/etc/openmpi/openmpi-mca-params.conf";
+const RUNTIME: &str = "/etc/openmpi/prte-mca-params.conf";
 
-/// Keeps OpenMPI to the pool's range.
-pub fn apply(range: Ipv4Net) -> Result<()> {
-    for (file, parameters) in FILES {
-        let lines: String = parameters
-            .iter()
-            .map(|parameter| format!("{parameter} = {range}\n"))
-            .collect();
-        block::write(Path::new(file), &lines)?;
-    }
-    Ok(())
+/// Keeps OpenMPI to this interface.
+pub fn apply(interface: Option<&str>) -> Result<()> {
+    let only = |parameter: &str| match interface {
+        Some(name) => format!("{parameter} = {name}\n"),
+        None => String::new(),
+    };
+    // A process that waits for a message would spin, and the message comes by another process of this
+    // machine, `wow`: where both share a processor each would wait for the scheduler.
+    let library = only("btl_tcp_if_include") + "mpi_yield_when_idle = 1\n";
+    block::write(Path::new(LIBRARY), &library)?;
+    block::write(Path::new(RUNTIME), &only("prte_if_include")).map(drop)
 }

@@ -76,7 +76,7 @@ mod tests {
     fn choose(roles: &str, role: Option<&str>) -> Result<Role, String> {
         let status = serde_json::json!({
             "id": "00", "name": "n", "pool": "lab", "range": "10.128.0.0/9", "joined": true,
-            "addresses": {"v4": "10.128.0.9", "v6": "fd00::9"}, "roles": roles, "role": role,
+            "addresses": {"v4": "10.128.0.9", "v6": "fd00::9"}, "roles": roles, "role": role, "guest": "tun wow0",
         });
         Role::choose(&serde_json::from_value(status).unwrap())
     }

@@ -51,6 +51,7 @@ impl Bed {
                 .unwrap_or_else(|| panic!("{name} is not set: run `cargo xtask test`"))
         };
         let (root, wow) = (given("WOW_TEST_WORKSTATION"), given("WOW_TEST_WOW"));
+        let pbs = given("WOW_TEST_PBS");
         let tickets = tickets(Path::new(&wow));
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pool");
         std::fs::create_dir_all(&directory).unwrap();
@@ -72,6 +73,7 @@ impl Bed {
             .arg(root)
             .arg(wow)
             .arg(env!("CARGO_BIN_EXE_wow-workstation"))
+            .arg(pbs)
             .arg(tickets.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -120,6 +122,23 @@ impl Bed {
 
     /// Runs shell text on a machine, as root or as a user of the pool.
     pub fn run(&self, machine: &str, user: &str, text: &str) -> Outcome {
+        let output = self
+            .spawn(machine, user, text, Stdio::null())
+            .wait_with_output();
+        let output = output.unwrap();
+        let text = |bytes: Vec<u8>| {
+            let text = String::from_utf8_lossy(&bytes);
+            text.trim_end_matches('\n').to_owned()
+        };
+        Outcome {
+            output: text(output.stdout),
+            error: text(output.stderr),
+            code: output.status.code().unwrap_or(-1),
+        }
+    }
+
+    /// Starts shell text likewise.
+    pub fn spawn(&self, machine: &str, user: &str, text: &str, input: Stdio) -> Child {
         // First into the bed, then into the machine, where its own su knows the pool's users.
         let inside = r#"pid=$(cat "$1.pid") || exit 99; shift; exec nsenter --target "$pid" --all --root --wd "$@""#;
         let become_user: &[&str] = match user {
@@ -133,25 +152,18 @@ impl Bed {
         } else {
             words.push(text);
         }
-        let output = Command::new("nsenter")
+        Command::new("nsenter")
             .args(["--target", &self.pid.to_string()])
             .args(["--all", "--root", "--wd", "--", "sh", "-c", inside, "sh"])
             .arg(self.directory.join(machine))
             .args(["--", "env", "-i"])
             .arg("PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .args(words)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = |bytes: Vec<u8>| {
-            let text = String::from_utf8_lossy(&bytes);
-            text.trim_end_matches('\n').to_owned()
-        };
-        Outcome {
-            output: text(output.stdout),
-            error: text(output.stderr),
-            code: output.status.code().unwrap_or(-1),
-        }
+            .stdin(input)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 
     /// Runs what must succeed; its output.

@@ -1,7 +1,7 @@
 # Machines out of namespaces, on a bridge that stands for the internet: each with a Debian tree, `wow`,
 # `wow-workstation` and sshd of its own, and its ticket.
 #
-# Usage, in fresh mount, network, IPC and process namespaces: sh bed.sh DIRECTORY ROOT WOW AGENT TICKETS
+# Usage, in fresh mount, network, IPC and process namespaces: sh bed.sh DIRECTORY ROOT WOW AGENT PBS TICKETS
 # ROOT holds Debian and is only read. TICKETS holds NAME.ticket for each machine, and NAME.role for those
 # that are told one. Reads commands, a line each (`boot NAME`, `kill NAME`), and says `done` or `failed`
 # after each. When standard input ends, everything does: this shell is process 1 of its namespace.
@@ -10,7 +10,8 @@ bed=$1
 root=$2
 wow=$3
 agent=$4
-tickets=$5
+pbs=$5
+tickets=$6
 machines="head w1 w2 login r"
 
 mount --make-rprivate /
@@ -34,6 +35,8 @@ prepare() {
     rm -f "$bed/$1"/etc/ssh/ssh_host_* "$bed/$1/etc/munge/munge.key"
     cp "$wow" "$bed/$1/usr/local/bin/wow"
     cp "$agent" "$bed/$1/usr/local/bin/wow-workstation"
+    cp "$pbs" "$bed/$1/usr/local/bin/wow-pbs"
+    for name in qsub qstat qdel pbsnodes; do ln -s wow-pbs "$bed/$1/usr/local/bin/$name"; done
     cp "$tickets/$1.ticket" "$bed/$1/etc/wow.ticket"
     chmod 600 "$bed/$1/etc/wow.ticket"
     role=
@@ -66,6 +69,8 @@ boot() {
     ip link delete "to-$1" 2>/dev/null
     unshare --net --uts --ipc --mount --pid --fork --kill-child sh -c '
         mount -t proc proc "$1/$2/proc"
+        # Where OpenMPI counts processors.
+        mount -t sysfs sys "$1/$2/sys"
         mount -t tmpfs -o mode=1777 tmp "$1/$2/tmp"
         mount -t tmpfs -o mode=755 run "$1/$2/run"
         mount -t tmpfs -o mode=1777 shm "$1/$2/dev/shm"
