@@ -33,6 +33,7 @@ pub mod streams;
 pub mod topology;
 pub mod vms;
 pub mod wan;
+pub mod workloads;
 
 use std::path::PathBuf;
 

@@ -32,7 +32,8 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ),
     ("wow-builder", &[]),
     ("wow-pbs", &[]),
-    ("wow-workstation", &[]),
+    // Its tests have the laboratory's workloads run.
+    ("wow-workstation", &["wow-lab"]),
     ("wow-sim", &["wow-overlay"]),
     ("wow-wan", &[]),
     (

@@ -6,4 +6,5 @@ mod bed;
 mod jobs;
 mod membership;
 mod mpi;
+mod science;
 mod ssh;
