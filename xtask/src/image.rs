@@ -41,12 +41,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Builds the image of this name as its definition has it.
-pub fn build(name: &str) -> Result<Manifest> {
+/// Builds the image of this name as its definition has it, with these packages besides.
+pub fn build(name: &str, with: &[String]) -> Result<Manifest> {
     manifest(&Arguments {
         name: name.to_owned(),
         mirrors: Vec::new(),
-        with: Vec::new(),
+        with: with.to_vec(),
         ssh_keys: Vec::new(),
         report: None,
     })

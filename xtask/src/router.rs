@@ -112,7 +112,12 @@ pub fn ensure_packages(purposes: &[Purpose]) -> Result<()> {
 
 /// An image, built now unless it is up to date.
 pub fn build(name: &str) -> Result<Built> {
-    let manifest = image::build(name)?;
+    build_with(name, &[])
+}
+
+/// The same with these packages besides those of its definition.
+pub fn build_with(name: &str, packages: &[String]) -> Result<Built> {
+    let manifest = image::build(name, packages)?;
     Ok(Built {
         files: ImageFiles::of(&manifest)?,
         directory: manifest.directory,

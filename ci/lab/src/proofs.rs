@@ -5,6 +5,7 @@ mod assembly;
 mod crashes;
 mod jobs;
 mod migration;
+mod science;
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::cluster::assembly::Assembled;
 use crate::cluster::shell::Shell;
 use crate::interrupt;
 use crate::progress::Progress;
+use crate::workloads::{examl, glam2};
 
 /// A command that does no more than look.
 const LOOK: Duration = Duration::from_secs(120);
@@ -34,6 +36,12 @@ pub struct Proof {
     pub seconds: f64,
 }
 
+/// The Debian packages of the programs that are run.
+pub fn packages() -> Vec<String> {
+    let all = [examl::PACKAGES, glam2::PACKAGES].concat();
+    all.into_iter().map(str::to_owned).collect()
+}
+
 /// A proof: its claim, and how it is made. It gives what was measured.
 type Step = (&'static str, fn(&mut Cluster, &Progress) -> Result<String>);
 
@@ -43,6 +51,14 @@ const MOVE: Step = (
 );
 
 const ALL: &[Step] = &[
+    (
+        "an array of 40 tasks of glam2 finds the motifs in its sequences, on all workers",
+        science::motifs_are_found,
+    ),
+    (
+        "ExaML by MPI over all workers finds the tree, and the likelihood that one process finds",
+        science::likelihoods_are_equal,
+    ),
     MOVE,
     (
         "the head loses its power and comes back while jobs run",

@@ -24,7 +24,7 @@ use crate::router::{self, Accel, MachineArguments};
 pub const ASSEMBLY_LIMIT: Duration = Duration::from_secs(1800);
 
 /// A cluster's size.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Up {
     /// Heads; a pool has one.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=1))]
@@ -47,6 +47,9 @@ pub struct Up {
     /// The workstations' image, a name under `images/`.
     #[arg(long, default_value = "workstation")]
     image: String,
+    /// Packages to add to that image.
+    #[arg(long, value_name = "PACKAGE", num_args = 1..)]
+    pub with: Vec<String>,
     /// What executes the guests: auto tries kvm with a tiny guest, and falls back to tcg.
     #[arg(long, default_value = "auto", value_parser = router::parse_accelerator)]
     accel: Accel,
@@ -156,7 +159,7 @@ pub fn prepare(arguments: &Up) -> Result<Setup> {
     let metadata = cargo::metadata()?;
     let target = metadata.target_directory.as_std_path();
     let seed = router::build("router")?;
-    let workstation = router::build(&arguments.image)?;
+    let workstation = router::build_with(&arguments.image, &arguments.with)?;
     let tools = Tools {
         wow: router::wow(target)?,
         wan: cargo::build_wan(metadata.workspace_root.as_std_path(), target)?,

@@ -37,7 +37,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// Starts a cluster, makes the proofs on it, and ends it. They are also written beside its logs.
 pub fn make(size: &Up, short: bool) -> Result<Vec<Proof>> {
     interrupt::install()?;
-    let mut setup = prepare(size)?;
+    let mut size = size.clone();
+    if !short {
+        size.with.extend(proofs::packages());
+    }
+    let mut setup = prepare(&size)?;
     setup.tether = Tether::Tied;
     setup.directory = setup.directory.with_file_name("prove");
     let progress = Progress::to_stderr();

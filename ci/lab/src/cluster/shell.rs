@@ -11,9 +11,14 @@ use wow_builder::host::{Guarded, Tether};
 
 use super::record::Record;
 use crate::command::{self, Outcome};
+use crate::workloads;
+use crate::workloads::shell::Said;
 
 /// How long a login may take on a machine that boots.
 const LOGIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long a user's command may take.
+const WORK_LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs commands on one machine, by one connection as long as that holds: under the translator a login costs more
 /// than most commands.
@@ -36,7 +41,7 @@ impl Shell {
 
     /// The command that runs a line of shell there by a connection of its own; without a line, a shell.
     pub fn command(&self, line: Option<&str>, tether: Tether) -> Result<Command> {
-        let mut ssh = self.ssh(tether)?;
+        let mut ssh = self.login(tether)?;
         ssh.arg("--").args(line);
         Ok(ssh)
     }
@@ -47,7 +52,7 @@ impl Shell {
         file.write_all(input)?;
         file.rewind()?;
         self.connect()?;
-        let mut ssh = self.ssh(Tether::Tied)?;
+        let mut ssh = self.login(Tether::Tied)?;
         ssh.arg("-S").arg(self.socket());
         ssh.args(["--", line]);
         command::run_with(ssh, Stdio::from(file), limit)
@@ -61,7 +66,7 @@ impl Shell {
         Ok(output.trim_end().to_owned())
     }
 
-    fn ssh(&self, tether: Tether) -> Result<Command> {
+    fn login(&self, tether: Tether) -> Result<Command> {
         let node = self.record.own_client().resolve(&self.name);
         let node = node.with_context(|| format!("{} is not in the pool", self.name))?;
         let address = node.v6.to_string();
@@ -81,7 +86,7 @@ impl Shell {
         {
             return Ok(());
         }
-        let mut ssh = self.ssh(Tether::Tied)?;
+        let mut ssh = self.login(Tether::Tied)?;
         ssh.args(["-M", "-N", "-S"]).arg(self.socket());
         ssh.stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -99,5 +104,16 @@ impl Shell {
     fn socket(&self) -> PathBuf {
         let file = format!("{}.{}.ssh", self.name, std::process::id());
         self.record.inventory.private_dir.join(file)
+    }
+}
+
+impl workloads::shell::Shell for Shell {
+    fn run(&self, text: &str, input: &[u8]) -> Result<Said> {
+        let outcome = Shell::run(self, text, input, WORK_LIMIT)?;
+        Ok(Said {
+            code: outcome.status.code().unwrap_or(i32::MAX),
+            output: outcome.stdout.into_bytes(),
+            error: outcome.stderr,
+        })
     }
 }

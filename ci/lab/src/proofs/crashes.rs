@@ -1,15 +1,16 @@
 //! Machines lose their power while jobs run.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::jobs::{self, Job};
-use super::{LOOK, head};
+use super::{LOOK, head, jobs};
 use crate::cluster::Cluster;
 use crate::cluster::shell::Shell;
 use crate::command::wait_until;
 use crate::progress::Progress;
+use crate::workloads::job::{Job, Known};
 
 /// A machine boots, jobs end: minutes under the translator.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -19,6 +20,7 @@ const GIVEN_UP_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Counts to 60 and writes what it counted; says how often it was started.
 const JOB: &str = "#!/bin/sh\n\
+    #PBS -N NAME\n\
     cd $PBS_O_WORKDIR\n\
     echo start >>$PBS_JOBNAME.starts\n\
     for i in $(seq 60); do echo $i; sleep 1; done >$PBS_JOBNAME.part\n\
@@ -30,7 +32,7 @@ pub(super) fn the_head_dies(cluster: &mut Cluster, progress: &Progress) -> Resul
     let names: Vec<String> = (1..=4).map(|number| format!("kept{number}")).collect();
     let ids = submit_all(&head, &names)?;
     jobs::wait(&head, "jobs run", &ids, LIMIT, |jobs| {
-        jobs.values().any(Job::runs)
+        jobs.values().any(Known::runs)
     })?;
     let began = Instant::now();
     cluster.kill("head")?;
@@ -64,7 +66,7 @@ pub(super) fn a_worker_dies(cluster: &mut Cluster, progress: &Progress) -> Resul
     let head = head(cluster);
     let names = ["requeued1".to_owned(), "requeued2".to_owned()];
     let ids = submit_all(&head, &names)?;
-    let on_victim = |jobs: &std::collections::BTreeMap<String, Job>| {
+    let on_victim = |jobs: &BTreeMap<String, Known>| {
         jobs.values().any(|job| job.runs() && job.host() == VICTIM)
     };
     jobs::wait(&head, "a job runs on the worker", &ids, LIMIT, on_victim)?;
@@ -91,9 +93,9 @@ pub(super) fn a_worker_dies(cluster: &mut Cluster, progress: &Progress) -> Resul
     ))
 }
 
-fn submit_all(head: &Shell, names: &[String]) -> Result<Vec<String>> {
+fn submit_all(head: &Shell, names: &[String]) -> Result<Vec<Job>> {
     head.ask("rm -rf crash && mkdir crash", LOOK)?;
-    let submit = |name: &String| jobs::submit(head, "crash", &format!("-N {name}"), JOB);
+    let submit = |name: &String| Job::submit(head, "crash", &JOB.replace("NAME", name));
     names.iter().map(submit).collect()
 }
 

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::jobs::{self, Job};
-use super::{LOOK, head};
+use super::{LOOK, head, jobs};
 use crate::cluster::Cluster;
 use crate::cluster::migrate::Notice;
 use crate::cluster::shell::Shell;
 use crate::command::wait_until;
 use crate::progress::Progress;
+use crate::workloads::job::{Job, Known};
 
 const WORKER: &str = "w1";
 
@@ -27,6 +27,7 @@ const PREPARE: &str =
 
 /// Writes its file in 200 pieces.
 const JOB: &str = "#!/bin/sh\n\
+    #PBS -N moved -l nodes=NODE\n\
     cd $PBS_O_WORKDIR\n\
     for i in $(seq 200); do\n\
       seq $((i * 1000)) $((i * 1000 + 999)) >>data\n\
@@ -54,14 +55,10 @@ const BEGUN: &str = "test -s moved/session && test -s moved/data && pgrep -x scp
 pub(super) fn a_worker_moves(cluster: &mut Cluster, _: &Progress) -> Result<String> {
     let head = head(cluster);
     head.ask(PREPARE, LOOK)?;
-    let job = [jobs::submit(
-        &head,
-        "moved",
-        &format!("-N moved -l nodes={WORKER}"),
-        JOB,
-    )?];
+    let script = JOB.replace("NODE", WORKER);
+    let job = [Job::submit(&head, "moved", &script)?];
     jobs::wait(&head, "the job starts", &job, LIMIT, |jobs| {
-        jobs.values().any(Job::runs)
+        jobs.values().any(Known::runs)
     })?;
     let copy = beside(&head, COPY);
     let session = beside(&head, SESSION);

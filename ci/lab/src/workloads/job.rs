@@ -23,9 +23,12 @@ pub struct Job {
     pub id: String,
 }
 
-/// What PBS knows of a job, or of one element of an array, that has ended.
+/// What PBS knows of a job, or of one element of an array.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Ended {
+pub struct Known {
+    /// PBS's letter: Q, R, F and others.
+    #[serde(rename = "job_state", default)]
+    pub state: String,
     /// The script's exit code.
     #[serde(rename = "Exit_status", default)]
     pub exit_status: Option<i32>,
@@ -37,10 +40,28 @@ pub struct Ended {
     pub run_count: u32,
 }
 
+impl Known {
+    /// Whether it runs.
+    pub fn runs(&self) -> bool {
+        self.state == "R"
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.state == "F"
+    }
+
+    /// The first machine that it was given last.
+    pub fn host(&self) -> &str {
+        let hosts = self.exec_host.as_deref().unwrap_or_default();
+        hosts.split('/').next().unwrap_or_default()
+    }
+}
+
 #[derive(Deserialize)]
 struct Listing {
     #[serde(rename = "Jobs")]
-    jobs: BTreeMap<String, Ended>,
+    jobs: BTreeMap<String, Known>,
 }
 
 impl Job {
@@ -91,8 +112,8 @@ impl Job {
         Ok(())
     }
 
-    /// What became of it, by id; of an array its elements, each by its own.
-    pub fn ended(&self, shell: &dyn Shell) -> Result<BTreeMap<String, Ended>> {
+    /// What is known of it, also when it has ended, by id; of an array its elements, each by its own.
+    pub fn known(&self, shell: &dyn Shell) -> Result<BTreeMap<String, Known>> {
         let text = format!("qstat -x -t -f -F json {}", quote(&self.id));
         let mut listing: Listing = serde_json::from_str(&shell.ok(&text, &[])?)
             .with_context(|| format!("what qstat says of {} is no JSON", self.id))?;
@@ -104,8 +125,8 @@ impl Job {
     }
 
     /// An error unless it ended well, in this many elements; what became of them.
-    pub fn succeeded(&self, shell: &dyn Shell, elements: usize) -> Result<BTreeMap<String, Ended>> {
-        let ended = self.ended(shell)?;
+    pub fn succeeded(&self, shell: &dyn Shell, elements: usize) -> Result<BTreeMap<String, Known>> {
+        let ended = self.known(shell)?;
         if ended.len() != elements {
             bail!(
                 "job {} has {} elements instead of {elements}",
