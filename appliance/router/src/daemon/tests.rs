@@ -322,3 +322,20 @@ async fn a_node_says_why_it_has_not_joined() {
         })
         .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_cut_off_does_not_blame_its_last_peer() {
+    let network = Network::new();
+    let ticket = ticket();
+    LocalSet::new()
+        .run_until(async {
+            let seed = start(&network, &ticket, 1);
+            let node = start(&network, &ticket, 2);
+            node.joined().await;
+            // Without a goodbye, as when the cable is pulled.
+            seed.ended.abort();
+            node.tells_of(&["192.0.2.1:4001", "not answer"]).await;
+            node.stop().await;
+        })
+        .await;
+}
