@@ -121,6 +121,25 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Whether it changes something, for this machine or for the pool.
+    pub fn changes(&self) -> bool {
+        match self {
+            Op::Revoke { .. } | Op::Offer { .. } | Op::Withdraw { .. } | Op::Trouble { .. } => true,
+            Op::Status
+            | Op::Peers
+            | Op::Ping { .. }
+            | Op::Wait { .. }
+            | Op::Leases
+            | Op::LookUp { .. }
+            | Op::Whois { .. }
+            | Op::Resolve { .. }
+            | Op::Trace { .. }
+            | Op::Links { .. } => false,
+        }
+    }
+}
+
 /// A node to ask for its links.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {

@@ -28,7 +28,7 @@ pub struct Socket(PathBuf);
 impl Socket {
     /// At `path`, or where a node's socket is unless told otherwise.
     pub fn new(path: Option<&std::path::Path>) -> Self {
-        Socket(path.map_or_else(ipc::default_socket, Into::into))
+        Socket(path.map_or_else(ipc::default_for_clients, Into::into))
     }
 
     /// Asks, and waits for the answer for at most `limit`.

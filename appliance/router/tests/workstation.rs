@@ -2,6 +2,13 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use rustix::process::Uid;
+use rustix::thread::set_thread_uid;
 use support::{Node, Pool};
 
 fn start(pool: &Pool, name: &str, ticket: &str, role: &str, seed: Option<&str>) -> Node {
@@ -80,4 +87,43 @@ fn trouble_of_other_programs_is_shown_until_it_is_over() {
     node.ask(&["trouble", "set", "Not A Label", "x"])
         .refused(1, &["name"]);
     node.ask(&["trouble", "set", "disk"]).refused(2, &[]);
+}
+
+/// What a user without rights is answered.
+fn ask_as_nobody(socket: PathBuf, request: &'static str) -> serde_json::Value {
+    let asker = std::thread::spawn(move || {
+        set_thread_uid(Uid::from_raw(65534)).unwrap();
+        let mut stream = UnixStream::connect(socket).unwrap();
+        writeln!(stream, "{request}").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    });
+    asker.join().unwrap()
+}
+
+#[test]
+fn other_users_may_look_at_roots_node_and_change_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let pool = Pool::new(&[]);
+    let ticket = pool.ticket("n.ticket", &["--roles", "worker"]);
+    let node = start(&pool, "a", &ticket, "worker", None);
+    let open = std::fs::Permissions::from_mode(0o711);
+    std::fs::set_permissions(pool.dir.path(), open).unwrap();
+    let status = ask_as_nobody(node.socket.clone(), r#"{"id":1,"op":"status"}"#);
+    assert_eq!(status["ok"]["name"], "a");
+    for change in [
+        r#"{"id":1,"op":"trouble","from":"x","sentences":["y"]}"#,
+        r#"{"id":1,"op":"offer","service":"x","value":"y"}"#,
+        r#"{"id":1,"op":"withdraw","service":"x"}"#,
+        r#"{"id":1,"op":"revoke","revocation":"x"}"#,
+    ] {
+        let answer = ask_as_nobody(node.socket.clone(), change);
+        let error = answer["error"].as_str().unwrap_or_default();
+        assert!(error.contains("only root"), "{change}: {answer}");
+    }
+    node.ask(&["trouble", "set", "x", "y"]).ok();
 }

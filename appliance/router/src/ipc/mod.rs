@@ -16,11 +16,23 @@ pub use operator::{Operator, TRACE_MAX};
 pub use server::Server;
 pub use virtio::serve_port;
 
-/// Where the control socket is unless told otherwise: root's in /run, others' in their runtime
+/// Root's control socket.
+const SYSTEM: &str = "/run/wow/control.sock";
+
+/// The socket that a client connects to unless told otherwise: that of the user's own node, else root's.
+pub fn default_for_clients() -> PathBuf {
+    let own = default_socket();
+    match own.exists() {
+        true => own,
+        false => PathBuf::from(SYSTEM),
+    }
+}
+
+/// Where a daemon's control socket is unless told otherwise: root's in /run, others' in their runtime
 /// directory.
 pub fn default_socket() -> PathBuf {
     if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/run/wow/control.sock");
+        return PathBuf::from(SYSTEM);
     }
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let runtime = runtime.unwrap_or_else(|| {

@@ -34,6 +34,8 @@ pub struct Operator {
     /// The pool's control address, which no node holds, and whether there is a guest interface to
     /// send ICMP by.
     pub(super) control: Option<Ipv4Addr>,
+    /// Whether only looking is allowed.
+    looks_only: bool,
 }
 
 /// Parses what a person calls a node.
@@ -51,11 +53,26 @@ pub fn target(text: &str) -> Target {
 impl Operator {
     /// With `control` the pool's control address where this machine is a guest, `None` elsewhere.
     pub fn new(commands: mpsc::Sender<Command>, control: Option<Ipv4Addr>) -> Self {
-        Operator { commands, control }
+        Operator {
+            commands,
+            control,
+            looks_only: false,
+        }
+    }
+
+    /// The same for a user of this machine who may look, but change nothing.
+    pub fn for_others(&self) -> Self {
+        Self {
+            looks_only: true,
+            ..self.clone()
+        }
     }
 
     /// Does what is asked, within a bounded time.
     pub async fn execute(&self, op: Op) -> Result<Value, String> {
+        if self.looks_only && op.changes() {
+            return Err("only root may change this node: try sudo".into());
+        }
         match op {
             Op::Status => json(&self.status().await?),
             Op::Peers => json(&self.ask(Command::Peers).await?),

@@ -7,15 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::Mode;
-use rustix::process::umask;
+use rustix::process::{Uid, geteuid, umask};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::operator::Operator;
 use super::session;
 
-/// Clients at once; further ones wait to be accepted.
+/// The owner's clients at once; further ones wait to be accepted.
 const CLIENTS_MAX: usize = 32;
+
+/// Other users' clients at once; further ones are turned away.
+const OTHERS_MAX: usize = 16;
 
 /// The listening socket. Dropping it removes its file.
 pub struct Server {
@@ -46,7 +49,8 @@ pub enum BindError {
 }
 
 impl Server {
-    /// Opens the socket for its owner alone. What a dead node left behind is removed.
+    /// Opens the socket: root's for everybody, of whom others may only look, a user's for that user alone. What a
+    /// dead node left behind is removed.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let other = |source| BindError::Other {
             path: path.to_owned(),
@@ -77,7 +81,8 @@ impl Server {
             Err(error) => return Err(other(error)),
         }
         // The mask is the whole process's; nothing else creates files meanwhile.
-        let mask = umask(Mode::from_bits_retain(0o177));
+        let closed = if geteuid().is_root() { 0o111 } else { 0o177 };
+        let mask = umask(Mode::from_bits_retain(closed));
         let bound = UnixListener::bind(path);
         umask(mask);
         Ok(Server {
@@ -89,13 +94,21 @@ impl Server {
     /// Serves clients for ever.
     pub async fn run(self, operator: Operator) {
         let room = Arc::new(Semaphore::new(CLIENTS_MAX));
+        let others = Arc::new(Semaphore::new(OTHERS_MAX));
         loop {
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            let Ok(own) = Arc::clone(&room).acquire_owned().await else {
                 return;
             };
             match self.listener.accept().await {
                 Ok((client, _)) => {
-                    let operator = operator.clone();
+                    let (operator, place) = if is_owner(&client) {
+                        (operator.clone(), own)
+                    } else {
+                        match Arc::clone(&others).try_acquire_owned() {
+                            Ok(place) => (operator.for_others(), place),
+                            Err(_) => continue,
+                        }
+                    };
                     tokio::spawn(async move {
                         serve(client, operator).await;
                         drop(place);
@@ -109,6 +122,14 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether root or the daemon's own user connects.
+fn is_owner(client: &UnixStream) -> bool {
+    client.peer_cred().is_ok_and(|user| {
+        let user = Uid::from_raw(user.uid());
+        user.is_root() || user == geteuid()
+    })
 }
 
 async fn serve(mut client: UnixStream, operator: Operator) {
