@@ -22,6 +22,9 @@ pub fn apply(interface: Option<&str>) -> Result<()> {
     // A process that waits for a message would spin, and the message comes by another process of this
     // machine, `wow`: where both share a processor each would wait for the scheduler.
     let library = only("btl_tcp_if_include") + "mpi_yield_when_idle = 1\n";
+    // Nor would two jobs on one machine know of each other, and both bind their first process to the first
+    // core. Slurm counts processors here but hands out none.
+    let runtime = only("prte_if_include") + "prte_hwloc_default_binding_policy = none\n";
     block::write(Path::new(LIBRARY), &library)?;
-    block::write(Path::new(RUNTIME), &only("prte_if_include")).map(drop)
+    block::write(Path::new(RUNTIME), &runtime).map(drop)
 }

@@ -84,3 +84,11 @@ fn processes_that_wait_leave_the_processor_to_the_overlay() {
         assert!(said.contains("openmpi-mca-params.conf"), "{said}");
     }
 }
+
+#[test]
+fn processes_of_jobs_on_one_machine_are_not_bound_to_the_same_core() {
+    let allowed = "grep Cpus_allowed_list /proc/self/status";
+    let said = job("binding", &format!("mpirun {allowed}"));
+    let all = POOL.ok("w1", "root", allowed);
+    assert_eq!(said, format!("{all}\n{all}"));
+}
