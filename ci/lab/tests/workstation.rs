@@ -115,6 +115,16 @@ fn the_root_holds_no_secret_no_password_and_no_cluster_that_starts_by_itself() {
 }
 
 #[test]
+fn the_root_has_openmpi_without_the_compiler_for_graphics_cards() {
+    let libraries = "/usr/lib/x86_64-linux-gnu";
+    holds("/usr/bin/prte", "0755");
+    holds(&format!("{libraries}/libmpi.so.40"), "0777");
+    for library in ["libLLVM-17.so.1", "libamd_comgr.so.2", "libamdhip64.so.5"] {
+        lacks(&format!("{libraries}/{library}"));
+    }
+}
+
+#[test]
 fn the_manifest_names_the_packages_with_their_versions() {
     let manifest = manifest();
     for name in [
