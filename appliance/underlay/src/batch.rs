@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
-/// Room for one datagram. Larger ones are dropped and counted: no peer sends them.
-pub const DATAGRAM_MAX_BYTES: usize = 2048;
+/// Room for one datagram: what Ethernet's largest frames hold. Larger ones are dropped and counted: no
+/// peer sends them.
+pub const DATAGRAM_MAX_BYTES: usize = 9216;
 
-/// Datagrams moved by one system call. Gains flatten out beyond this, and the memory stays at 64 KiB.
+/// Datagrams moved by one system call. Gains flatten out beyond this. Where no large ones come, the memory
+/// touched stays at a page or two for each.
 pub const BATCH_DATAGRAMS: usize = 32;
 
 /// Slots and their size where the kernel joins the datagrams of one sender: half a megabyte, of which

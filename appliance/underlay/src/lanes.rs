@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
 use crate::error::classify;
-use crate::{DATAGRAM_MAX_BYTES, SendError};
+use crate::{DATAGRAM_MAX_BYTES, SendError, mmsg};
 
 /// Sockets at once: those of one attempt and some that are in use.
 pub const LANES_MAX: usize = 288;
@@ -116,6 +117,7 @@ impl Lanes {
 fn open(ip: Ipv4Addr) -> io::Result<UdpSocket> {
     let socket = std::net::UdpSocket::bind((ip, 0))?;
     socket.set_nonblocking(true)?;
+    mmsg::forbid_fragments(socket.as_fd(), true);
     UdpSocket::from_std(socket)
 }
 

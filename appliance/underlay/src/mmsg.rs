@@ -54,6 +54,26 @@ pub fn force_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) {
     let _ = set_number(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes);
 }
 
+/// Has datagrams go whole or not at all, whatever ICMP says of the way; what the link itself does not take
+/// is refused at once. Whether they will.
+pub fn forbid_fragments(fd: BorrowedFd<'_>, is_ipv4: bool) -> bool {
+    let outcome = match is_ipv4 {
+        true => set_number(
+            fd,
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_PROBE,
+        ),
+        false => set_number(
+            fd,
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_PROBE,
+        ),
+    };
+    outcome.is_ok()
+}
+
 fn set_udp(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     set_number(fd, libc::SOL_UDP, option, value)
 }

@@ -1,7 +1,7 @@
 //! UDP over the kernel's sockets: one for IPv4, one for IPv6, so that no address is ever mapped.
 //!
 //! Where the kernel can, batches are cut and joined by it; a destination to which that fails gets its
-//! datagrams one by one. Left out: path MTU discovery.
+//! datagrams one by one. None goes in fragments. Left out: what to send where a path carries none so long.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -158,6 +158,19 @@ impl UdpUnderlay {
         Ok(())
     }
 
+    /// Sends the first datagram of a batch.
+    fn send_first(&mut self, index: usize, batch: &Outgoing) -> io::Result<()> {
+        let payload = &batch.payload[..batch.datagram_bytes];
+        let alone = Message {
+            to: batch.to,
+            payload,
+            cut_at: None,
+        };
+        mmsg::send(self.sockets[index].as_fd(), std::iter::once(alone))?;
+        self.gone = payload.len();
+        Ok(())
+    }
+
     /// Remembers that a destination takes no batches.
     fn give_up_batches(&mut self, to: SocketAddr, error: &io::Error) {
         if self.one_by_one.len() < ONE_BY_ONE_MAX {
@@ -221,6 +234,9 @@ fn bind_one(address: SocketAddr) -> Result<UdpSocket, BindError> {
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
         mmsg::force_receive_buffer(socket.as_fd(), SOCKET_BUFFER_BYTES);
+        if !mmsg::forbid_fragments(socket.as_fd(), address.is_ipv4()) {
+            tracing::info!(%address, "this kernel sends what is too long in fragments");
+        }
         socket.bind(&address.into())?;
         UdpSocket::from_std(socket.into())
     };
@@ -241,8 +257,8 @@ fn message(batch: &Outgoing) -> Message<'_> {
     }
 }
 
-/// Whether a batch may have failed for being one: no checksums by the device, or a path too narrow for
-/// its datagrams, which go in fragments if they go by themselves.
+/// Whether a batch may have failed for being one: no checksums by the device. Or its datagrams are too long,
+/// each of them.
 fn is_about_batches(error: &io::Error) -> bool {
     let errno = error.raw_os_error();
     matches!(
@@ -325,7 +341,15 @@ impl Underlay for UdpUnderlay {
                         && is_batch(first)
                         && self.cuts_for(first) =>
                 {
-                    self.give_up_batches(first.to, &error);
+                    // One of its datagrams by itself shows what was wrong.
+                    if let Err(alone) = self.send_first(index, first)
+                        && alone.raw_os_error() == Some(libc::EMSGSIZE)
+                    {
+                        sent.failures.push((sent.taken, SendError::TooBig));
+                        sent.taken += 1;
+                    } else {
+                        self.give_up_batches(first.to, &error);
+                    }
                 }
                 Err(error) => match classify(error) {
                     None => {

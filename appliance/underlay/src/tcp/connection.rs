@@ -31,7 +31,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Keeps a translator's mapping, which idle TCP ones often lose after minutes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Read at once: several datagrams where the far end sends much.
-const READ_BYTES: usize = 4 * (LENGTH_BYTES + DATAGRAM_MAX_BYTES);
+const READ_BYTES: usize = 2 * (LENGTH_BYTES + DATAGRAM_MAX_BYTES);
 /// Datagrams written at once.
 const WRITE_DATAGRAMS: usize = 16;
 

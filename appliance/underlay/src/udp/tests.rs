@@ -73,6 +73,23 @@ async fn one_bad_destination_fails_alone() {
 }
 
 #[tokio::test]
+async fn a_batch_whose_datagrams_are_too_long_fails_whole_and_is_no_reason_against_batches() {
+    let (mut a, mut b) = (loopback(), loopback());
+    let to = b.bound()[0];
+    // Longer than UDP itself takes, since the loopback's own bound lies above.
+    let batch = Outgoing {
+        to,
+        payload: vec![0; 65_500 * 2],
+        datagram_bytes: 65_510,
+    };
+    let sent = a.send(&[batch]);
+    assert_eq!(sent.taken, 1);
+    assert!(matches!(sent.failures[..], [(0, SendError::TooBig)]));
+    assert!(a.one_by_one.is_empty());
+    check_batch(&mut a, &mut b).await;
+}
+
+#[tokio::test]
 async fn an_oversized_datagram_is_counted_and_passed_over() {
     let (mut a, mut b) = (loopback(), loopback());
     let to = b.bound()[0];
