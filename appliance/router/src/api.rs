@@ -284,6 +284,8 @@ pub struct Peer {
     pub path: Path,
     /// That path's round-trip time.
     pub rtt_ms: Option<f64>,
+    /// The longest packet that goes this way whole.
+    pub mtu_bytes: usize,
     /// Since the session began.
     pub age_ms: u64,
     /// Packets and bytes to it.

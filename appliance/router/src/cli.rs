@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
 use wow_overlay::membership::{NodeName, PoolName, Roles, SeedAddr, TicketLabel};
 
-use crate::config::WorkstationRole;
+use crate::config::{GuestMtu, WorkstationRole};
 
 /// Wide-area overlay for clusters of virtual machines.
 #[derive(Debug, Parser)]
@@ -195,6 +195,9 @@ pub struct RunArgs {
     /// A fixed virtual IPv4 address, instead of one derived from the node's id
     #[arg(long, value_name = "IPV4")]
     pub address: Option<Ipv4Addr>,
+    /// The guest's MTU: up to 8939 bytes, for an underlay of 9000
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<GuestMtu>,
     /// Do not look for members on the local networks
     #[arg(long)]
     pub no_lan: bool,

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use wow_overlay::membership::{NodeName, Roles, SeedAddr, Ticket};
+use wow_overlay::node::{GUEST_MTU_DEFAULT, GUEST_MTU_MAX, GUEST_MTU_MIN};
 use wow_underlay::tcp::PORTS_MAX;
 
 use crate::cli::{GuestArg, RunArgs};
@@ -33,6 +34,7 @@ struct RawConfig {
     seeds: Vec<SeedAddr>,
     guest: Option<GuestArg>,
     tun: Option<String>,
+    mtu: Option<GuestMtu>,
     address: Option<Ipv4Addr>,
     socket: Option<PathBuf>,
     #[serde(default)]
@@ -73,6 +75,8 @@ pub struct Config {
     pub seeds: Vec<SeedAddr>,
     /// How the machine takes part.
     pub guest: GuestKind,
+    /// The longest packet that the guest sends.
+    pub mtu: GuestMtu,
     /// A fixed address, or one derived from the id.
     pub address: Option<Ipv4Addr>,
     /// The control socket.
@@ -123,6 +127,7 @@ impl Config {
                 GuestArg::Tun => GuestKind::Tun(tun),
                 GuestArg::None => GuestKind::None,
             },
+            mtu: args.mtu.or(raw.mtu).unwrap_or_default(),
             address: args.address.or(raw.address),
             socket: socket.or(raw.socket).unwrap_or_else(ipc::default_socket),
             lan: !(args.no_lan || raw.no_lan),
@@ -131,6 +136,46 @@ impl Config {
             allow_overlap: args.allow_overlap || raw.allow_overlap,
             booted: false,
         })
+    }
+}
+
+/// The guest's MTU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u16")]
+pub struct GuestMtu(u16);
+
+/// A number of bytes that no guest can have as MTU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the guest's MTU is a number of bytes from {GUEST_MTU_MIN} to {GUEST_MTU_MAX}")]
+pub struct NoGuestMtu;
+
+impl GuestMtu {
+    /// In bytes.
+    pub fn bytes(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for GuestMtu {
+    fn default() -> Self {
+        GuestMtu(GUEST_MTU_DEFAULT as u16)
+    }
+}
+
+impl TryFrom<u16> for GuestMtu {
+    type Error = NoGuestMtu;
+
+    fn try_from(bytes: u16) -> Result<Self, NoGuestMtu> {
+        let possible = (GUEST_MTU_MIN..=GUEST_MTU_MAX).contains(&bytes.into());
+        possible.then_some(Self(bytes)).ok_or(NoGuestMtu)
+    }
+}
+
+impl FromStr for GuestMtu {
+    type Err = NoGuestMtu;
+
+    fn from_str(text: &str) -> Result<Self, NoGuestMtu> {
+        Self::try_from(text.parse::<u16>().map_err(|_| NoGuestMtu)?)
     }
 }
 
@@ -252,6 +297,19 @@ mod tests {
         assert!(parse("tcp-listen = [65536]").is_err());
         assert_eq!(check_ports(vec![443, 80, 443]).unwrap(), [80, 443]);
         assert!(check_ports((1..=5).collect()).is_err());
+    }
+
+    #[test]
+    fn a_guests_mtu_is_within_its_bounds() {
+        for (text, bytes) in [("1280", Some(1280)), ("8939", Some(8939))] {
+            assert_eq!(text.parse().ok().map(GuestMtu::bytes), bytes);
+        }
+        for wrong in ["1279", "8940", "65536", "-1", "", "auto"] {
+            let error = wrong.parse::<GuestMtu>().unwrap_err().to_string();
+            assert!(error.contains("1280 to 8939"), "{error}");
+        }
+        assert_eq!(GuestMtu::default().bytes(), 1419);
+        assert!(toml::from_str::<RawConfig>("mtu = 9000").is_err());
     }
 
     #[test]

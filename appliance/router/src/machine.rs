@@ -76,6 +76,7 @@ pub fn configuration(merged: &Merged) -> Result<Config, String> {
         tcp_listen: tcp_ports(merged)?,
         seeds: seeds(merged)?,
         guest,
+        mtu: parsed(merged, "mtu")?.unwrap_or_default(),
         address: parsed(merged, "address")?,
         socket: ipc::default_socket(),
         lan: switch(merged, "lan")?,

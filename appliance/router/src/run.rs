@@ -14,11 +14,10 @@ use wow_control::{Control, ControlConfig};
 use wow_guest::{Guest, NoGuest, TunConfig, TunGuest};
 use wow_overlay::membership::addresses::control_v4;
 use wow_overlay::membership::{Addresses, NodeName, SeedAddr, Ticket};
-use wow_overlay::node::GUEST_MTU;
 use wow_underlay::portmap::{Transport, Wanted};
 use wow_underlay::{InterfaceWatch, Lan, PortMapper, TcpUnderlay, UdpUnderlay, Underlay};
 
-use crate::config::{self, Config, GuestKind};
+use crate::config::{self, Config, GuestKind, GuestMtu};
 use crate::daemon::{Daemon, Parts, Settings, host, overlap, seeds};
 use crate::ipc::{self, Operator, Server};
 use crate::state::{self, State};
@@ -104,7 +103,13 @@ pub async fn serve(
     if let GuestKind::Tun(tun) = &config.guest {
         check_overlap(&facts, tun, config.allow_overlap)?;
     }
-    let (guest, control) = open_guest(&config.guest, &config.ticket, addresses, config.offload)?;
+    let (guest, control) = open_guest(
+        &config.guest,
+        &config.ticket,
+        addresses,
+        config.offload,
+        config.mtu,
+    )?;
 
     let mut all_seeds: Vec<SeedAddr> = facts.seeds.clone();
     for seed in config.seeds {
@@ -147,6 +152,7 @@ pub async fn serve(
                 GuestKind::Tun(tun) => Some(tun.clone()),
                 GuestKind::None => None,
             },
+            mtu: config.mtu,
             booted: config.booted,
         },
         Parts {
@@ -204,12 +210,13 @@ fn open_guest(
     ticket: &Ticket,
     addresses: Addresses,
     offload: bool,
+    mtu: GuestMtu,
 ) -> Result<(Box<dyn Guest>, Option<Control>)> {
     let GuestKind::Tun(name) = kind else {
         return Ok((Box::new(NoGuest), None));
     };
     let facts = ticket.facts();
-    let mtu_bytes = u16::try_from(GUEST_MTU).context("the guest's MTU is no MTU")?;
+    let mtu_bytes = mtu.bytes();
     let guest = TunGuest::open(&TunConfig {
         name: name.clone(),
         v4: (addresses.v4, facts.range.prefix_len()),

@@ -11,7 +11,9 @@ use wow_overlay::membership::{
     Addresses, Certificate, CertificateRequest, Identity, NodeName, PoolAuthority, PoolName,
     Revoked, Roles,
 };
-use wow_overlay::node::{Config, Event, Node, PathInfo, PingId, QueryId, Target};
+use wow_overlay::node::{
+    Config, Event, GUEST_MTU_DEFAULT, Node, PathInfo, PingId, QueryId, Target,
+};
 use wow_overlay::session::CipherPreference;
 use wow_overlay::time::{Instant, UnixTime};
 use wow_overlay::wire::Remote;
@@ -116,6 +118,7 @@ impl Population for Members {
             rng_seed: start.rng_seed,
             wall: WALL + (start.now - Instant::ZERO),
             ciphers: self.ciphers,
+            guest_mtu: GUEST_MTU_DEFAULT,
         };
         let mut node = Node::new(config, start.now);
         node.set_host_candidates(start.now, start.local);

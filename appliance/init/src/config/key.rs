@@ -51,6 +51,7 @@ pub const KEYS: &[Key] = &[
         "offload",
         "on or off: let kernel and cards take many packets as one",
     ),
+    key("mtu", "the guest's MTU: 1280 to 8939 bytes"),
     key("net", "dhcp, none, or static:ADDRESS/PREFIX,GATEWAY[,DNS…]"),
     key("log", "a filter for log messages, such as info or debug"),
     key(

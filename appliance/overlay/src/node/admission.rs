@@ -13,6 +13,7 @@ use super::api::Event;
 use super::attempts::Goal;
 use super::handshake::Owner;
 use super::peer::{LiveSession, Peer, SESSIONS_MAX, Via};
+use super::sizes::longest_datagram;
 use super::traffic::Source;
 use super::{Node, PEERS_MAX};
 
@@ -75,8 +76,9 @@ impl Node {
             return None;
         }
         let certified = Addresses::new(&self.pool, &certificate);
+        let longest = longest_datagram(self.guest_mtu);
         self.peers
-            .insert(id, Peer::new(certificate, certified, now));
+            .insert(id, Peer::new(certificate, certified, longest, now));
         self.note_holdings(id);
         Some(())
     }

@@ -29,13 +29,17 @@ impl Node {
         kind: u8,
         packets: &impl GuestPackets,
     ) -> bool {
-        let Some(remote) = self.undoubted_udp(now, id) else {
+        let longest = packets.length(0) + 1 + RECORD_OVERHEAD_BYTES;
+        let Some(remote) = self.undoubted_udp(now, id, longest) else {
             return false;
         };
         self.note_traffic(now, id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return false;
         };
+        if let Some(mtu) = peer.mtu_mut(remote) {
+            mtu.on_sent(longest);
+        }
         let count = packets.count();
         peer.on_traffic_sent(Via::Direct(remote), now, |frame| {
             frame.push(kind);
@@ -100,13 +104,15 @@ impl Node {
         true
     }
 
-    /// Where a peer's packets go directly over UDP, from the main socket, with no doubt that they arrive.
-    fn undoubted_udp(&self, now: Instant, id: NodeId) -> Option<Remote> {
+    /// Where a peer's packets go directly over UDP, from the main socket, with no doubt that they arrive: the
+    /// path carries datagrams of the longest's length.
+    fn undoubted_udp(&self, now: Instant, id: NodeId, longest: usize) -> Option<Remote> {
         let peer = self.peers.get(&id)?;
         peer.sending()?;
         let path = peer.active()?;
         let plain = path.remote.is_udp() && path.remote.lane() == 0;
-        (plain && !path.liveness.is_in_doubt(now)).then_some(path.remote)
+        let fits = longest <= peer.carries(path.remote);
+        (plain && fits && !path.liveness.is_in_doubt(now)).then_some(path.remote)
     }
 }
 

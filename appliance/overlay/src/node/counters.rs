@@ -46,6 +46,10 @@ counters! {
     guest_out,
     /// Guest packets received from peers and handed to the guest.
     guest_in,
+    /// Frames that went in parts: their path carries none so long.
+    cut,
+    /// Paths that carried long datagrams and do so no more.
+    black_holes,
     /// Frames forwarded for other nodes.
     forwarded,
     /// Handshakes completed.
@@ -80,6 +84,8 @@ counters! {
     drop_hops,
     /// Dropped: a guest packet that is no IP packet, or to or from an address it may not use.
     drop_guest_invalid,
+    /// Dropped: a guest packet longer than its way carries; its sender was told.
+    drop_guest_too_big,
     /// Dropped: a guest packet to an address nobody has.
     drop_guest_unresolved,
     /// Dropped: a peer asked for more than its share.

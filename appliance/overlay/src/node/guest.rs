@@ -17,9 +17,6 @@ use super::holders::Admission;
 use super::report::Table;
 use super::{Node, OUTBOX_MAX};
 
-/// Largest IP packet taken from the guest, in bytes: what IPv6 requires of any link. With the
-/// overlay's headers it stays below an Ethernet frame, relayed links included.
-pub const GUEST_MTU: usize = 1280;
 /// How long a link is kept for traffic that has ceased.
 pub(super) const ON_DEMAND_IDLE: Duration = Duration::from_secs(60);
 /// Packets that wait for one address, and addresses that are waited for.
@@ -96,7 +93,7 @@ impl Waiting {
 }
 
 impl Node {
-    /// Takes one IP packet from the guest, of at most [`GUEST_MTU`] bytes.
+    /// Takes one IP packet from the guest, no longer than its MTU.
     ///
     /// Packets from the address that the node has asked for and not got yet wait for it; meanwhile their
     /// holder is looked for and reached.
@@ -108,7 +105,10 @@ impl Node {
         let holder = self.peer_holding(destination);
         if let Some(id) = holder.filter(|_| leased) {
             self.check_target(now, id, destination);
-            self.send_guest(now, id, frame::GUEST, packet);
+            let write = |out: &mut Vec<u8>| out.extend_from_slice(packet);
+            if !self.is_too_big(now, id, packet.len(), write) {
+                self.send_guest(now, id, frame::GUEST, packet);
+            }
         } else if let Some(queue) = self.queue_for(destination) {
             queue.push_back(Waits {
                 kind: frame::GUEST,
@@ -119,8 +119,8 @@ impl Node {
         }
     }
 
-    /// Takes packets from the guest, of at most [`GUEST_MTU`] bytes each. Those for a peer with a path of
-    /// its own are sealed together, each straight from where `packets` writes it.
+    /// Takes packets from the guest, none longer than its MTU. Those for a peer with a path of its own are
+    /// sealed together, each straight from where `packets` writes it.
     pub fn handle_guest_packets(&mut self, now: Instant, packets: &impl GuestPackets) {
         let addresses = packets.addresses();
         let Some((destination, leased)) = self.guest_destination(addresses, packets.length(0))
@@ -134,7 +134,10 @@ impl Node {
         let holder = self.peer_holding(destination);
         if let Some(id) = holder.filter(|_| leased) {
             self.check_target(now, id, destination);
-            if self.send_together(now, id, kind, packets) {
+            let write = |out: &mut Vec<u8>| packets.write(0, out);
+            if self.is_too_big(now, id, packets.length(0), write)
+                || self.send_together(now, id, kind, packets)
+            {
                 return;
             }
             let mut packet = self.buffer();
@@ -172,7 +175,7 @@ impl Node {
         let allowed = addresses.and_then(|(source, destination)| {
             let leased = self.holds(source);
             let own = leased || self.dht.claims.awaits(source);
-            (own && longest <= GUEST_MTU && self.is_in_pool(destination))
+            (own && longest <= self.guest_mtu && self.is_in_pool(destination))
                 .then_some((destination, leased))
         });
         if allowed.is_none() {

@@ -254,13 +254,18 @@ impl Liveness {
         }
     }
 
-    fn timeout(&self) -> Duration {
+    /// How long the answer to a probe may take.
+    pub(super) fn patience(&self) -> Duration {
         let base = match self.rtt {
             Some(rtt) => rtt.smoothed + rtt.variation * 4,
             None => RTT_INITIAL * 2,
         };
+        base.clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+    }
+
+    fn timeout(&self) -> Duration {
         let doublings = u32::try_from(self.tries.len().saturating_sub(1)).unwrap_or(0);
-        (base.max(TIMEOUT_MIN) * 2u32.pow(doublings.min(4))).min(TIMEOUT_MAX)
+        (self.patience() * 2u32.pow(doublings.min(4))).min(TIMEOUT_MAX)
     }
 
     /// When [`Health::Late`] is due.

@@ -119,6 +119,7 @@ impl Node {
     fn maintain_peer(&mut self, now: Instant, id: NodeId) {
         self.run_race(now, id);
         self.run_traversal(now, id);
+        self.maintain_sizes(now, id);
         let keepalive = keepalive(&self.ring.near, id);
         let Some(peer) = self.peers.get(&id) else {
             return;
@@ -270,8 +271,12 @@ fn deadline(near: &Neighbours, id: NodeId, peer: &Peer) -> Instant {
     let paths = peer.paths.iter().map(|path| &path.liveness);
     let probes = paths.chain([peer.liveness()]);
     let probe = probes.map(|liveness| liveness.deadline(keepalive)).min();
+    let sizes = peer
+        .paths
+        .iter()
+        .filter_map(|path| path.mtu.as_ref()?.deadline());
     let traversal = peer.traversal.as_ref().map(Traversal::deadline);
-    [probe, peer.race_deadline(), traversal]
+    [probe, peer.race_deadline(), traversal, sizes.min()]
         .into_iter()
         .flatten()
         .min()

@@ -34,6 +34,8 @@ mod lost;
 mod maintenance;
 mod moving;
 mod neighbourhood;
+mod parts;
+mod path_mtu;
 mod peer;
 mod pending;
 mod relays;
@@ -43,8 +45,10 @@ mod revocations;
 pub mod ring;
 mod routing;
 mod seeds;
+mod sizes;
 mod survey;
 mod table;
+mod too_big;
 mod traffic;
 mod traversal;
 
@@ -74,11 +78,12 @@ pub use api::{
 };
 pub use counters::Counters;
 pub use dht::{LEASES_MAX, LeaseId, LeaseInfo, RECORDS_MAX, RecordInfo};
-pub use guest::{GUEST_MTU, addresses_of};
+pub use guest::addresses_of;
 pub use peer::Traffic;
 pub use report::{LinkKind, PathInfo, PeerInfo, Table};
 pub use revocations::REVOCATIONS_MAX;
 pub use ring::Neighbours;
+pub use sizes::{GUEST_MTU_DEFAULT, GUEST_MTU_MAX, GUEST_MTU_MIN};
 pub use survey::TRACE_HOPS_MAX;
 
 use candidates::Candidates;
@@ -101,7 +106,7 @@ pub const PEERS_MAX: usize = 512;
 const OUTBOX_MAX: usize = 4096;
 /// Buffers kept for reuse, and the largest of them; batches have their own.
 const SPARE_BUFFERS_MAX: usize = 64;
-const SPARE_BUFFER_BYTES_MAX: usize = 8192;
+const SPARE_BUFFER_BYTES_MAX: usize = 16_384;
 
 /// What a node is made of.
 pub struct Config {
@@ -119,6 +124,8 @@ pub struct Config {
     pub wall: UnixTime,
     /// The ciphers to offer, best first on this machine.
     pub ciphers: CipherPreference,
+    /// The longest packet that the guest sends, in bytes: from [`GUEST_MTU_MIN`] to [`GUEST_MTU_MAX`].
+    pub guest_mtu: usize,
 }
 
 /// One member of a pool. See the module's documentation for how to drive it.
@@ -155,6 +162,11 @@ pub struct Node {
     announcer: Announcer,
     /// Of announcements that are opened.
     announcements: Bucket,
+    guest_mtu: usize,
+    /// Of answers to packets that were too long.
+    too_big: Bucket,
+    /// The number of the next frame that goes in parts.
+    next_cut: u16,
     /// The last extra socket that something was sent by.
     next_lane: u16,
     transmits: VecDeque<Transmit>,
@@ -203,6 +215,9 @@ impl Node {
             guessed: None,
             announcer,
             announcements: Bucket::default(),
+            guest_mtu: config.guest_mtu.clamp(GUEST_MTU_MIN, GUEST_MTU_MAX),
+            too_big: Bucket::default(),
+            next_cut: 0,
             next_lane: 0,
             transmits: VecDeque::new(),
             guest_packets: VecDeque::new(),

@@ -4,6 +4,7 @@ use crate::time::Instant;
 use crate::wire::Remote;
 
 use super::Node;
+use super::peer::Via;
 
 impl Node {
     /// Replaces the sockets that the node listens on, of each protocol: call it when any interface
@@ -28,6 +29,11 @@ impl Node {
                 let via = peer.via();
                 if let Some(liveness) = peer.liveness_mut(via) {
                     liveness.suspect();
+                }
+                if let Via::Direct(remote) = via
+                    && let Some(mtu) = peer.mtu_mut(remote)
+                {
+                    mtu.question(now);
                 }
                 peer.start_race(now);
             }

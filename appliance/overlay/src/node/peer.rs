@@ -16,6 +16,8 @@ use super::candidates::is_global;
 use super::guest::ON_DEMAND_IDLE;
 use super::holders::Holdings;
 use super::liveness::Liveness;
+use super::parts::Parts;
+use super::path_mtu::PathMtu;
 use super::report::Table;
 use super::traversal::{Spent, Traversal};
 
@@ -87,6 +89,8 @@ impl LiveSession {
 pub(super) struct DirectPath {
     pub remote: Remote,
     pub liveness: Liveness,
+    /// None over TCP, which carries any length.
+    pub mtu: Option<PathMtu>,
 }
 
 impl DirectPath {
@@ -179,13 +183,22 @@ pub(super) struct Peer {
     /// The table's note of when the peer needs attention; none while that is to be found out.
     pub due: Option<Instant>,
     pub last_guest: Option<Instant>,
+    /// What came of frames that were too long for a path.
+    pub parts: Parts,
+    /// The longest datagram that there is a use for.
+    longest_datagram: usize,
     tail: Tail,
     pub sent: Traffic,
     pub received: Traffic,
 }
 
 impl Peer {
-    pub(super) fn new(certificate: Certificate, certified: Addresses, now: Instant) -> Self {
+    pub(super) fn new(
+        certificate: Certificate,
+        certified: Addresses,
+        longest_datagram: usize,
+        now: Instant,
+    ) -> Self {
         Peer {
             certificate,
             holdings: Holdings::new(certified),
@@ -210,6 +223,8 @@ impl Peer {
             since: now,
             due: None,
             last_guest: None,
+            parts: Parts::default(),
+            longest_datagram,
             tail: Tail::default(),
             sent: Traffic::default(),
             received: Traffic::default(),
@@ -397,9 +412,11 @@ impl Peer {
             self.paths.remove(idlest.unwrap_or(0));
         }
         self.active.get_or_insert(remote);
+        let longest = self.longest_datagram;
         self.paths.push(DirectPath {
             remote,
             liveness: Liveness::new(now),
+            mtu: remote.is_udp().then(|| PathMtu::new(remote, longest, now)),
         });
         let newest = self.paths.len() - 1;
         &mut self.paths[newest].liveness
@@ -420,6 +437,8 @@ impl Peer {
         let mut ours = self.overlay.on_ack(token, now);
         for path in &mut self.paths {
             ours |= path.liveness.on_ack(token, now);
+            let mtu = path.mtu.as_mut();
+            ours |= mtu.is_some_and(|mtu| mtu.on_ack(token, now));
         }
         self.choose();
         ours
@@ -463,6 +482,9 @@ impl Peer {
     pub(super) fn moved(&mut self, via: Via, now: Instant) {
         for path in &mut self.paths {
             path.liveness.suspect();
+            if let Some(mtu) = &mut path.mtu {
+                mtu.question(now);
+            }
         }
         if let Via::Direct(remote) = via {
             self.adopt(remote, now).on_heard(now);

@@ -54,6 +54,8 @@ pub struct PeerInfo {
     pub path: PathInfo,
     /// Smoothed round-trip time of that path, once measured.
     pub rtt: Option<Duration>,
+    /// The longest packet of a guest that goes that way whole, in bytes.
+    pub mtu_bytes: usize,
     /// When the first session with it began.
     pub since: Instant,
     /// Records sent to it.
@@ -125,6 +127,7 @@ impl Node {
                 kind: self.link_kind(*id),
                 path: self.path_info(*id),
                 rtt: peer.liveness().rtt(),
+                mtu_bytes: peer.guest_mtu().min(self.guest_mtu),
                 since: peer.since,
                 sent: peer.sent,
                 received: peer.received,

@@ -6,6 +6,7 @@ mod batches;
 mod enemy;
 mod healing;
 mod membership;
+mod sizes;
 mod table;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,10 @@ struct Net {
     members: Vec<Member>,
     flying: BTreeMap<(Instant, u64), (Remote, Remote, Vec<u8>)>,
     sequence: u64,
+    guest_mtu: usize,
+    /// The longest datagram that arrives, and between some pairs.
+    carries: usize,
+    narrow: Vec<(usize, usize, usize)>,
     /// Pairs that cannot reach each other over UDP.
     cut: Vec<(usize, usize)>,
     /// The last messages of handshakes are lost.
@@ -75,6 +80,9 @@ impl Net {
             members: Vec::new(),
             flying: BTreeMap::new(),
             sequence: 0,
+            guest_mtu: GUEST_MTU_DEFAULT,
+            carries: 65_507,
+            narrow: Vec::new(),
             cut: Vec::new(),
             finals_are_lost: false,
             enemy: None,
@@ -127,6 +135,7 @@ impl Net {
             rng_seed: self.rng.random(),
             wall: WALL,
             ciphers: CipherPreference::aes_first(),
+            guest_mtu: self.guest_mtu,
         };
         let mut node = Node::new(config, self.now);
         node.set_host_candidates(self.now, vec![address]);
@@ -173,7 +182,15 @@ impl Net {
                 if cut.contains(&(index, target)) || cut.contains(&(target, index)) {
                     continue;
                 }
+                let between = |pair: &&(usize, usize, usize)| {
+                    [(index, target), (target, index)].contains(&(pair.0, pair.1))
+                };
+                let narrow = self.narrow.iter().find(between);
+                let carries = narrow.map_or(self.carries, |pair| pair.2);
                 for datagram in transmit.datagram.chunks(transmit.datagram_bytes) {
+                    if datagram.len() > carries {
+                        continue;
+                    }
                     if self.finals_are_lost && matches!(Outer::parse(datagram), Ok(Outer::Final(_)))
                     {
                         continue;

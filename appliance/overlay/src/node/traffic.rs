@@ -5,7 +5,7 @@ use crate::time::Instant;
 use crate::wire::Remote;
 use crate::wire::frame::{self, Body, Frame};
 use crate::wire::message::{Control, Message};
-use crate::wire::outer::{self, Outer};
+use crate::wire::outer::{self, Outer, RECORD_OVERHEAD_BYTES};
 
 use super::announcement::list_digest;
 use super::api::{DownReason, Event, GuestPacket, PingId};
@@ -157,11 +157,34 @@ impl Node {
                 .lets_in(now, id, bytes, lacks_checksum)
                 .then_some(packet);
         }
+        if let Some((&frame::PART, part)) = plaintext.split_first() {
+            if let Some(mut whole) = self.take_part(id, part) {
+                self.handle_whole(now, id, source, &mut whole, nesting);
+            }
+            return None;
+        }
         self.handle_frame(now, id, source, plaintext, nesting);
         None
     }
 
-    /// Takes any frame but a guest's packet.
+    /// Takes a frame that came in parts.
+    fn handle_whole(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        source: Source,
+        frame: &mut [u8],
+        nesting: u8,
+    ) {
+        match frame.split_first() {
+            Some((&kind @ (frame::GUEST | frame::UNSUMMED), packet)) => {
+                self.handle_peer_packet(now, from, packet, kind == frame::UNSUMMED);
+            }
+            _ => self.handle_frame(now, from, source, frame, nesting),
+        }
+    }
+
+    /// Takes any frame but a guest's packet and a part.
     fn handle_frame(
         &mut self,
         now: Instant,
@@ -179,7 +202,10 @@ impl Node {
                 Ok(message) => self.handle_control(now, from, source, message),
                 Err(_) => self.counters.drop_message += 1,
             },
-            Ok(Frame::Guest(_) | Frame::Unsummed(_)) | Err(_) => self.counters.drop_message += 1,
+            Ok(Frame::SizeProbe(probe)) => self.handle_size_probe(now, from, source, probe),
+            Ok(Frame::Guest(_) | Frame::Unsummed(_) | Frame::Part(_)) | Err(_) => {
+                self.counters.drop_message += 1;
+            }
         }
     }
 
@@ -397,29 +423,58 @@ impl Node {
         self.recycle(frame);
     }
 
-    /// Seals a frame, given in parts, and sends it to a peer by a given path.
+    /// Seals a frame, given in parts, and sends it to a peer by a given path: in several records where one
+    /// would be longer than the path carries.
     pub(super) fn send_frame(&mut self, now: Instant, to: NodeId, via: Via, parts: &[&[u8]]) {
-        let mut datagram = self.buffer();
+        let remote = match via {
+            Via::Direct(remote) => remote,
+            Via::Overlay => return self.send_over(now, to, parts),
+        };
         let Some(peer) = self.peers.get_mut(&to) else {
-            return self.recycle(datagram);
+            return;
         };
-        let sealed = match peer.sending() {
-            Some(live) => live.session.sealer.seal(parts, &mut datagram).is_ok(),
-            None => false,
-        };
-        if !sealed {
-            return self.recycle(datagram);
+        let frame: usize = parts.iter().map(|part| part.len()).sum();
+        let length = frame + RECORD_OVERHEAD_BYTES;
+        let carries = peer.carries(remote);
+        if let Some(mtu) = peer.mtu_mut(remote) {
+            mtu.want(length, now);
+            mtu.on_sent(length.min(carries));
         }
-        peer.sent.count(datagram.len());
-        match via {
-            Via::Direct(remote) => self.transmit(remote, datagram),
-            Via::Overlay => {
-                let agent = peer.agent;
-                let header = self.header_to(to, agent, Body::Datagram);
-                self.originate(now, header, &datagram);
-                self.recycle(datagram);
-            }
+        if length > carries {
+            self.send_cut(to, remote, parts, carries);
+        } else {
+            self.send_whole(to, remote, parts);
         }
+    }
+
+    /// Seals a frame and sends it by a direct path, however long it is.
+    pub(super) fn send_whole(&mut self, to: NodeId, remote: Remote, parts: &[&[u8]]) {
+        if let Some(datagram) = self.seal(to, parts) {
+            self.transmit(remote, datagram);
+        }
+    }
+
+    fn send_over(&mut self, now: Instant, to: NodeId, parts: &[&[u8]]) {
+        if let Some(datagram) = self.seal(to, parts) {
+            let agent = self.peers.get(&to).and_then(|peer| peer.agent);
+            let header = self.header_to(to, agent, Body::Datagram);
+            self.originate(now, header, &datagram);
+            self.recycle(datagram);
+        }
+    }
+
+    /// A frame, given in parts, as a record for a peer.
+    fn seal(&mut self, to: NodeId, parts: &[&[u8]]) -> Option<Vec<u8>> {
+        let mut datagram = self.buffer();
+        if let Some(peer) = self.peers.get_mut(&to)
+            && let Some(live) = peer.sending()
+            && live.session.sealer.seal(parts, &mut datagram).is_ok()
+        {
+            peer.sent.count(datagram.len());
+            return Some(datagram);
+        }
+        self.recycle(datagram);
+        None
     }
 
     /// Sends a frame to a peer by another one, whatever direct path there is.
@@ -427,16 +482,11 @@ impl Node {
         let Some(relay) = self.relay_around(to) else {
             return;
         };
-        let mut datagram = self.buffer();
-        if let Some(peer) = self.peers.get_mut(&to)
-            && let Some(live) = peer.sending()
-            && live.session.sealer.seal(parts, &mut datagram).is_ok()
-        {
-            peer.sent.count(datagram.len());
+        if let Some(datagram) = self.seal(to, parts) {
             let header = self.header_to(to, None, Body::Datagram);
             self.pass_on(now, relay, &header, &datagram);
+            self.recycle(datagram);
         }
-        self.recycle(datagram);
     }
 
     /// Sends a frame that carries somebody's traffic: silence afterwards questions the path.

@@ -5,6 +5,8 @@
 //! 0x02 routed   | flags, hops, destination, source, [agent], [source agent], body
 //! 0x03 control  | one `message::Control`, postcard
 //! 0x04 unsummed | IP packet of TCP or UDP, without the transport's checksum
+//! 0x05 size     | token (8), then zeros up to the length that is probed
+//! 0x06 part     | frame number (2), place, count, a part of a frame of another kind
 //! ```
 
 use crate::id::{ID_BYTES, NodeId};
@@ -18,6 +20,11 @@ pub const CONTROL: u8 = 0x03;
 /// Kind byte of a frame that holds one IP packet of TCP or UDP whose transport checksum is left to the
 /// receiver: the record authenticates it better.
 pub const UNSUMMED: u8 = 0x04;
+/// Kind byte of a frame that is as long as a path may carry, answered by a
+/// [`ProbeAck`](super::message::Control::ProbeAck).
+pub const SIZE_PROBE: u8 = 0x05;
+/// Kind byte of a part of a frame that is longer than its path carries.
+pub const PART: u8 = 0x06;
 
 /// Largest encoded [`RoutedHeader`]: both agents present.
 pub const ROUTED_HEADER_MAX: usize = 3 + 4 * ID_BYTES;
@@ -41,6 +48,10 @@ pub enum Frame<'a> {
     Routed(RoutedHeader, &'a [u8]),
     /// A postcard-encoded message between the two ends of the session.
     Control(&'a [u8]),
+    /// A token, and what makes it long.
+    SizeProbe(&'a [u8]),
+    /// A part of a frame.
+    Part(&'a [u8]),
 }
 
 /// Where a routed frame ends.
@@ -105,6 +116,8 @@ impl<'a> Frame<'a> {
                 Ok(Frame::Routed(header, body))
             }
             CONTROL => Ok(Frame::Control(rest)),
+            SIZE_PROBE => Ok(Frame::SizeProbe(rest)),
+            PART => Ok(Frame::Part(rest)),
             _ => Err(FrameError::Unknown),
         }
     }

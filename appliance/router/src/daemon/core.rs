@@ -94,6 +94,7 @@ impl Core {
                 rng_seed: *random::seed(),
                 wall: wall_clock::now(),
                 ciphers: host::ciphers(),
+                guest_mtu: settings.mtu.bytes().into(),
             },
             Instant::ZERO,
         );
@@ -425,10 +426,10 @@ impl Core {
             let sent = self.underlay.send(waiting);
             let failed = sent.failures.into_iter();
             let failed: Vec<_> = failed
-                .map(|(index, error)| (waiting[index].to, error))
+                .map(|(index, error)| (waiting[index].to, waiting[index].datagram_bytes, error))
                 .collect();
-            for (to, error) in failed {
-                self.count_unsent(to, &error);
+            for (to, length, error) in failed {
+                self.count_unsent(Remote::udp(to), length, &error);
             }
             if sent.taken == 0 {
                 return false;
@@ -440,8 +441,11 @@ impl Core {
         true
     }
 
-    fn count_unsent(&mut self, to: SocketAddr, error: &SendError) {
-        tracing::debug!(%to, %error, "datagram not sent");
+    fn count_unsent(&mut self, to: Remote, length: usize, error: &SendError) {
+        tracing::debug!(%to, length, %error, "datagram not sent");
+        if let SendError::TooBig = error {
+            self.node.handle_too_long(self.now(), to, length);
+        }
         let reason = match error.reason() {
             "unreachable" => "drop_send_unreachable",
             "too_big" => "drop_send_too_big",
@@ -565,7 +569,7 @@ impl Core {
     fn send_on_lane(&mut self, transmit: Transmit) {
         let (to, lane) = (transmit.to.address(), transmit.to.lane());
         if let Err(error) = self.lanes.send(lane, to, &transmit.datagram) {
-            self.count_unsent(to, &error);
+            self.count_unsent(transmit.to, transmit.datagram.len(), &error);
         }
         self.node.recycle(transmit.datagram);
     }

@@ -28,6 +28,7 @@ use self::command::Command;
 use self::core::Core;
 use self::seeds::Seeds;
 pub use self::trouble::overlap;
+use crate::config::GuestMtu;
 use crate::state::State;
 
 /// How long the goodbye may wait for room in the sockets' buffers.
@@ -51,6 +52,8 @@ pub struct Settings {
     pub address: Option<Ipv4Addr>,
     /// The guest's interface, where it has one.
     pub tun: Option<String>,
+    /// The guest's MTU.
+    pub mtu: GuestMtu,
     /// Whether this process is the machine's own node.
     pub booted: bool,
 }

@@ -133,6 +133,7 @@ fn peer(info: PeerInfo, now: Instant) -> api::Peer {
         kind: kind(info.kind).into(),
         path: path(info.path),
         rtt_ms: info.rtt.map(milliseconds),
+        mtu_bytes: info.mtu_bytes,
         age_ms: whole_milliseconds(now - info.since),
         sent: traffic(info.sent),
         received: traffic(info.received),

@@ -84,6 +84,7 @@ fn start_certified(network: &Network, ticket: &Ticket, number: u8, then: UnixTim
             role: None,
             address: None,
             tun: None,
+            mtu: GuestMtu::default(),
             booted: false,
         },
         Parts {

@@ -1,6 +1,8 @@
 //! Runs the real `wow` program and cleans up after it.
 #![allow(dead_code)] // Each test program uses its part.
 
+pub mod spaces;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use wow_overlay::Rng;
-use wow_overlay::node::{Config, Node, Target as Wanted};
+use wow_overlay::node::{Config, GUEST_MTU_DEFAULT, Node, Target as Wanted};
 use wow_overlay::session::{CipherPreference, Initiator, Session};
 use wow_overlay::time::Instant;
 use wow_overlay::wire::Remote;
@@ -84,6 +84,7 @@ impl Bench {
             rng_seed: [7; 32],
             wall: WALL,
             ciphers: CipherPreference::aes_first(),
+            guest_mtu: GUEST_MTU_DEFAULT,
         };
         let mut node = Node::new(config, now);
         node.set_host_candidates(now, vec![address(1)]);
