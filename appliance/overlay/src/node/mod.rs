@@ -44,6 +44,7 @@ mod report;
 mod revocations;
 pub mod ring;
 mod routing;
+mod runs;
 mod seeds;
 mod sizes;
 mod survey;
@@ -83,6 +84,7 @@ pub use peer::Traffic;
 pub use report::{LinkKind, PathInfo, PeerInfo, Table};
 pub use revocations::REVOCATIONS_MAX;
 pub use ring::Neighbours;
+pub use runs::Run;
 pub use sizes::{GUEST_MTU_DEFAULT, GUEST_MTU_MAX, GUEST_MTU_MIN};
 pub use survey::TRACE_HOPS_MAX;
 

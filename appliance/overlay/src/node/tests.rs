@@ -6,6 +6,7 @@ mod batches;
 mod enemy;
 mod healing;
 mod membership;
+mod runs;
 mod sizes;
 mod table;
 

@@ -11,6 +11,7 @@ use super::announcement::list_digest;
 use super::api::{DownReason, Event, GuestPacket, PingId};
 use super::handshake::Owner;
 use super::peer::Via;
+use super::runs::Run;
 use super::{Node, peer};
 
 /// Where an outer datagram came from.
@@ -48,21 +49,9 @@ impl Node {
     /// in place.
     pub fn handle_datagram(&mut self, now: Instant, from: Remote, datagram: &mut [u8]) {
         self.settle_peers();
-        if let Some(packet) = self.open_datagram(now, from, datagram) {
+        if let Some(packet) = self.open_next(&mut Run::default(), now, from, datagram) {
             self.queue_guest_packet(packet.bytes, packet.lacks_checksum);
         }
-    }
-
-    /// The same; a packet for the guest is not kept until it is polled but given back where it lies.
-    pub fn open_datagram<'d>(
-        &mut self,
-        now: Instant,
-        from: Remote,
-        datagram: &'d mut [u8],
-    ) -> Option<GuestPacket<&'d [u8]>> {
-        self.counters.datagrams_in += 1;
-        self.counters.bytes_in += datagram.len() as u64;
-        self.open_outer(now, Source::Direct(from), datagram, 0)
     }
 
     pub(super) fn handle_outer(
@@ -77,7 +66,7 @@ impl Node {
         }
     }
 
-    fn open_outer<'d>(
+    pub(super) fn open_outer<'d>(
         &mut self,
         now: Instant,
         source: Source,
@@ -146,6 +135,18 @@ impl Node {
         if !was_established {
             self.on_established(now, id);
         }
+        self.handle_plaintext(now, id, source, plaintext, nesting)
+    }
+
+    /// Takes what a record held. A packet that may come in is given back.
+    pub(super) fn handle_plaintext<'d>(
+        &mut self,
+        now: Instant,
+        id: NodeId,
+        source: Source,
+        plaintext: &'d mut [u8],
+        nesting: u8,
+    ) -> Option<GuestPacket<&'d [u8]>> {
         if let Some((&kind @ (frame::GUEST | frame::UNSUMMED), _)) = plaintext.split_first() {
             let bytes = &plaintext[1..];
             let lacks_checksum = kind == frame::UNSUMMED;

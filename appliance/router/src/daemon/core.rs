@@ -10,7 +10,7 @@ use wow_dataplane::{Coalescer, Outbound, SendQueue, segment};
 use wow_guest::{Guest, Offload};
 use wow_init::clock::PauseWatch;
 use wow_overlay::membership::{NodeName, Revocation, RevocationError};
-use wow_overlay::node::{Config, DownReason, Event, GuestPacket, LeaseId, Node, Transmit};
+use wow_overlay::node::{Config, DownReason, Event, GuestPacket, LeaseId, Node, Run, Transmit};
 use wow_overlay::time::{Instant, UnixTime};
 use wow_overlay::wire::Remote;
 use wow_underlay::portmap::{Mapped, Transport};
@@ -164,10 +164,18 @@ impl Core {
         self.started + Duration::from_micros(due.as_micros())
     }
 
-    /// Takes a datagram. Packets for the guest wait for [`finish_batch`](Self::finish_batch), which joins them.
-    pub fn handle_datagram(&mut self, now: Instant, from: Remote, datagram: &mut [u8]) {
-        if let Some(packet) = self.node.open_datagram(now, from, datagram) {
-            self.deliver(packet.bytes, packet.lacks_checksum);
+    /// Takes datagrams that came together. Packets for the guest wait for
+    /// [`finish_batch`](Self::finish_batch), which joins them.
+    pub fn handle_datagrams<'d>(
+        &mut self,
+        now: Instant,
+        datagrams: impl Iterator<Item = (Remote, &'d mut [u8])>,
+    ) {
+        let mut run = Run::default();
+        for (from, datagram) in datagrams {
+            if let Some(packet) = self.node.open_next(&mut run, now, from, datagram) {
+                self.deliver(packet.bytes, packet.lacks_checksum);
+            }
         }
     }
 

@@ -176,15 +176,16 @@ impl Daemon {
         match wake {
             Wake::Datagrams(Ok(())) => {
                 let now = self.core.now();
-                for (from, datagram) in self.received.iter_mut() {
-                    self.core.handle_datagram(now, Remote::udp(from), datagram);
-                }
+                let datagrams = self.received.iter_mut();
+                let datagrams = datagrams.map(|(from, datagram)| (Remote::udp(from), datagram));
+                self.core.handle_datagrams(now, datagrams);
                 self.core.finish_batch();
             }
             Wake::Announcement(from, mut bytes) => self.core.handle_announcement(from, &mut bytes),
             Wake::Datagram(from, mut datagram) => {
                 let now = self.core.now();
-                self.core.handle_datagram(now, from, &mut datagram);
+                let datagram = std::iter::once((from, &mut datagram[..]));
+                self.core.handle_datagrams(now, datagram);
                 self.core.finish_batch();
             }
             Wake::Datagrams(Err(error)) => tracing::debug!(%error, "underlay"),
