@@ -22,6 +22,8 @@ pub struct SendQueue {
     bytes: usize,
     /// Datagrams of one length may be joined: the way out takes them so.
     joins: bool,
+    /// The last one is to leave by itself.
+    is_closed: bool,
 }
 
 impl SendQueue {
@@ -43,19 +45,22 @@ impl SendQueue {
         self.batches.len() < BATCHES_HIGH && self.bytes < BYTES_HIGH
     }
 
-    /// Adds datagrams: `payload` is one, or several of `datagram_bytes` each but the last. Gives back a
-    /// buffer that is free now; whether they are lost because the queue is full.
+    /// Adds datagrams: `payload` is one, or several of `datagram_bytes` each but the last, which `may_join`
+    /// others or not. Gives back a buffer that is free now; whether they are lost because the queue is full.
     pub fn push(
         &mut self,
         to: SocketAddr,
         payload: Vec<u8>,
         datagram_bytes: usize,
+        may_join: bool,
     ) -> Result<Option<Vec<u8>>, Vec<u8>> {
         if self.bytes + payload.len() > BYTES_MAX {
             return Err(payload);
         }
         let is_one = payload.len() <= datagram_bytes;
         if self.joins
+            && may_join
+            && !self.is_closed
             && is_one
             && let Some(last) = self.batches.back_mut()
             && takes(last, to, payload.len())
@@ -71,6 +76,7 @@ impl SendQueue {
             return Err(payload);
         }
         self.bytes += payload.len();
+        self.is_closed = !may_join;
         self.batches.push_back(Outgoing {
             to,
             payload,
@@ -116,7 +122,7 @@ mod tests {
     fn check(pushed: &[(u16, usize)], joins: bool, expected: &[(u16, usize, usize)]) {
         let mut queue = SendQueue::new(joins);
         for &(port, length) in pushed {
-            queue.push(to(port), vec![0; length], length).unwrap();
+            queue.push(to(port), vec![0; length], length, true).unwrap();
         }
         let waiting = queue.waiting().iter();
         let shape: Vec<_> = waiting
@@ -137,6 +143,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_leave_by_itself_does() {
+        let mut queue = SendQueue::new(true);
+        for may_join in [true, true, false, true, true, false, false] {
+            queue.push(to(1), vec![0; 9], 9, may_join).unwrap();
+        }
+        let lengths = queue.waiting().iter().map(|batch| batch.payload.len());
+        assert_eq!(lengths.collect::<Vec<_>>(), [18, 9, 18, 9, 9]);
+    }
+
+    #[test]
     fn a_batch_ends_with_what_one_call_takes() {
         let (few, many) = ([(1, 1400); 60], [(1, 10); BATCH_MAX_DATAGRAMS + 1]);
         check(&few, true, &[(1, 46 * 1400, 1400), (1, 14 * 1400, 1400)]);
@@ -151,13 +167,13 @@ mod tests {
     fn a_full_queue_refuses_the_newest_and_takes_again_what_was_removed() {
         let mut queue = SendQueue::new(true);
         let mut taken = 0;
-        while queue.push(to(1), vec![0; 60_000], 1500).is_ok() {
+        while queue.push(to(1), vec![0; 60_000], 1500, true).is_ok() {
             taken += 1;
         }
         assert_eq!(taken, BYTES_MAX / 60_000);
         assert!(!queue.has_room());
         assert_eq!(queue.remove(taken).count(), taken);
         assert!(queue.is_empty() && queue.has_room());
-        queue.push(to(1), vec![0; 60_000], 1500).unwrap();
+        queue.push(to(1), vec![0; 60_000], 1500, true).unwrap();
     }
 }

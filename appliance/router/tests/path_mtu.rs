@@ -127,6 +127,32 @@ fn a_stream_passes_a_narrow_path_that_says_nothing() {
 }
 
 #[test]
+fn a_stream_passes_where_datagrams_that_travel_together_are_lost() {
+    let Some(spaces) = Spaces::new("damage", 1500) else {
+        return;
+    };
+    let pair = Pair::new(&spaces, &[]);
+    for end in ["a", "b"] {
+        // BBR would keep to what it has measured of the bad seconds, for most of a minute.
+        let control = "echo reno > /proc/sys/net/ipv4/tcp_congestion_control";
+        spaces.run(end, &["sh", "-c", control]);
+        spaces.run(end, &["nft", "add", "table", "ip", "damage"]);
+        let chain = "{ type filter hook prerouting priority 0; }";
+        spaces.run(end, &["nft", "add", "chain", "ip", "damage", "in", chain]);
+        let rule = ["nft", "add", "rule", "ip", "damage", "in"];
+        // What a kernel has not cut yet is longer than any datagram.
+        let drop = [
+            "udp", "dport", "4001", "meta", "length", ">", "1600", "drop",
+        ];
+        spaces.run(end, &[&rule[..], &drop].concat());
+    }
+    pair.check_streams(&spaces);
+    assert!(pair.counted("batches_given_up") > 0);
+    let logs = [pair.a.log(), pair.b.log()].concat();
+    assert!(logs.contains("one by one"), "{logs}");
+}
+
+#[test]
 fn a_stream_goes_on_when_its_path_becomes_narrow_without_a_word() {
     let Some(spaces) = Spaces::routed("shrinks", 1500) else {
         return;

@@ -190,6 +190,7 @@ impl Running {
             | Event::Isolated
             | Event::PeerUp { .. }
             | Event::PeerDown { .. }
+            | Event::BatchesHarm { .. }
             | Event::Revocation(_)
             | Event::Record { .. }
             | Event::Leased { .. }

@@ -22,6 +22,8 @@ pub struct Transmit {
     pub datagram: Vec<u8>,
     /// The length of each datagram but the last, which may be shorter.
     pub datagram_bytes: usize,
+    /// Whether it may leave together with those before and after it.
+    pub may_join: bool,
 }
 
 /// Packets of the guest that have the same addresses, as they come out of one superpacket.
@@ -153,6 +155,11 @@ pub enum Event {
         id: NodeId,
         /// Its certified name.
         name: String,
+    },
+    /// Datagrams that leave together do not arrive there: from now on they go one by one.
+    BatchesHarm {
+        /// Where they went.
+        remote: Remote,
     },
     /// A peer is gone.
     PeerDown {

@@ -50,6 +50,8 @@ counters! {
     cut,
     /// Paths that carried long datagrams and do so no more.
     black_holes,
+    /// Paths on which datagrams go one by one, since together they did not arrive.
+    batches_given_up,
     /// Frames forwarded for other nodes.
     forwarded,
     /// Handshakes completed.

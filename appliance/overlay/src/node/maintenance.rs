@@ -120,6 +120,7 @@ impl Node {
         self.run_race(now, id);
         self.run_traversal(now, id);
         self.maintain_sizes(now, id);
+        self.maintain_batches(now, id);
         let keepalive = keepalive(&self.ring.near, id);
         let Some(peer) = self.peers.get(&id) else {
             return;
@@ -275,10 +276,16 @@ fn deadline(near: &Neighbours, id: NodeId, peer: &Peer) -> Instant {
         .paths
         .iter()
         .filter_map(|path| path.mtu.as_ref()?.deadline());
+    let batches = peer
+        .paths
+        .iter()
+        .filter_map(|path| path.together.deadline());
     let traversal = peer.traversal.as_ref().map(Traversal::deadline);
-    [probe, peer.race_deadline(), traversal, sizes.min()]
+    [probe, peer.race_deadline(), traversal]
         .into_iter()
         .flatten()
+        .chain(sizes)
+        .chain(batches)
         .min()
         .expect("the way in use has a deadline")
 }

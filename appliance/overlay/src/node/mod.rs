@@ -49,6 +49,7 @@ mod seeds;
 mod sizes;
 mod survey;
 mod table;
+mod together;
 mod too_big;
 mod traffic;
 mod traversal;
@@ -169,6 +170,8 @@ pub struct Node {
     too_big: Bucket,
     /// The number of the next frame that goes in parts.
     next_cut: u16,
+    /// Where no two datagrams go together, since that does harm.
+    one_by_one: BTreeSet<Remote>,
     /// The last extra socket that something was sent by.
     next_lane: u16,
     transmits: VecDeque<Transmit>,
@@ -220,6 +223,7 @@ impl Node {
             guest_mtu: config.guest_mtu.clamp(GUEST_MTU_MIN, GUEST_MTU_MAX),
             too_big: Bucket::default(),
             next_cut: 0,
+            one_by_one: BTreeSet::new(),
             next_lane: 0,
             transmits: VecDeque::new(),
             guest_packets: VecDeque::new(),
@@ -305,6 +309,11 @@ impl Node {
     }
 
     fn transmit(&mut self, to: Remote, datagram: Vec<u8>) {
+        let may_join = !self.one_by_one.contains(&to);
+        self.transmit_so(to, datagram, may_join);
+    }
+
+    fn transmit_so(&mut self, to: Remote, datagram: Vec<u8>, may_join: bool) {
         if self.transmits.len() >= OUTBOX_MAX {
             self.counters.drop_full += 1;
             self.recycle(datagram);
@@ -319,6 +328,7 @@ impl Node {
             to,
             datagram_bytes: datagram.len(),
             datagram,
+            may_join,
         });
     }
 

@@ -19,6 +19,7 @@ use super::liveness::Liveness;
 use super::parts::Parts;
 use super::path_mtu::PathMtu;
 use super::report::Table;
+use super::together::Together;
 use super::traversal::{Spent, Traversal};
 
 /// Sessions with one peer that may be open at once: the current one, its successor, and the one
@@ -91,6 +92,7 @@ pub(super) struct DirectPath {
     pub liveness: Liveness,
     /// None over TCP, which carries any length.
     pub mtu: Option<PathMtu>,
+    pub together: Together,
 }
 
 impl DirectPath {
@@ -368,7 +370,7 @@ impl Peer {
         }
     }
 
-    fn path_mut(&mut self, remote: Remote) -> Option<&mut DirectPath> {
+    pub(super) fn path_mut(&mut self, remote: Remote) -> Option<&mut DirectPath> {
         self.paths.iter_mut().find(|path| path.remote == remote)
     }
 
@@ -417,6 +419,7 @@ impl Peer {
             remote,
             liveness: Liveness::new(now),
             mtu: remote.is_udp().then(|| PathMtu::new(remote, longest, now)),
+            together: Together::new(now),
         });
         let newest = self.paths.len() - 1;
         &mut self.paths[newest].liveness
@@ -439,6 +442,7 @@ impl Peer {
             ours |= path.liveness.on_ack(token, now);
             let mtu = path.mtu.as_mut();
             ours |= mtu.is_some_and(|mtu| mtu.on_ack(token, now));
+            ours |= path.together.on_ack(token, now);
         }
         self.choose();
         ours

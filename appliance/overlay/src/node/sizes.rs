@@ -44,6 +44,14 @@ pub(super) fn longest_datagram(guest_mtu: usize) -> usize {
     (guest_mtu + GUEST_OVERHEAD_BYTES).max(relayed)
 }
 
+/// Appends a probe that makes a datagram of this length.
+pub(super) fn write_probe(token: u64, length: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.push(frame::SIZE_PROBE);
+    out.extend_from_slice(&token.to_be_bytes());
+    out.resize(start + length - RECORD_OVERHEAD_BYTES, 0);
+}
+
 impl Peer {
     /// The longest datagram that a direct path carries.
     pub(super) fn carries(&self, remote: Remote) -> usize {
@@ -175,13 +183,17 @@ impl Node {
             return;
         };
         let token = mtu.on_probe_sent(fresh, now, heard, patience);
+        self.send_probe(id, remote, token, length);
+    }
+
+    /// Sends a probe that makes a datagram of this length, by itself.
+    pub(super) fn send_probe(&mut self, id: NodeId, remote: Remote, token: u64, length: usize) {
         let mut frame = self.buffer();
-        frame.push(frame::SIZE_PROBE);
-        frame.extend_from_slice(&token.to_be_bytes());
-        frame.resize(length - RECORD_OVERHEAD_BYTES, 0);
-        let before = self.counters.bytes_out;
-        self.send_whole(id, remote, &[&frame]);
-        self.counters.bytes_probes += self.counters.bytes_out - before;
+        write_probe(token, length, &mut frame);
+        if let Some(datagram) = self.seal(id, &[&frame]) {
+            self.counters.bytes_probes += datagram.len() as u64;
+            self.transmit_so(remote, datagram, false);
+        }
         self.recycle(frame);
     }
 

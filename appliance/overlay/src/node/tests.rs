@@ -45,6 +45,8 @@ struct Net {
     /// The longest datagram that arrives, and between some pairs.
     carries: usize,
     narrow: Vec<(usize, usize, usize)>,
+    /// Datagrams that leave together are damaged.
+    batches_are_lost: bool,
     /// Pairs that cannot reach each other over UDP.
     cut: Vec<(usize, usize)>,
     /// The last messages of handshakes are lost.
@@ -84,6 +86,7 @@ impl Net {
             guest_mtu: GUEST_MTU_DEFAULT,
             carries: 65_507,
             narrow: Vec::new(),
+            batches_are_lost: false,
             cut: Vec::new(),
             finals_are_lost: false,
             enemy: None,
@@ -181,6 +184,9 @@ impl Net {
                 let target = target.unwrap() - 1;
                 let cut = &self.cut;
                 if cut.contains(&(index, target)) || cut.contains(&(target, index)) {
+                    continue;
+                }
+                if self.batches_are_lost && transmit.datagram.len() > transmit.datagram_bytes {
                     continue;
                 }
                 let between = |pair: &&(usize, usize, usize)| {

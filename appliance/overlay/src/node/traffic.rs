@@ -465,7 +465,7 @@ impl Node {
     }
 
     /// A frame, given in parts, as a record for a peer.
-    fn seal(&mut self, to: NodeId, parts: &[&[u8]]) -> Option<Vec<u8>> {
+    pub(super) fn seal(&mut self, to: NodeId, parts: &[&[u8]]) -> Option<Vec<u8>> {
         let mut datagram = self.buffer();
         if let Some(peer) = self.peers.get_mut(&to)
             && let Some(live) = peer.sending()

@@ -562,8 +562,10 @@ impl Core {
             to,
             datagram,
             datagram_bytes,
+            may_join,
         } = transmit;
-        match self.outbox.push(to.address(), datagram, datagram_bytes) {
+        let to = to.address();
+        match self.outbox.push(to, datagram, datagram_bytes, may_join) {
             Ok(Some(free)) => self.node.recycle(free),
             Ok(None) => {}
             Err(lost) => {
@@ -700,6 +702,10 @@ impl Core {
                     self.trouble.unheard(id);
                 }
             }
+            Event::BatchesHarm { remote } => tracing::warn!(
+                to = %remote,
+                "datagrams go one by one to this destination: together they do not arrive"
+            ),
             Event::Resolved { query, result } => {
                 let result = result.map(|found| report::resolved(&found));
                 self.waiting.resolved(query, result);

@@ -49,6 +49,11 @@ fn packets_for_a_direct_peer_leave_together_and_arrive_in_order() {
         !net.members[1].received.is_empty()
     });
     net.pass(Duration::from_secs(1));
+    // The first batch carries a probe, and those that soon follow do not.
+    let first = many(&net, 1, 2);
+    let now = net.now;
+    net.members[0].node.handle_guest_packets(now, &first);
+    net.pass(Duration::from_millis(100));
     net.members[1].received.clear();
     let packets = many(&net, 1, 120);
     let now = net.now;
@@ -106,4 +111,55 @@ fn packets_together_are_judged_as_one_is() {
     packets.0[0][15] ^= 1;
     node.handle_guest_packets(now, &packets);
     assert_eq!(node.counters().drop_guest_invalid - before, 2);
+}
+
+/// Sends batches to the second member until something is so.
+fn send_until(net: &mut Net, what: &str, done: impl Fn(&Net) -> bool) {
+    let deadline = net.now + Duration::from_secs(60);
+    while !done(net) {
+        assert!(net.now < deadline, "never: {what}");
+        let packets = many(net, 1, 10);
+        let now = net.now;
+        net.members[0].node.handle_guest_packets(now, &packets);
+        net.members[1].received.clear();
+        net.pass(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn where_batches_never_arrive_datagrams_go_one_by_one() {
+    let mut net = Net::with_members(64, 2);
+    net.join_all();
+    net.send(0, 1, b"first");
+    net.pass(Duration::from_secs(1));
+    net.batches_are_lost = true;
+    let given_up = |net: &Net| net.members[0].node.counters().batches_given_up == 1;
+    send_until(&mut net, "batches are given up", given_up);
+    let events = net.members[0].events.iter();
+    let told = events.filter(|event| matches!(event, Event::BatchesHarm { .. }));
+    assert_eq!(told.count(), 1);
+    let packets = many(&net, 1, 20);
+    net.members[1].received.clear();
+    let now = net.now;
+    let node = &mut net.members[0].node;
+    node.handle_guest_packets(now, &packets);
+    assert!(node.transmits.iter().all(|sent| !sent.may_join));
+    net.run_until("all have arrived", |net| {
+        net.members[1].received.len() == 20
+    });
+    assert_eq!(net.members[1].received, packets.0);
+}
+
+#[test]
+fn batches_that_arrive_are_watched_and_go_on() {
+    let mut net = Net::with_members(65, 2);
+    net.join_all();
+    net.loss = 0.1;
+    net.send(0, 1, b"first");
+    let start = net.now;
+    let a_while = |net: &Net| net.now - start > Duration::from_secs(30);
+    send_until(&mut net, "time passes", a_while);
+    let counters = net.members[0].node.counters();
+    assert_eq!(counters.batches_given_up, 0);
+    assert!(counters.bytes_probes > 30 * 1000, "they were watched");
 }
