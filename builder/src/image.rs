@@ -2,7 +2,7 @@
 //! the artefacts with their manifest.
 
 mod appliance;
-mod binary;
+pub(crate) mod binary;
 mod debian;
 mod publish;
 mod runner;

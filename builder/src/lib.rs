@@ -5,10 +5,12 @@
 //! Nothing here links the appliance's crates: the router is a binary that cargo builds.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod cache;
 pub mod cpio;
 pub mod debian;
 pub mod definition;
+pub mod deploy;
 pub mod digest;
 pub mod disk;
 mod error;

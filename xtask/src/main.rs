@@ -4,9 +4,11 @@
 
 mod bench;
 mod boot;
+mod bundle;
 mod cargo;
 mod console;
 mod demo;
+mod deploy;
 mod fuzz;
 mod image;
 mod lab;
@@ -33,6 +35,10 @@ enum Verb {
     Image(image::Arguments),
     /// Run an image under QEMU with its console on this terminal.
     Boot(boot::Arguments),
+    /// Pack the static `wow` with what starts it on other hosts: a tar and an OCI image.
+    Bundle(bundle::Arguments),
+    /// Put the router on a list of hosts over ssh, upgrade it there, ask after it, or remove it.
+    Deploy(Box<deploy::Arguments>),
     /// Boot three routers behind NATs and a seed, and let everyone ping everyone.
     Demo(demo::Arguments),
     /// Connect this terminal to a machine that `lab up` or `demo --keep` has left running.
@@ -53,6 +59,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Image(arguments) => image::run(&arguments).map(|()| ExitCode::SUCCESS),
         Verb::Boot(arguments) => boot::run(&arguments),
+        Verb::Bundle(arguments) => bundle::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Deploy(arguments) => deploy::run(&arguments),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Console(arguments) => console::run(&arguments).map(|()| ExitCode::SUCCESS),
         Verb::Sim(arguments) => sim::run(&arguments),

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use wow_builder::host::{Purpose, debian_tree};
 
-use crate::{cargo, router};
+use crate::{bundle, cargo, router};
 use count::Count;
 use runner::Runner;
 
@@ -38,6 +38,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     check(&mut runner, root);
     if !arguments.fast {
         workstation(&mut runner, root, target);
+        deploy(&mut runner, root);
         system(&mut runner, root, target, arguments.vm);
     }
     let total = runner.summary(started.elapsed());
@@ -59,6 +60,7 @@ fn prepare(runner: &mut Runner, root: &Path, fast: bool) {
             Purpose::Debian,
             Purpose::Boot,
             Purpose::Lab,
+            Purpose::Deploy,
             Purpose::Slurm,
             Purpose::Test,
         ],
@@ -177,6 +179,48 @@ fn workstation(runner: &mut Runner, root: &Path, target: &Path) {
             .env("WOW_TEST_PBS", own_pbs);
         runner.counted("pool", pool, &mut command);
     }
+}
+
+/// The packages of the hosts that the router is deployed to, and what else reads what we write.
+const HOST_TREE: (&str, &[&str]) = ("trixie", &["openssh-server", "cron", "systemd", "skopeo"]);
+
+/// The bundle, on hosts with a real OpenSSH.
+fn deploy(runner: &mut Runner, root: &Path) {
+    let what = "the router is deployed to a dozen hosts over ssh";
+    if !rustix::process::geteuid().is_root() {
+        runner.skip(what, "needs root");
+        return;
+    }
+    let mut made = None;
+    let logs = runner.logs().join("deploy");
+    runner.preparation("hosts and the bundle", || {
+        let (suite, packages) = HOST_TREE;
+        let tree = debian_tree(&logs, suite, packages, &mut |line| eprintln!("{line}"))?;
+        made = Some((tree, bundle::build()?.program, std::env::current_exe()?));
+        Ok(())
+    });
+    let Some((tree, wow, xtask)) = made else {
+        return;
+    };
+    let mut command = cargo::command(root);
+    command.args([
+        "test",
+        "--locked",
+        "--package",
+        "wow-lab",
+        "--test",
+        "deploy",
+    ]);
+    // Each has a dozen hosts' worth of processes.
+    command.args(["--", "--test-threads=1"]);
+    for (variable, path) in [
+        ("WOW_TEST_HOST", &tree),
+        ("WOW_TEST_WOW", &wow),
+        ("WOW_TEST_XTASK", &xtask),
+    ] {
+        command.env(variable, path);
+    }
+    runner.counted("deploy", what, &mut command);
 }
 
 /// What needs the image.

@@ -14,6 +14,10 @@ pub enum Purpose {
     Debian,
     /// Building a Debian image as an ordinary user.
     DebianUser,
+    /// Building the bundle: programs of ours.
+    Bundle,
+    /// Putting it on other hosts.
+    Deploy,
     /// Running an image: the emulator and its firmware.
     Boot,
     /// Running a testbed of network namespaces.
@@ -133,6 +137,20 @@ const DEBIAN_USER: &[Package] = &[program(
     "gives a user the ids of /etc/subuid, for Debian's files",
 )];
 
+const BUNDLE: &[Package] = &[
+    program("gcc", "gcc", "links our programs"),
+    program(
+        "util-linux",
+        "setpriv",
+        "ends a program with the build that runs it",
+    ),
+];
+
+const DEPLOY: &[Package] = &[
+    program("openssh-client", "ssh", "logs in to the hosts"),
+    program("util-linux", "setpriv", "ends a process with its parent"),
+];
+
 const BOOT: &[Package] = &[
     program("qemu-system-x86", "qemu-system-x86_64", "runs the image"),
     files(
@@ -199,6 +217,8 @@ impl Purpose {
             Self::Image => IMAGE,
             Self::Debian => DEBIAN,
             Self::DebianUser => DEBIAN_USER,
+            Self::Bundle => BUNDLE,
+            Self::Deploy => DEPLOY,
             Self::Boot => BOOT,
             Self::Lab => LAB,
             Self::Cluster => CLUSTER,

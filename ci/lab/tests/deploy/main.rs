@@ -1,0 +1,338 @@
+//! `cargo xtask deploy` against real OpenSSH servers, each a host of its own in namespaces. Run by
+//! `cargo xtask test`, as root.
+
+mod bed;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use wow_builder::bundle;
+
+use bed::Bed;
+
+/// Where a sliver's user has everything.
+const BASE: &str = "/home/slice/.wow";
+
+/// Whether the node's processes are there: those of the start script and of the program.
+const PROCESSES: &str = r"grep -lzE '(wow-node|wow)$' /proc/[0-9]*/cmdline 2>/dev/null | wc -l";
+
+/// A path that `cargo xtask test` tells.
+fn path(variable: &str) -> PathBuf {
+    let value = std::env::var_os(variable);
+    value
+        .unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`"))
+        .into()
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap()
+}
+
+/// A bundle of this program in `directory`.
+fn bundle_of(directory: &Path, program: Vec<u8>) -> PathBuf {
+    std::fs::create_dir_all(directory).unwrap();
+    bundle::write(repository(), directory, program).unwrap().tar
+}
+
+fn wow() -> Vec<u8> {
+    std::fs::read(path("WOW_TEST_WOW")).unwrap()
+}
+
+/// The hosts of a result, in the list's order.
+fn hosts(all: &Value) -> &Vec<Value> {
+    all["hosts"].as_array().unwrap()
+}
+
+/// How many hosts ended in each way.
+fn counts(all: &Value) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for host in hosts(all) {
+        *counts.entry(host["ended"].as_str().unwrap()).or_default() += 1;
+    }
+    counts
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn of_a_dozen_hosts_two_are_broken_stop_nobody_and_are_resumed() {
+    let names = [
+        "s1", "s2", "s3", "s4", "s5", "cron1", "noisy1", "s6", "root1", "s7", "full1", "mute1",
+    ];
+    let mut bed = Bed::start(&names);
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = bundle_of(dir.path(), wow());
+    let ticket = bed.secret("lab.ticket");
+    let deploy = [
+        "--ticket",
+        text(&ticket),
+        "--bundle",
+        text(&bundle),
+        "--connect-timeout",
+        "5",
+    ];
+
+    let first = bed.deploy(&deploy);
+    assert_eq!(
+        counts(&first),
+        [("failed", 2), ("installed", 10)].into(),
+        "{first:#}"
+    );
+    let (full, mute) = (&hosts(&first)[10], &hosts(&first)[11]);
+    assert!(full["error"].as_str().unwrap().contains(BASE), "{full:#}");
+    assert!(
+        full["remedy"].as_str().unwrap().contains("room"),
+        "{full:#}"
+    );
+    assert!(
+        mute["error"].as_str().unwrap().contains("within"),
+        "{mute:#}"
+    );
+    let boot = |n: usize| hosts(&first)[n]["boot"].as_str();
+    assert_eq!((boot(0), boot(5)), (Some("none"), Some("cron")));
+    let mut ids: Vec<_> = hosts(&first)
+        .iter()
+        .filter_map(|host| host["id"].as_str())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 10, "each has an identity of its own");
+    // With root and /dev/net/tun the host itself is in the pool.
+    let address = hosts(&first)[8]["address"].as_str().unwrap();
+    assert!(
+        bed.ok("root1", "ip -brief address show wow0")
+            .contains(address)
+    );
+
+    let secret = std::fs::read_to_string(&ticket).unwrap();
+    for host in ["s1", "noisy1"] {
+        assert_eq!(bed.ok(host, &format!("stat -c %a {BASE}/ticket")), "600");
+        let lines = bed.ok(host, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '");
+        assert!(
+            lines.contains("wow-node run") && !lines.contains(secret.trim()),
+            "{lines}"
+        );
+    }
+
+    bed.order("heal", "full1");
+    bed.order("heal", "mute1");
+    let second = bed.deploy(&deploy);
+    assert_eq!(
+        counts(&second),
+        [("installed", 2), ("unchanged", 10)].into(),
+        "{second:#}"
+    );
+    let third = bed.deploy(&["--status"]);
+    assert_eq!(counts(&third), [("joined", 12)].into(), "{third:#}");
+
+    let gone = bed.deploy(&["--remove"]);
+    assert_eq!(counts(&gone), [("removed", 12)].into(), "{gone:#}");
+    let whole = bed.deploy(&deploy);
+    assert_eq!(counts(&whole), [("installed", 12)].into(), "{whole:#}");
+    println!("12 hosts in {} ms", whole["took_ms"]);
+}
+
+#[test]
+fn an_upgrade_keeps_the_node_and_one_that_does_not_join_is_taken_back() {
+    let names = ["s1", "cron1", "root1"];
+    let bed = Bed::start(&names);
+    let dir = tempfile::tempdir().unwrap();
+    let one = bundle_of(&dir.path().join("1"), wow());
+    // A program that is another to the byte and the same to the kernel.
+    let two = bundle_of(&dir.path().join("2"), [wow(), b"2".to_vec()].concat());
+    let broken = b"#!/bin/sh\ncase $1 in --version) ;; *) echo broken; exit 1 ;; esac\n";
+    let broken = bundle_of(&dir.path().join("3"), broken.to_vec());
+    let ticket = bed.secret("lab.ticket");
+
+    let first = bed.deploy(&["--ticket", text(&ticket), "--bundle", text(&one)]);
+    assert_eq!(counts(&first), [("installed", 3)].into(), "{first:#}");
+    let second = bed.deploy(&["--bundle", text(&two)]);
+    assert_eq!(counts(&second), [("upgraded", 3)].into(), "{second:#}");
+    for (before, after) in hosts(&first).iter().zip(hosts(&second)) {
+        assert_eq!(after["previous"], before["version"]);
+        assert_ne!(after["version"], before["version"]);
+        assert_eq!(
+            (&after["id"], &after["address"]),
+            (&before["id"], &before["address"])
+        );
+    }
+    let third = bed.deploy(&["--bundle", text(&broken), "--join-timeout", "4"]);
+    assert_eq!(counts(&third), [("failed", 3)].into(), "{third:#}");
+    for (host, before) in hosts(&third).iter().zip(hosts(&second)) {
+        let error = host["error"].as_str().unwrap();
+        assert!(
+            error.contains("broken") && error.contains("runs as it did before"),
+            "{error}"
+        );
+        assert_eq!(host["version"], before["version"]);
+    }
+    let back = bed.deploy(&["--rollback"]);
+    assert_eq!(counts(&back), [("rolled-back", 3)].into(), "{back:#}");
+    for (host, before) in hosts(&back).iter().zip(hosts(&first)) {
+        assert_eq!(
+            (&host["version"], &host["id"]),
+            (&before["version"], &before["id"])
+        );
+    }
+    assert_eq!(counts(&bed.deploy(&["--status"])), [("joined", 3)].into());
+
+    let gone = bed.deploy(&["--remove"]);
+    assert_eq!(counts(&gone), [("removed", 3)].into(), "{gone:#}");
+    for host in names {
+        let left = bed.ok(
+            host,
+            "ls -d /home/slice/.wow /root/.wow /opt/wow 2>/dev/null; true",
+        );
+        assert_eq!(left, "", "{host}");
+        assert_eq!(bed.ok(host, PROCESSES), "0", "{host}");
+        let jobs = bed.ok(host, "cat /var/spool/cron/crontabs/* 2>/dev/null; true");
+        assert!(!jobs.contains("wow"), "{host}: {jobs}");
+    }
+    assert_eq!(counts(&bed.deploy(&["--status"])), [("absent", 3)].into());
+    assert_eq!(counts(&bed.deploy(&["--remove"])), [("absent", 3)].into());
+}
+
+#[test]
+fn a_node_that_dies_and_one_whose_host_boots_come_back() {
+    let mut bed = Bed::start(&["s1", "cron1"]);
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = bundle_of(dir.path(), wow());
+    let ticket = bed.secret("lab.ticket");
+    let all = bed.deploy(&["--ticket", text(&ticket), "--bundle", text(&bundle)]);
+    assert_eq!(all["bad"], 0, "{all:#}");
+
+    let pid = format!("{BASE}/run/wow.pid");
+    let before = bed.ok("s1", &format!("cat {pid}"));
+    bed.ok("s1", &format!("kill -9 {before}"));
+    bed.until("s1", &format!("test $(cat {pid}) != {before} && {BASE}/current/wow --socket {BASE}/run/control.sock wait"));
+
+    bed.order("kill", "cron1");
+    bed.order("boot", "cron1");
+    bed.until(
+        "cron1",
+        &format!("{BASE}/current/wow --socket {BASE}/run/control.sock wait"),
+    );
+    assert_eq!(counts(&bed.deploy(&["--status"])), [("joined", 2)].into());
+}
+
+#[test]
+fn a_host_gets_nothing_while_its_key_is_unknown_or_another() {
+    let bed = Bed::start(&["s1", "s2"]);
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = bundle_of(dir.path(), wow());
+    let (ticket, known) = (bed.secret("lab.ticket"), bed.secret("known_hosts"));
+    let deploy = ["--ticket", text(&ticket), "--bundle", text(&bundle)];
+    let keys = std::fs::read_to_string(&known).unwrap();
+    let nothing = |host: &str| assert_eq!(bed.ok(host, "ls -A /home/slice"), ".ssh");
+
+    std::fs::write(&known, "").unwrap();
+    let unknown = bed.deploy(&deploy);
+    assert_eq!(counts(&unknown), [("failed", 2)].into(), "{unknown:#}");
+    let remedy = hosts(&unknown)[0]["remedy"].as_str().unwrap();
+    assert!(remedy.contains("--accept-new"), "{remedy}");
+    nothing("s1");
+
+    // The first has the second's key, the second none.
+    let key = keys.lines().nth(1).unwrap().split_once(' ').unwrap().1;
+    std::fs::write(&known, format!("192.0.2.11 {key}\n")).unwrap();
+    let changed = bed.deploy(&[&deploy[..], &["--accept-new"]].concat());
+    assert_eq!(
+        counts(&changed),
+        [("failed", 1), ("installed", 1)].into(),
+        "{changed:#}"
+    );
+    let remedy = hosts(&changed)[0]["remedy"].as_str().unwrap();
+    assert!(remedy.contains("ask its owner"), "{remedy}");
+    nothing("s1");
+}
+
+#[test]
+fn skopeo_reads_the_image_as_oci_and_as_dockers_and_its_program_runs() {
+    let dir = tempfile::tempdir_in(path("WOW_TEST_HOST").join("tmp")).unwrap();
+    let written = bundle::write(repository(), dir.path(), wow()).unwrap();
+    let inside = |path: &Path| {
+        format!(
+            "/{}",
+            path.strip_prefix(crate::path("WOW_TEST_HOST"))
+                .unwrap()
+                .display()
+        )
+    };
+    let skopeo = |words: &[&str]| {
+        let output = Command::new("chroot")
+            .arg(path("WOW_TEST_HOST"))
+            .args(["skopeo", "--insecure-policy"])
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "skopeo {words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for kind in ["oci-archive", "docker-archive"] {
+        let from = format!("{kind}:{}", inside(&written.oci));
+        let facts: Value = serde_json::from_str(&skopeo(&["inspect", &from])).unwrap();
+        assert_eq!(
+            (&facts["Architecture"], &facts["Os"]),
+            (&"amd64".into(), &"linux".into())
+        );
+        let to = dir.path().join(kind);
+        skopeo(&["copy", &from, &format!("dir:{}", inside(&to))]);
+    }
+    let manifest = std::fs::read(dir.path().join("oci-archive/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let digest = manifest["layers"][0]["digest"].as_str().unwrap();
+    let layer = dir
+        .path()
+        .join("oci-archive")
+        .join(digest.strip_prefix("sha256:").unwrap());
+    let root = dir.path().join("root");
+    std::fs::create_dir(&root).unwrap();
+    let unpacked = Command::new("tar")
+        .arg("-xzf")
+        .arg(layer)
+        .arg("-C")
+        .arg(&root)
+        .status();
+    assert!(unpacked.unwrap().success());
+    let output = Command::new("chroot")
+        .arg(&root)
+        .args(["/wow", "--version"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_unit() {
+    let host = path("WOW_TEST_HOST");
+    let dir = tempfile::tempdir_in(host.join("tmp")).unwrap();
+    let unit = std::fs::read_to_string(repository().join("images/bundle/wow.service")).unwrap();
+    // It also looks whether the program is there.
+    let unit = unit.replace("ExecStart=/opt/wow/current/wow", "ExecStart=/bin/true");
+    std::fs::write(dir.path().join("wow.service"), unit).unwrap();
+    let output = Command::new("chroot")
+        .arg(&host)
+        .args(["systemd-analyze", "verify", "--man=no"])
+        .arg(
+            Path::new("/tmp")
+                .join(dir.path().file_name().unwrap())
+                .join("wow.service"),
+        )
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let about_it = said.lines().filter(|line| line.contains("wow.service"));
+    assert_eq!(
+        about_it.collect::<Vec<_>>(),
+        Vec::<&str>::new(),
+        "{output:?}"
+    );
+    assert!(output.status.success(), "{output:?}");
+}
