@@ -138,7 +138,7 @@ receive() {
     whole=$(($2 + ${#3}))
     if ! { take "$2" && printf '%s' "$3"; } >"$base/.$1" || [ "$(wc -c <"$base/.$1")" -ne "$whole" ]; then
         rm -f "$base/.$1"
-        fail "cannot write to $base: is the disk full?"
+        fail "cannot write to $base: the disk is full, perhaps"
     fi
     if cmp -s "$base/.$1" "$base/$1"; then
         rm -f "$base/.$1"
@@ -155,6 +155,9 @@ restore() {
     done
 }
 
+# What a line of df says, if there is no room: tar does not always.
+full() { if [ "${4:-0}" -lt 1024 ]; then echo '; the disk is full'; fi; }
+
 # Unpacks the bundle beside the others: whole, or not at all.
 unpack() {
     if [ -x "$base/versions/$version/wow" ]; then return 0; fi
@@ -164,13 +167,14 @@ unpack() {
     say send
     complaint=$({ head -c "$bundle_bytes" | tar -xzf - -C "$new"; } 2>&1) ||
         {
+            room=$(df -Pk "$base" | tail -n 1)
             rm -rf "$new"
-            fail "cannot unpack the bundle into $base: $(printf '%s' "$complaint" | head -n 1)"
+            fail "cannot unpack the bundle into $base: $(printf '%s' "$complaint" | head -n 1)$(full $room)"
         }
     directory=$new/wow-$version
     if has sha256sum && ! (cd "$directory" && sha256sum -c SHA256SUMS) >/dev/null 2>&1; then
         rm -rf "$new"
-        fail "the bundle was damaged on its way to $base: is the disk full?"
+        fail "the bundle was damaged on its way to $base: the disk is full, perhaps"
     fi
     if ! complaint=$("$directory/wow" --version 2>&1 >/dev/null); then
         rm -rf "$new"

@@ -206,6 +206,10 @@ impl Session {
             let error = format!("the connection broke while it was {step}: {said}");
             outcome.fail(error, Some("run this again: it goes on with what is left"));
         } else if status.and_then(|status: ExitStatus| status.code()) == Some(ssh::OWN_FAILURE) {
+            let said = match said.is_empty() {
+                true => "it ended without a word".to_owned(),
+                false => said,
+            };
             outcome.fail(format!("ssh: {said}"), ssh::remedy(&all));
         } else {
             let error = format!("the login runs no commands: {said}");
@@ -286,7 +290,7 @@ fn note(outcome: &mut Outcome, key: &str, value: String) {
 /// What to do about a failure that the host reports.
 fn host_remedy(error: &str) -> Option<&'static str> {
     const REMEDIES: [(&str, &str); 8] = [
-        ("disk full", "make room there, and run this again"),
+        ("disk is full", "make room there, and run this again"),
         ("No space left", "make room there, and run this again"),
         ("quota", "make room there, and run this again"),
         (

@@ -52,7 +52,8 @@ impl Login {
             // A master that stays behind would keep our pipes open.
             "ControlMaster=no",
             "ControlPath=none",
-            "LogLevel=ERROR",
+            // That the host fell silent is said at this level only.
+            "LogLevel=INFO",
         ] {
             command.args(["-o", option]);
         }
@@ -69,7 +70,7 @@ impl Login {
 
 /// What to do about a complaint of ssh's.
 pub(super) fn remedy(complaint: &str) -> Option<&'static str> {
-    const REMEDIES: [(&str, &str); 12] = [
+    const REMEDIES: [(&str, &str); 13] = [
         (
             "HOST IDENTIFICATION HAS CHANGED",
             "its key is not the one in known_hosts: ask its owner why; if that is right, ssh-keygen -R HOST",
@@ -100,6 +101,10 @@ pub(super) fn remedy(complaint: &str) -> Option<&'static str> {
             "it is down or cut off; run this again later",
         ),
         ("Network is unreachable", "this machine has no way there"),
+        (
+            "not responding",
+            "its sshd hangs: look at that host, and run this again later",
+        ),
         ("timed out", "it is down or cut off; run this again later"),
         (
             "account is currently not available",

@@ -72,9 +72,9 @@ chmod 1777 /tmp
 $extra
 if [ -e /etc/mute ]; then
     exec perl -MSocket -e '
-        socket(my \$l, PF_INET, SOCK_STREAM, 0) and setsockopt(\$l, SOL_SOCKET, SO_REUSEADDR, 1)
-            and bind(\$l, sockaddr_in($port, INADDR_ANY)) and listen(\$l, 9) or die;
-        while (accept(my \$c, \$l)) { syswrite(\$c, "SSH-2.0-OpenSSH_9.2p1\r\n"); push @all, \$c }'
+        socket(L, PF_INET, SOCK_STREAM, 0) and setsockopt(L, SOL_SOCKET, SO_REUSEADDR, 1)
+            and bind(L, sockaddr_in($port, INADDR_ANY)) and listen(L, 9) or die;
+        while (accept(my \$c, L)) { syswrite(\$c, "SSH-2.0-OpenSSH_9.2p1\r\n"); push @all, \$c }'
 fi
 /usr/sbin/sshd -p $port -E /var/log/sshd.log
 exec sleep infinity

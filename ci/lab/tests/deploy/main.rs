@@ -76,7 +76,7 @@ fn of_a_dozen_hosts_two_are_broken_stop_nobody_and_are_resumed() {
         "--bundle",
         text(&bundle),
         "--connect-timeout",
-        "5",
+        "30",
     ];
 
     let first = bed.deploy(&deploy);
@@ -91,10 +91,10 @@ fn of_a_dozen_hosts_two_are_broken_stop_nobody_and_are_resumed() {
         full["remedy"].as_str().unwrap().contains("room"),
         "{full:#}"
     );
-    assert!(
-        mute["error"].as_str().unwrap().contains("within"),
-        "{mute:#}"
-    );
+    // Whether ssh gives up or its time is over.
+    let error = mute["error"].as_str().unwrap();
+    let hangs = ["not responding", "timed out", "no answer"];
+    assert!(hangs.iter().any(|words| error.contains(words)), "{mute:#}");
     let boot = |n: usize| hosts(&first)[n]["boot"].as_str();
     assert_eq!((boot(0), boot(5)), (Some("none"), Some("cron")));
     let mut ids: Vec<_> = hosts(&first)
