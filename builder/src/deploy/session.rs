@@ -210,6 +210,7 @@ impl Session {
                 true => "it ended without a word".to_owned(),
                 false => said,
             };
+            let said = said.strip_prefix("ssh: ").unwrap_or(&said);
             outcome.fail(format!("ssh: {said}"), ssh::remedy(&all));
         } else {
             let error = format!("the login runs no commands: {said}");

@@ -107,7 +107,8 @@ boot() {
     inner=${inner% }
     tries=0
     until nsenter --target "$inner" --mount -- mountpoint -q "$bed/$1/run"; do later || return 1; done
-    ip link add "to-$1" type veth peer name eth0 netns "$inner" &&
+    # Its card is the same after each boot: others remember it.
+    ip link add "to-$1" type veth peer name eth0 address "02:00:00:00:00:$number" netns "$inner" &&
         ip link set "to-$1" master hub up &&
         nsenter --target "$inner" --net -- sh -c '
             ip link set lo up && ip address add "$1" dev eth0 && ip link set eth0 up
