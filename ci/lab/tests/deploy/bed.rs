@@ -46,6 +46,7 @@ impl Bed {
             .arg(path("WOW_TEST_HOST"))
             .arg(path("WOW_TEST_WOW"))
             .arg(secrets.path())
+            .arg(control_group())
             .args(hosts)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -103,9 +104,10 @@ impl Bed {
         let mut list = String::from("# The dozen.\n");
         for (index, host) in self.hosts.iter().enumerate() {
             let address = format!("192.0.2.{}", 11 + index);
-            list += &match host.starts_with("root") {
-                true => format!("root@{address}:2222\n"),
-                false => format!("{address}  # {host}\n"),
+            list += &match host.trim_end_matches(char::is_numeric) {
+                "root" => format!("root@{address}:2222\n"),
+                "unit" => format!("root@{address}\n"),
+                _ => format!("{address}  # {host}\n"),
             };
         }
         list
@@ -190,6 +192,34 @@ impl Drop for Bed {
         // Process 1 of the bed is killed with it, and by that all there is in it.
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
+        remove_control_group();
+    }
+}
+
+/// The group of hosts that run systemd.
+fn control_group() -> String {
+    format!("wow-deploy-{}", std::process::id())
+}
+
+/// Groups outlive their processes.
+fn remove_control_group() {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mut mounts = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let found = mounts.find(|words| words.get(2) == Some(&"cgroup2"));
+    let Some(group) = found.map(|words| Path::new(words[1]).join(control_group())) else {
+        return;
+    };
+    let deadline = Instant::now() + LIMIT;
+    while group.exists() && Instant::now() < deadline {
+        // The deepest first. One whose last process just ends is busy for a moment.
+        let _ = Command::new("find")
+            .arg(&group)
+            .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
+            .stderr(Stdio::null())
+            .status();
+        std::thread::sleep(POLL);
     }
 }
 

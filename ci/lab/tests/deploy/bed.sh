@@ -1,9 +1,9 @@
 # Hosts with OpenSSH out of namespaces, on a bridge that stands for the internet, and a pool's seed beside them.
 #
-# Usage, in fresh mount, network, IPC and process namespaces: sh bed.sh DIRECTORY ROOT WOW SECRETS HOST…
-# ROOT holds Debian and is only read. SECRETS holds lab.ticket and the public key `login.pub`; known_hosts is
+# Usage, in fresh mount, network, IPC and process namespaces: sh bed.sh DIRECTORY ROOT WOW SECRETS CGROUP HOST…
+# ROOT holds Debian and is only read. CGROUP names a control group for hosts that want one. SECRETS holds lab.ticket and the public key `login.pub`; known_hosts is
 # written there. A host NAME has the address 192.0.2.N, N counting from 11, and what it is follows from its name:
-# `root…` is for root, at port 2222; `noisy…` greets; `cron…` has cron; `full…` has no room at home; `mute…` says
+# `root…` is for root, at port 2222; `unit…` is for root too and runs systemd; `noisy…` greets; `cron…` has cron; `full…` has no room at home; `mute…` says
 # its banner and no more. All others are slivers: an ordinary user `slice`. Reads commands, a line each (`boot`,
 # `kill`, `heal` with a NAME), and says `done` or `failed` after each. When standard input ends, everything does:
 # this shell is process 1 of its namespace.
@@ -12,7 +12,8 @@ bed=$1
 root=$2
 wow=$3
 secrets=$4
-shift 4
+cgroup=$5
+shift 5
 hosts=$*
 
 mount --make-rprivate /
@@ -31,15 +32,29 @@ number_of() {
     done
 }
 
+# Devices for an init, which does as it likes with them.
+own_devices() {
+    mount -t tmpfs -o mode=755 dev "$1"
+    for device in null zero full random urandom tty; do
+        : >"$1/$device"
+        mount --bind "/dev/$device" "$1/$device"
+    done
+    mkdir "$1/net" "$1/pts"
+    : >"$1/net/tun"
+    mount --bind /dev/net/tun "$1/net/tun"
+    mount -t devpts -o newinstance,ptmxmode=666 devpts "$1/pts"
+    ln -s pts/ptmx "$1/ptmx"
+}
+
 prepare() {
     number_of "$1"
     here=$bed/$1
     mkdir "$here" "$bed/up/$1" "$bed/up/$1/upper" "$bed/up/$1/work"
     mount -t overlay -o "lowerdir=$root,upperdir=$bed/up/$1/upper,workdir=$bed/up/$1/work" overlay "$here"
-    mount --rbind /dev "$here/dev"
     printf '127.0.0.1 localhost %s\n' "$1" >"$here/etc/hosts"
     : >"$here/etc/resolv.conf"
-    rm -f "$here"/etc/ssh/ssh_host_* "$here/etc/machine-id"
+    rm -f "$here"/etc/ssh/ssh_host_*
+    : >"$here/etc/machine-id"
     echo 'slice:x:1000:1000::/home/slice:/bin/bash' >>"$here/etc/passwd"
     echo 'slice:x:1000:' >>"$here/etc/group"
     echo 'slice:*:20000:0:99999:7:::' >>"$here/etc/shadow"
@@ -54,8 +69,10 @@ prepare() {
             port=2222
             home=$here/root
             ;;
+        unit*) home=$here/root ;;
         cron*) extra=cron ;;
     esac
+    case $1 in unit*) own_devices "$here/dev" ;; *) mount --rbind /dev "$here/dev" ;; esac
     if [ "$home" != "$here/root" ]; then mount -t tmpfs -o "mode=755,uid=1000,gid=1000,size=$room" home "$home"; fi
     mkdir -m 700 "$home/.ssh"
     cp "$secrets/login.pub" "$home/.ssh/authorized_keys"
@@ -92,13 +109,31 @@ later() {
 boot() {
     number_of "$1"
     ip link delete "to-$1" 2>/dev/null
-    unshare --net --uts --ipc --mount --pid --fork --kill-child sh -c '
+    own=
+    case $1 in unit*)
+        own=--cgroup
+        mkdir -p "$bed/cgroup"
+        mountpoint -q "$bed/cgroup" || mount -t cgroup2 cgroup "$bed/cgroup"
+        mkdir -p "$bed/cgroup/$cgroup" || return 1
+        ;;
+    esac
+    sh -c '
+        if [ -n "$1" ]; then echo $$ >"$2/cgroup.procs"; fi
+        shift 2
+        exec "$@"
+    ' sh "$own" "$bed/cgroup/$cgroup" unshare $own --net --uts --ipc --mount --pid --fork --kill-child sh -c '
         mount -t proc proc "$1/$2/proc"
         mount -t tmpfs -o mode=1777 tmp "$1/$2/tmp"
         mount -t tmpfs -o mode=755 run "$1/$2/run"
         hostname "$2"
         # Until it has its network.
         while ! [ -e "$1/$2/run/go" ]; do sleep 0.02; done
+        case $2 in unit*)
+            mount -t sysfs -o ro sys "$1/$2/sys"
+            mount -t cgroup2 cgroup "$1/$2/sys/fs/cgroup"
+            exec chroot "$1/$2" env -i container=wow /usr/lib/systemd/systemd
+            ;;
+        esac
         exec chroot "$1/$2" sh /etc/start
     ' sh "$bed" "$1" &
     shell=$!

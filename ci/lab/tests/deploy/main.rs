@@ -310,29 +310,63 @@ fn skopeo_reads_the_image_as_oci_and_as_dockers_and_its_program_runs() {
 }
 
 #[test]
-fn systemd_finds_nothing_wrong_with_the_unit() {
-    let host = path("WOW_TEST_HOST");
-    let dir = tempfile::tempdir_in(host.join("tmp")).unwrap();
-    let unit = std::fs::read_to_string(repository().join("images/bundle/wow.service")).unwrap();
-    // It also looks whether the program is there.
-    let unit = unit.replace("ExecStart=/opt/wow/current/wow", "ExecStart=/bin/true");
-    std::fs::write(dir.path().join("wow.service"), unit).unwrap();
-    let output = Command::new("chroot")
-        .arg(&host)
-        .args(["systemd-analyze", "verify", "--man=no"])
-        .arg(
-            Path::new("/tmp")
-                .join(dir.path().file_name().unwrap())
-                .join("wow.service"),
-        )
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    let about_it = said.lines().filter(|line| line.contains("wow.service"));
+fn under_systemd_the_node_is_a_hardened_service() {
+    let mut bed = Bed::start(&["unit1"]);
+    let dir = tempfile::tempdir().unwrap();
+    let one = bundle_of(&dir.path().join("1"), wow());
+    let two = bundle_of(&dir.path().join("2"), [wow(), b"2".to_vec()].concat());
+    let ticket = bed.secret("lab.ticket");
+    let first = bed.deploy(&["--ticket", text(&ticket), "--bundle", text(&one)]);
+    let host = &hosts(&first)[0];
     assert_eq!(
-        about_it.collect::<Vec<_>>(),
-        Vec::<&str>::new(),
-        "{output:?}"
+        (&host["ended"], &host["manager"], &host["boot"]),
+        (&"installed".into(), &"systemd".into(), &"systemd".into()),
+        "{first:#}"
     );
-    assert!(output.status.success(), "{output:?}");
+    let address = host["address"].as_str().unwrap();
+    bed.ok(
+        "unit1",
+        &format!("grep -q wow0: /proc/net/dev && grep -qF {address} /proc/net/fib_trie"),
+    );
+    let said = bed.run(
+        "unit1",
+        "systemd-analyze verify --man=no /etc/systemd/system/wow.service",
+    );
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(!said.contains("wow.service"), "{said}");
+    // The lower the better: 9.6 is a service without any of it.
+    let exposure = bed.ok(
+        "unit1",
+        "systemd-analyze security --no-pager wow.service | tail -n 1",
+    );
+    println!("{exposure}");
+    bed.ok(
+        "unit1",
+        "systemd-analyze security --no-pager --threshold=25 wow.service",
+    );
+
+    let second = bed.deploy(&["--bundle", text(&two)]);
+    assert_eq!(counts(&second), [("upgraded", 1)].into(), "{second:#}");
+    assert_eq!(hosts(&second)[0]["id"], host["id"]);
+    assert_eq!(
+        counts(&bed.deploy(&["--rollback"])),
+        [("rolled-back", 1)].into()
+    );
+
+    bed.order("kill", "unit1");
+    bed.order("boot", "unit1");
+    bed.until("unit1", "/opt/wow/current/wow wait");
+    assert_eq!(counts(&bed.deploy(&["--remove"])), [("removed", 1)].into());
+    bed.ok(
+        "unit1",
+        "! systemctl cat wow.service && ! [ -e /opt/wow ] && ! grep -q wow0 /proc/net/dev",
+    );
+    // A service of somebody else's by that name stays what it is.
+    bed.ok(
+        "unit1",
+        "printf '[Service]\nExecStart=/bin/true\n' >/etc/systemd/system/wow.service",
+    );
+    let refused = bed.deploy(&["--ticket", text(&ticket), "--bundle", text(&one)]);
+    assert_eq!(counts(&refused), [("failed", 1)].into(), "{refused:#}");
+    bed.ok("unit1", "grep -q /bin/true /etc/systemd/system/wow.service");
 }
