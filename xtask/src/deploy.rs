@@ -81,7 +81,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// What the nodes are told, as `wow run` is.
+/// What the nodes are told, as `wow run` is. Without any of these each host keeps those that it has.
 #[derive(Debug, clap::Args)]
 #[group(id = "node", multiple = true, conflicts_with_all = ["status", "rollback", "remove"])]
 struct NodeArguments {
@@ -171,15 +171,16 @@ fn action(arguments: &Arguments) -> Result<Action> {
         None => bundle::build()?.written.tar,
     };
     let bundle = Bundle::read(&path).with_context(|| format!("the bundle {}", path.display()))?;
+    let options = NodeOptions {
+        guest: arguments.node.guest,
+        listen: arguments.node.listen,
+        tcp_listen: arguments.node.tcp_listen.clone(),
+        seeds: arguments.node.seeds.clone(),
+    };
     Ok(Action::Deploy(Deployment {
         bundle,
         ticket,
-        options: NodeOptions {
-            guest: arguments.node.guest,
-            listen: arguments.node.listen,
-            tcp_listen: arguments.node.tcp_listen.clone(),
-            seeds: arguments.node.seeds.clone(),
-        },
+        options: (options != NodeOptions::default()).then_some(options),
     }))
 }
 

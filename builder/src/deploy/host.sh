@@ -1,7 +1,7 @@
 # What `cargo xtask deploy` does on a host: POSIX shell, run by a login without a terminal.
 #
-# Before this text stand its variables: action, version, bundle_bytes, ticket_bytes, options_bytes, guest,
-# join_seconds. Standard input goes on behind it with the ticket and the options, and with the bundle once this
+# Before this text stand its variables: action, version, bundle_bytes, ticket_bytes, options_bytes, options
+# (new, or keep for those that the host has), guest, join_seconds. Standard input goes on behind it with the ticket and the options, and with the bundle once this
 # side says `send`. What it says are lines that begin with "wow-deploy "; anything else is somebody's greeting.
 set -u
 umask 077
@@ -106,9 +106,6 @@ last_words() {
 at_boot() {
     case $manager in
         systemd)
-            if [ -e "$unit" ] && ! grep -qF "$mark" "$unit"; then
-                fail "there is a wow.service that was not deployed: remove $unit, or log in as another user"
-            fi
             must "cannot write $unit" cp "$base/current/wow.service" "$unit"
             must "cannot write $unit" chmod 644 "$unit"
             must "systemd does not read its units" systemctl daemon-reload
@@ -208,6 +205,9 @@ deploy() {
         'Linux x86_64') ;;
         *) fail "the bundle is for Linux on x86_64, and this host is $(uname -sm)" ;;
     esac
+    if [ "$manager" = systemd ] && [ -e "$unit" ] && ! grep -qF "$mark" "$unit"; then
+        fail "there is a wow.service that was not deployed: remove $unit, or log in as another user"
+    fi
     has tar && has gzip || fail "tar and gzip are missing here"
     must "cannot make $base" mkdir -p "$base/versions" "$base/state"
     alone
@@ -221,7 +221,9 @@ deploy() {
     if [ "$guest" = auto ]; then
         if [ -n "$root" ] && [ -c /dev/net/tun ]; then guest=tun; else guest=none; fi
     fi
-    receive node.toml "$options_bytes" "guest = \"$guest\""
+    if [ "$options" = new ] || ! [ -e "$base/node.toml" ]; then
+        receive node.toml "$options_bytes" "guest = \"$guest\""
+    fi
     unpack
     before=$(version_of current)
     if [ "$before" = "$version" ] && [ -z "$news" ] && runs && joined; then

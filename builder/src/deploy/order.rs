@@ -29,12 +29,12 @@ pub struct Deployment {
     pub bundle: Bundle,
     /// The ticket's text, or none for the one that the host has.
     pub ticket: Option<Secret>,
-    /// What `wow run` is told.
-    pub options: NodeOptions,
+    /// What `wow run` is told, or none for what the host's was told before.
+    pub options: Option<NodeOptions>,
 }
 
 /// Options of `wow run`, the same for all hosts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeOptions {
     /// How the host takes part; by default by a TUN device where root can make one.
     pub guest: Option<Guest>,
@@ -90,26 +90,28 @@ impl Action {
             Self::Deploy(deployment) => Some(deployment),
             _ => None,
         };
-        let options = deployment.map_or(String::new(), |d| d.options.to_toml());
+        let options = deployment.and_then(|d| d.options.as_ref());
+        let text = options.map(NodeOptions::to_toml).unwrap_or_default();
         let ticket = deployment.and_then(|d| d.ticket.as_ref());
         let ticket = ticket.map_or(&[][..], |ticket| &ticket.0);
         let bundle = deployment.map(|d| d.bundle.clone());
-        let guest = match deployment.and_then(|d| d.options.guest) {
+        let guest = match options.and_then(|options| options.guest) {
             None => "auto",
             Some(Guest::Tun) => "tun",
             Some(Guest::None) => "none",
         };
         // All of these are words or numbers of ours: nothing needs quoting.
         let script = format!(
-            "action={} version={} bundle_bytes={} ticket_bytes={} options_bytes={} guest={guest} \
-             join_seconds={}\n{SCRIPT}",
+            "action={} version={} bundle_bytes={} ticket_bytes={} options_bytes={} options={} \
+             guest={guest} join_seconds={}\n{SCRIPT}",
             self.name(),
             bundle
                 .as_ref()
                 .map_or("", |bundle| bundle.version().as_str()),
             bundle.as_ref().map_or(0, |bundle| bundle.bytes().len()),
             ticket.len(),
-            options.len(),
+            text.len(),
+            if options.is_some() { "new" } else { "keep" },
             join_limit.as_secs().max(1),
         );
         let command = format!(
@@ -118,7 +120,7 @@ impl Action {
         );
         let mut input = script.into_bytes();
         input.extend_from_slice(ticket);
-        input.extend_from_slice(options.as_bytes());
+        input.extend_from_slice(text.as_bytes());
         Order {
             command,
             input: Secret::new(input),
@@ -188,11 +190,11 @@ mod tests {
         let action = Action::Deploy(Deployment {
             bundle: Bundle::read(&written.tar).unwrap(),
             ticket: Some(Secret::new(b"the-ticket".to_vec())),
-            options: NodeOptions {
+            options: Some(NodeOptions {
                 guest: Some(Guest::None),
                 seeds: vec!["a\"b:1".into()],
                 ..NodeOptions::default()
-            },
+            }),
         });
         let order = action.order(Duration::from_secs(1));
         assert!(!order.command.contains("the-ticket"));

@@ -173,6 +173,26 @@ fn an_upgrade_keeps_the_node_and_one_that_does_not_join_is_taken_back() {
         );
         assert_eq!(host["version"], before["version"]);
     }
+    // A ticket for a pool that is nowhere: the node keeps the one that it had.
+    let nowhere = ["192.0.2.1:9".to_owned()];
+    let other =
+        wow_lab::pool::create(&path("WOW_TEST_WOW"), dir.path(), "other", &nowhere).unwrap();
+    let other = bed.deploy(&[
+        "--bundle",
+        text(&two),
+        "--ticket",
+        text(&other),
+        "--join-timeout",
+        "4",
+    ]);
+    assert_eq!(counts(&other), [("failed", 3)].into(), "{other:#}");
+    let error = hosts(&other)[0]["error"].as_str().unwrap();
+    assert!(error.contains("runs as it did before"), "{error}");
+    let port = bed.deploy(&["--bundle", text(&two), "--listen", "0.0.0.0:4001"]);
+    assert_eq!(counts(&port), [("restarted", 3)].into(), "{port:#}");
+    bed.ok("s1", "grep -q ' 00000000:0FA1 ' /proc/net/udp");
+    let kept = bed.deploy(&["--bundle", text(&two)]);
+    assert_eq!(counts(&kept), [("unchanged", 3)].into(), "{kept:#}");
     let back = bed.deploy(&["--rollback"]);
     assert_eq!(counts(&back), [("rolled-back", 3)].into(), "{back:#}");
     for (host, before) in hosts(&back).iter().zip(hosts(&first)) {
@@ -197,6 +217,29 @@ fn an_upgrade_keeps_the_node_and_one_that_does_not_join_is_taken_back() {
     }
     assert_eq!(counts(&bed.deploy(&["--status"])), [("absent", 3)].into());
     assert_eq!(counts(&bed.deploy(&["--remove"])), [("absent", 3)].into());
+}
+
+#[test]
+fn a_pool_whose_seed_is_among_the_hosts_begins_by_itself() {
+    let bed = Bed::start(&["s1", "s2", "s3"]);
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = bundle_of(dir.path(), wow());
+    let seeds = ["192.0.2.11:4001".to_owned()];
+    let ticket = wow_lab::pool::create(&path("WOW_TEST_WOW"), dir.path(), "slice", &seeds).unwrap();
+    let deploy = [
+        "--ticket",
+        text(&ticket),
+        "--bundle",
+        text(&bundle),
+        "--listen",
+        "0.0.0.0:4001",
+    ];
+    let all = bed.deploy(&deploy);
+    assert_eq!(counts(&all), [("installed", 3)].into(), "{all:#}");
+    bed.until(
+        "s1",
+        &format!("test $({BASE}/current/wow-node peers --json | grep -c '\"id\"') -ge 2"),
+    );
 }
 
 #[test]
@@ -362,11 +405,15 @@ fn under_systemd_the_node_is_a_hardened_service() {
         "! systemctl cat wow.service && ! [ -e /opt/wow ] && ! grep -q wow0 /proc/net/dev",
     );
     // A service of somebody else's by that name stays what it is.
+    let other = "printf '[Service]\nExecStart=/bin/sleep 1d\n' >/etc/systemd/system/wow.service";
     bed.ok(
         "unit1",
-        "printf '[Service]\nExecStart=/bin/true\n' >/etc/systemd/system/wow.service",
+        &format!("{other} && systemctl daemon-reload && systemctl start wow"),
     );
     let refused = bed.deploy(&["--ticket", text(&ticket), "--bundle", text(&one)]);
     assert_eq!(counts(&refused), [("failed", 1)].into(), "{refused:#}");
-    bed.ok("unit1", "grep -q /bin/true /etc/systemd/system/wow.service");
+    bed.ok(
+        "unit1",
+        "systemctl is-active wow && systemctl cat wow | grep sleep && ! [ -e /opt/wow ]",
+    );
 }
