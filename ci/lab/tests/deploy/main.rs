@@ -238,7 +238,7 @@ fn a_pool_whose_seed_is_among_the_hosts_begins_by_itself() {
     assert_eq!(counts(&all), [("installed", 3)].into(), "{all:#}");
     bed.until(
         "s1",
-        &format!("test $({BASE}/current/wow-node peers --json | grep -c '\"id\"') -ge 2"),
+        &format!("test $(WOW_HOME={BASE} {BASE}/current/wow-node peers --json | grep -o '\"id\"' | wc -l) -ge 2"),
     );
 }
 
