@@ -1,8 +1,9 @@
 # What `cargo xtask deploy` does on a host: POSIX shell, run by a login without a terminal.
 #
 # Before this text stand its variables: action, version, bundle_bytes, ticket_bytes, options_bytes, options
-# (new, or keep for those that the host has), guest, join_seconds. Standard input goes on behind it with the ticket and the options, and with the bundle once this
-# side says `send`. What it says are lines that begin with "wow-deploy "; anything else is somebody's greeting.
+# (new, or keep for those that the host has), guest, join_seconds. Standard input goes on behind it with the
+# ticket and the options, and with the bundle once this side says `send`. What it says are lines that begin with
+# "wow-deploy "; anything else is somebody's greeting.
 set -u
 umask 077
 # Work that has begun is brought to its end when the connection breaks.
@@ -71,6 +72,8 @@ stop() {
         script) if [ -e "$base/current/wow-node" ]; then WOW_HOME="$base" "$base/current/wow-node" stop; fi ;;
     esac
 }
+# Whether somebody starts the node again when it ends. Systemd always does.
+kept_alive() { [ "$manager" = systemd ] || WOW_HOME="$base" "$base/current/wow-node" alive; }
 runs() { [ -S "$socket" ] && "$base/current/wow" --socket "$socket" status >/dev/null 2>&1; }
 
 # Waits until the node has joined; says its status. Otherwise `why` tells what keeps it.
@@ -226,7 +229,7 @@ deploy() {
     fi
     unpack
     before=$(version_of current)
-    if [ "$before" = "$version" ] && [ -z "$news" ] && runs && joined; then
+    if [ "$before" = "$version" ] && [ -z "$news" ] && kept_alive && runs && joined; then
         at_boot
         end unchanged
     fi

@@ -256,6 +256,13 @@ fn a_node_that_dies_and_one_whose_host_boots_come_back() {
     bed.ok("s1", &format!("kill -9 {before}"));
     bed.until("s1", &format!("test $(cat {pid}) != {before} && {BASE}/current/wow --socket {BASE}/run/control.sock wait"));
 
+    // Without its loop the node runs on, but nobody would start it again.
+    bed.ok("s1", &format!("kill -9 $(cat {BASE}/run/pid)"));
+    let orphan = bed.ok("s1", &format!("cat {pid}"));
+    let again = bed.deploy(&["--bundle", text(&bundle)]);
+    assert_eq!(counts(&again), [("restarted", 1), ("unchanged", 1)].into(), "{again:#}");
+    bed.ok("s1", &format!("! [ -e /proc/{orphan} ]"));
+
     bed.order("kill", "cron1");
     bed.order("boot", "cron1");
     bed.until(
