@@ -40,7 +40,7 @@ impl Login {
             "BatchMode=yes",
             host_keys,
             &connect,
-            "ServerAliveInterval=5",
+            "ServerAliveInterval=10",
             "ServerAliveCountMax=3",
             "ClearAllForwardings=yes",
             "ForwardAgent=no",

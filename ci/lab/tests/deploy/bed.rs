@@ -118,7 +118,7 @@ impl Bed {
         self.secrets.path().join(name)
     }
 
-    /// Runs `xtask deploy` as a person on the internet would; its JSON.
+    /// Runs `xtask deploy` as a person on the internet would, with more patience; its JSON.
     pub fn deploy(&self, more: &[&str]) -> Value {
         let list = self.secret("hosts");
         std::fs::write(&list, self.list()).unwrap();
@@ -130,6 +130,7 @@ impl Bed {
             .arg(list)
             .arg("--ssh-config")
             .arg(self.secret("ssh_config"))
+            .args(["--connect-timeout", "60", "--timeout", "600"])
             .args(more)
             .stdin(Stdio::null())
             .output()

@@ -70,14 +70,7 @@ fn of_a_dozen_hosts_two_are_broken_stop_nobody_and_are_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let bundle = bundle_of(dir.path(), wow());
     let ticket = bed.secret("lab.ticket");
-    let deploy = [
-        "--ticket",
-        text(&ticket),
-        "--bundle",
-        text(&bundle),
-        "--connect-timeout",
-        "30",
-    ];
+    let deploy = ["--ticket", text(&ticket), "--bundle", text(&bundle)];
 
     let first = bed.deploy(&deploy);
     assert_eq!(
@@ -163,7 +156,7 @@ fn an_upgrade_keeps_the_node_and_one_that_does_not_join_is_taken_back() {
             (&before["id"], &before["address"])
         );
     }
-    let third = bed.deploy(&["--bundle", text(&broken), "--join-timeout", "4"]);
+    let third = bed.deploy(&["--bundle", text(&broken), "--join-timeout", "15"]);
     assert_eq!(counts(&third), [("failed", 3)].into(), "{third:#}");
     for (host, before) in hosts(&third).iter().zip(hosts(&second)) {
         let error = host["error"].as_str().unwrap();
@@ -183,7 +176,7 @@ fn an_upgrade_keeps_the_node_and_one_that_does_not_join_is_taken_back() {
         "--ticket",
         text(&other),
         "--join-timeout",
-        "4",
+        "15",
     ]);
     assert_eq!(counts(&other), [("failed", 3)].into(), "{other:#}");
     let error = hosts(&other)[0]["error"].as_str().unwrap();
@@ -260,7 +253,11 @@ fn a_node_that_dies_and_one_whose_host_boots_come_back() {
     bed.ok("s1", &format!("kill -9 $(cat {BASE}/run/pid)"));
     let orphan = bed.ok("s1", &format!("cat {pid}"));
     let again = bed.deploy(&["--bundle", text(&bundle)]);
-    assert_eq!(counts(&again), [("restarted", 1), ("unchanged", 1)].into(), "{again:#}");
+    assert_eq!(
+        counts(&again),
+        [("restarted", 1), ("unchanged", 1)].into(),
+        "{again:#}"
+    );
     bed.ok("s1", &format!("! [ -e /proc/{orphan} ]"));
 
     bed.order("kill", "cron1");
