@@ -22,7 +22,7 @@ pub struct Arguments {
     /// Leave out what needs the image: virtual machines and network namespaces.
     #[arg(long, conflicts_with = "vm")]
     fast: bool,
-    /// Also boot workstations by each firmware, which takes minutes.
+    /// Also boot workstations by each firmware, and make the proofs of `lab prove`: an hour under the translator.
     #[arg(long)]
     vm: bool,
 }
@@ -278,6 +278,16 @@ fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
             command.arg("--include-ignored");
         }
         runner.counted("workstation", what, &mut command);
+    }
+    if vm {
+        let what = "what a cluster of workstations must stand";
+        match std::env::current_exe() {
+            Ok(xtask) => {
+                let mut command = Command::new(xtask);
+                runner.command("proofs", what, command.args(["lab", "prove"]));
+            }
+            Err(error) => runner.skip("proofs", &format!("cannot find this program: {error}")),
+        }
     }
 }
 
