@@ -41,12 +41,12 @@ const EXPECTED: &str =
 /// At 1 MB/s, so that the move falls into it.
 const COPY: &str = "scp -q -l 8000 moved/original w1:/tmp/copied";
 
-/// Questions are typed; the worker's shell answers each with its number, noted with the head's clock in µs.
-const SESSION: &str = "(for i in $(seq 1001 1150); do echo \"echo \\$(($i + 0))\"; sleep 0.2; done; echo exit) \
-    | ssh -tt w1 \
+/// Questions are typed; a shell on the worker answers each with a number, noted with the head's clock in µs.
+const SESSION: &str = "(for i in $(seq 150); do echo $i; sleep 0.2; done; echo end) \
+    | ssh -tt w1 'stty -echo; while read -r n && [ \"$n\" != end ]; do echo $((n + 1000)); done' \
     | while IFS= read -r line; do \
         line=${line%$'\\r'}; \
-        case $line in [0-9]*) echo \"${EPOCHREALTIME/[.,]/} $line\";; esac; \
+        case $line in 1[0-9][0-9][0-9]) echo \"${EPOCHREALTIME/[.,]/} $line\";; esac; \
       done >moved/session; cat moved/session";
 const ANSWERS: std::ops::RangeInclusive<u32> = 1001..=1150;
 
