@@ -98,11 +98,12 @@ joined() {
     rm -f "$complaint"
     return 1
 }
+# What is said after them must still fit.
 last_words() {
     case $manager in
         systemd) journalctl --unit wow.service --lines 3 --output cat 2>/dev/null ;;
         script) tail -n 3 "$base/log" 2>/dev/null ;;
-    esac | tr '\n' ' '
+    esac | tail -c 800 | tr '\n' ' '
 }
 
 # Has the node started at boot; says how.

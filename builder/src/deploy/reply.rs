@@ -7,7 +7,7 @@ const MARK: &str = "wow-deploy ";
 /// Longest line that is read; a node's status fits.
 pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Longest text of a host's that is shown.
-const SHOWN_CHARS_MAX: usize = 600;
+const SHOWN_CHARS_MAX: usize = 1200;
 
 /// One line of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
