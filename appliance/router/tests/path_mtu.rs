@@ -47,10 +47,7 @@ impl Pair {
 
     /// The longest packet that goes whole from the first node to the second, and back.
     fn mtus(&self) -> [u64; 2] {
-        [&self.a, &self.b].map(|node| {
-            let peers = node.ask(&["peers", "--json"]).ok().json();
-            peers[0]["mtu_bytes"].as_u64().unwrap()
-        })
+        [&self.a, &self.b].map(mtu_to_peer)
     }
 
     /// What both count of something.
@@ -61,6 +58,12 @@ impl Pair {
         });
         counters.iter().sum()
     }
+}
+
+/// The longest packet that goes whole from a node to its only peer.
+fn mtu_to_peer(node: &Node) -> u64 {
+    let peers = node.ask(&["peers", "--json"]).ok().json();
+    peers[0]["mtu_bytes"].as_u64().unwrap()
 }
 
 /// Streams over a link; what passes then.
@@ -158,13 +161,15 @@ fn a_stream_goes_on_when_its_path_becomes_narrow_without_a_word() {
         return;
     };
     silence(&spaces);
-    let pair = Pair::new(&spaces, &[]);
+    let mut pair = Pair::new(&spaces, &[]);
     pair.check_streams(&spaces);
     assert_eq!(pair.mtus(), [1419, 1419]);
     spaces.set_mtu("r", "eth-b", 1280);
     pair.check_streams(&spaces);
     assert!(pair.counted("black_holes") > 0);
-    for mtu in pair.mtus() {
-        assert!(mtu <= 1219, "{mtu}");
-    }
+    // Kernels let batches pass that are wider than the link they arrive by, so the way back may carry its
+    // whole stream before the node has found the link narrow.
+    let is_narrow = |node: &Node| mtu_to_peer(node) <= 1219;
+    pair.a.until("narrow path from a", is_narrow);
+    pair.b.until("narrow path from b", is_narrow);
 }
