@@ -41,7 +41,7 @@ impl fmt::Display for Accelerator {
 }
 
 /// The installed QEMU.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Emulator {
     /// The program.
     pub program: PathBuf,

@@ -7,6 +7,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::firmware::Uefi;
 use super::probe::Accelerator;
 use crate::BuildError;
@@ -85,7 +87,7 @@ impl FromStr for Firmware {
 }
 
 /// The image's files; which one is used depends on the firmware.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFiles {
     /// The kernel.
     pub kernel: PathBuf,
@@ -98,7 +100,7 @@ pub struct ImageFiles {
 }
 
 /// What a boot loader gives to a kernel whose root is on the disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loader {
     /// The initramfs.
     pub initrd: PathBuf,

@@ -15,7 +15,7 @@ pub mod status;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use wow_builder::disk::sparse;
 use wow_builder::host::process::ProcessId;
@@ -30,7 +30,7 @@ use crate::{Tools, interrupt, pool};
 use access::Access;
 use migrate::Notice;
 use plan::{ACCESS, Plan};
-use record::{Boot, Member, Record};
+use record::{Member, Record};
 
 /// What the seed's ticket and that of this host's own node allow.
 const SEED_ROLE: &str = "router";
@@ -84,6 +84,10 @@ impl Cluster {
     /// Creates a pool, starts the emulator, this host's node and all machines. `begun` is told as soon as there
     /// is something that would have to be ended.
     pub fn start(setup: &Setup, mut begun: impl FnMut(&Record) -> Result<()>) -> Result<Self> {
+        ensure!(
+            setup.workstation.loader.is_some(),
+            "this is no image of workstations: its kernel has no root on a disk"
+        );
         let topology = setup.plan.topology()?;
         let dir = RunDir::new(&setup.directory, setup.tether)?;
         let wow = &setup.tools.wow;
@@ -128,10 +132,10 @@ impl Cluster {
             wan_control,
             access,
             wow: wow.clone(),
-            qemu: setup.emulator.program.clone(),
+            emulator: setup.emulator.clone(),
             accelerator: setup.accelerator.accelerator,
-            boot: Boot::of(&setup.workstation)?,
-            seed_kernel: setup.router.kernel.clone(),
+            workstation: setup.workstation.clone(),
+            seed: setup.router.clone(),
         };
         begun(&record)?;
         let place = topology.places.last().context("a topology has places")?;
@@ -277,19 +281,13 @@ impl Cluster {
 const SEED_MEMORY_MIB: u32 = 64;
 
 fn attachments(topology: &Topology, dir: &RunDir) -> Result<Vec<Attachment>> {
-    let attach = |name: &str| match name {
-        ACCESS => Some(Attachment::Tap(access::CARD.into())),
-        name => {
-            let socket = dir.private(&format!("{name}.net"));
-            socket.to_str().map(|text| Attachment::Unix(text.into()))
-        }
-    };
-    let all: Option<_> = topology
-        .places
-        .iter()
-        .map(|place| attach(&place.name))
-        .collect();
-    all.context("the temporary directory's path is no UTF-8: set TMPDIR")
+    let names = topology.places.iter().map(|place| &*place.name);
+    names
+        .map(|name| match name {
+            ACCESS => Ok(Attachment::Tap(access::CARD.into())),
+            name => dir.cable(name),
+        })
+        .collect()
 }
 
 /// Ends a cluster that runs, and removes its disks. The number of processes ended.

@@ -106,6 +106,14 @@ pub fn wait_until<T>(
     }
 }
 
+/// The outcome of a wait; of one in vain, why the last try failed.
+pub fn explained<T>(outcome: Result<T>, last_error: Option<anyhow::Error>) -> Result<T> {
+    outcome.map_err(|error| match last_error {
+        Some(cause) => cause.context(error.to_string()),
+        None => error,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::client::{Client, Status};
-use crate::command::wait_until;
+use crate::command::{explained, wait_until};
 use crate::interrupt;
 use crate::report::{Joined, Pair};
 
@@ -81,11 +81,7 @@ fn wait_joined(
             }
         }
     });
-    let status = match (outcome, last_error) {
-        (Ok(status), _) => status,
-        (Err(error), Some(cause)) => return Err(cause.context(error.to_string())),
-        (Err(error), None) => return Err(error),
-    };
+    let status = explained(outcome, last_error)?;
     let joined = joined(node, &status);
     seen(&joined);
     Ok(joined)

@@ -23,7 +23,7 @@ use crate::experiment::Node;
 use crate::interrupt;
 use crate::pool;
 use crate::run_dir::RunDir;
-use crate::topology::{Attachment, Domain, ROUTER_PORT, Topology};
+use crate::topology::{Attachment, ROUTER_PORT, Topology};
 use crate::wan::Wan;
 
 const PREFIX: &str = "wowlab-";
@@ -224,7 +224,7 @@ impl NamespaceTestbed {
             interrupt::check()?;
             let domain = self.topology.domain(place)?;
             let mut lines = vec!["link set lo up".to_owned()];
-            lines.extend(configure(domain, place.address)?);
+            lines.extend(domain.configure(place.address, CARD)?);
             batch(Some(space), &lines).with_context(|| format!("cannot attach {}", place.name))?;
         }
         Ok(())
@@ -240,7 +240,7 @@ impl NamespaceTestbed {
     ) -> Result<(Instant, Instant)> {
         let to = self.topology.domain_called(domain)?;
         let mut lines = vec![format!("address flush dev {CARD}")];
-        lines.extend(configure(to, address)?);
+        lines.extend(to.configure(address, CARD)?);
         let gone = Instant::now();
         self.wan
             .move_port(&self.topology.places[place].name, domain)?;
@@ -389,17 +389,6 @@ impl Launcher {
     fn state(&self, name: &str) -> PathBuf {
         self.private.join(format!("{name}.state"))
     }
-}
-
-/// Lines of `ip` that give the card an address in `domain`.
-fn configure(domain: &Domain, address: Ipv4Addr) -> Result<Vec<String>> {
-    let gateway = domain.gateway().context("the domain has no gateway")?;
-    let prefix = domain.subnet.prefix_len();
-    Ok(vec![
-        format!("address add {address}/{prefix} dev {CARD}"),
-        format!("link set {CARD} up"),
-        format!("route replace default via {gateway}"),
-    ])
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@ use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tempfile::TempDir;
 use wow_builder::host::Tether;
 use wow_builder::host::process::ProcessId;
+
+use crate::topology::Attachment;
 
 /// Names of private directories: this, the run's process id, a hyphen and random characters.
 pub(crate) const PREFIX: &str = "wow-lab-";
@@ -64,6 +66,14 @@ impl RunDir {
     /// The private directory.
     pub fn private_dir(&self) -> &Path {
         self.private.path()
+    }
+
+    /// Where the emulator looks for the network card of the machine of this name.
+    pub fn cable(&self, name: &str) -> Result<Attachment> {
+        let socket = self.private(&format!("{name}.net"));
+        let path = socket.into_os_string().into_string();
+        path.map(Attachment::Unix)
+            .map_err(|_| anyhow!("the temporary directory's path is no UTF-8: set TMPDIR"))
     }
 
     /// A log's path.

@@ -210,6 +210,17 @@ impl Domain {
     pub fn gateway(&self) -> Option<Ipv4Addr> {
         self.subnet.hosts().next()
     }
+
+    /// Arguments of `ip` that give the network card `card` an address here.
+    pub fn configure(&self, address: Ipv4Addr, card: &str) -> Result<[String; 3]> {
+        let gateway = self.gateway().context("the domain has no gateway")?;
+        let prefix = self.subnet.prefix_len();
+        Ok([
+            format!("address add {address}/{prefix} dev {card}"),
+            format!("link set {card} up"),
+            format!("route replace default via {gateway}"),
+        ])
+    }
 }
 
 /// The names of domains behind NATs.

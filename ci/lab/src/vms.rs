@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::experiment::Node;
 use crate::pool;
 use crate::run_dir::RunDir;
-use crate::topology::{Attachment, Place, Topology};
+use crate::topology::{Place, Topology};
 use crate::wan::Wan;
 
 /// What a testbed is made of.
@@ -67,14 +67,8 @@ impl VmTestbed {
             .topology
             .places
             .iter()
-            .map(|place| {
-                let socket = dir.private(&format!("{}.net", place.name));
-                socket
-                    .to_str()
-                    .map(|text| Attachment::Unix(text.to_owned()))
-            })
-            .collect::<Option<_>>()
-            .context("the temporary directory's path is no UTF-8: set TMPDIR")?;
+            .map(|place| dir.cable(&place.name))
+            .collect::<Result<_>>()?;
         let wan = Wan::start(
             guarded_command(&setup.tools.wan, setup.tether),
             &dir.private("wan.toml"),

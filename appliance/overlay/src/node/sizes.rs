@@ -68,8 +68,7 @@ impl Peer {
     }
 
     pub(super) fn mtu_mut(&mut self, remote: Remote) -> Option<&mut PathMtu> {
-        let path = self.paths.iter_mut().find(|path| path.remote == remote);
-        path?.mtu.as_mut()
+        self.path_mut(remote)?.mtu.as_mut()
     }
 
     /// The longest packet of a guest that goes whole the way in use.
@@ -174,8 +173,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let path = peer.paths.iter_mut().find(|path| path.remote == remote);
-        let Some(path) = path else {
+        let Some(path) = peer.path_mut(remote) else {
             return;
         };
         let (heard, patience) = (path.liveness.last_heard(), path.liveness.patience());

@@ -100,6 +100,7 @@ impl Node {
             self.counters.drop_unknown_session += 1;
             return None;
         };
+        let was_established = peer.is_established();
         let Some(live) = peer
             .sessions
             .iter_mut()
@@ -112,12 +113,6 @@ impl Node {
             self.counters.drop_record += 1;
             return None;
         };
-        let was_established = peer.sessions.iter().any(|live| live.confirmed);
-        let live = peer
-            .sessions
-            .iter_mut()
-            .find(|live| live.session.local_index() == receiver)
-            .expect("it was there a moment ago");
         live.confirmed = true;
         peer.received.count(size);
         if let Source::Overlay { agent, .. } = source

@@ -63,15 +63,11 @@ impl Access {
         wait_until("the WAN emulator makes its TAP device", CARD_LIMIT, || {
             Ok(ip(&format!("link show {CARD}")).ok())
         })?;
-        let gateway = domain.gateway().context("the domain has no gateway")?;
-        let prefix = domain.subnet.prefix_len();
         ip("link set lo up")?;
-        ip(&format!(
-            "address add {}/{prefix} dev {CARD}",
-            place.address
-        ))?;
-        ip(&format!("link set {CARD} up"))?;
-        ip(&format!("route add default via {gateway}")).map(drop)
+        for words in domain.configure(place.address, CARD)? {
+            ip(&words)?;
+        }
+        Ok(())
     }
 
     /// Starts the node.

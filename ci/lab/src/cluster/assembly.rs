@@ -14,7 +14,7 @@ use wow_builder::host::{Guarded, Tether};
 use super::Cluster;
 use super::record::Record;
 use super::shell::Shell;
-use crate::command::wait_until;
+use crate::command::{explained, wait_until};
 use crate::experiment::{self, Node};
 use crate::progress::{Progress, Task};
 use crate::report::{Joined, seconds};
@@ -134,11 +134,8 @@ fn wait_listed(
         let all = workers.iter().all(|name| listed.contains_key(name));
         Ok(all.then_some(()))
     });
-    match (outcome, last_error) {
-        (Ok(()), _) => Ok(listed),
-        (Err(error), Some(cause)) => Err(cause.context(error.to_string())),
-        (Err(error), None) => Err(error),
-    }
+    explained(outcome, last_error)?;
+    Ok(listed)
 }
 
 /// One login in which the head's `pbsnodes` is asked again and again: a login each time would cost a machine

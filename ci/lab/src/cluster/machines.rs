@@ -96,7 +96,7 @@ pub(super) fn start(
     };
     let messages = log("qemu");
     let vm = Vm::start(
-        &record.emulator(),
+        &record.emulator,
         record.accelerator,
         &spec,
         &messages,
@@ -115,13 +115,12 @@ pub(super) fn start(
 
 fn image(record: &Record, member: &Member) -> ImageFiles {
     match &member.disk {
-        Some(disk) => record.boot.with_disk(disk),
-        None => ImageFiles {
-            kernel: record.seed_kernel.clone(),
-            loader: None,
-            disk: PathBuf::new(),
-            own_disk: false,
+        Some(disk) => ImageFiles {
+            disk: disk.clone(),
+            own_disk: true,
+            ..record.workstation.clone()
         },
+        None => record.seed.clone(),
     }
 }
 

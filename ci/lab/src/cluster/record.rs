@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
-use wow_builder::qemu::{Accelerator, Emulator, ImageFiles, Loader};
+use wow_builder::qemu::{Accelerator, Emulator, ImageFiles};
 
 use super::access::Access;
 use crate::client::Client;
@@ -26,14 +26,14 @@ pub struct Record {
     pub access: Access,
     /// The program `wow`.
     pub wow: PathBuf,
-    /// QEMU, and how it runs guests.
-    pub qemu: PathBuf,
-    /// See [`Self::qemu`].
+    /// QEMU.
+    pub emulator: Emulator,
+    /// How it runs guests.
     pub accelerator: Accelerator,
-    /// What workstations boot.
-    pub boot: Boot,
+    /// What workstations boot; each has a copy of the disk.
+    pub workstation: ImageFiles,
     /// What the seed boots.
-    pub seed_kernel: PathBuf,
+    pub seed: ImageFiles,
 }
 
 /// One machine.
@@ -57,45 +57,6 @@ pub struct Member {
     pub qmp: PathBuf,
     /// Its own disk; the seed has none.
     pub disk: Option<PathBuf>,
-}
-
-/// What a Debian image is started from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Boot {
-    /// The kernel.
-    pub kernel: PathBuf,
-    /// The initramfs.
-    pub initrd: PathBuf,
-    /// The kernel's command line.
-    pub command_line: String,
-}
-
-impl Boot {
-    /// What a built image is started from; an error for one without a root of its own.
-    pub fn of(image: &ImageFiles) -> Result<Self> {
-        let loader = image
-            .loader
-            .clone()
-            .context("this is no image of workstations: its kernel has no root on a disk")?;
-        Ok(Self {
-            kernel: image.kernel.clone(),
-            initrd: loader.initrd,
-            command_line: loader.command_line,
-        })
-    }
-
-    /// The same as a machine's files, with a disk of its own.
-    pub fn with_disk(&self, disk: &Path) -> ImageFiles {
-        ImageFiles {
-            kernel: self.kernel.clone(),
-            loader: Some(Loader {
-                initrd: self.initrd.clone(),
-                command_line: self.command_line.clone(),
-            }),
-            disk: disk.to_path_buf(),
-            own_disk: true,
-        }
-    }
 }
 
 impl Record {
@@ -136,13 +97,5 @@ impl Record {
     pub fn is_running(&self, index: usize) -> bool {
         let process = self.inventory.machines[index].process.as_ref();
         process.is_some_and(|process| process.is_alive())
-    }
-
-    /// QEMU.
-    pub fn emulator(&self) -> Emulator {
-        Emulator {
-            program: self.qemu.clone(),
-            version: String::new(),
-        }
     }
 }

@@ -19,11 +19,10 @@ const WORKER: &str = "w1";
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// What is copied.
-const COPY_BYTES: u32 = 24 << 20;
+const COPY_MIB: u32 = 24;
 
 /// Makes the directory and the file to copy.
-const PREPARE: &str =
-    "rm -rf moved && mkdir moved && head -c 25165824 /dev/urandom >moved/original";
+const PREPARE: &str = "rm -rf moved && mkdir moved && head -c COPYM /dev/urandom >moved/original";
 
 /// Writes its file in 200 pieces.
 const JOB: &str = "#!/bin/sh\n\
@@ -54,7 +53,7 @@ const BEGUN: &str = "test -s moved/session && test -s moved/data && pgrep -x scp
 
 pub(super) fn a_worker_moves(cluster: &mut Cluster, _: &Progress) -> Result<String> {
     let head = head(cluster);
-    head.ask(PREPARE, LOOK)?;
+    head.ask(&PREPARE.replace("COPY", &COPY_MIB.to_string()), LOOK)?;
     let script = JOB.replace("NODE", WORKER);
     let job = [Job::submit(&head, "moved", &script)?];
     jobs::wait(&head, "the job starts", &job, LIMIT, |jobs| {
@@ -93,7 +92,7 @@ pub(super) fn a_worker_moves(cluster: &mut Cluster, _: &Progress) -> Result<Stri
          and session ended well {:.0} s after the move began, checksums equal",
         stopped.as_secs_f64(),
         silence.as_secs_f64(),
-        COPY_BYTES >> 20,
+        COPY_MIB,
         took.as_secs_f64()
     ))
 }

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(3);
 /// The pool may ask this machine for the time. Without a better source it goes by its own clock.
 pub fn serve(range: Ipv4Net) -> Result<()> {
     let text = format!("# Written by wow-workstation.\nallow {range}\nlocal stratum 10\n");
-    withdraw(SOURCE)?;
+    files::remove(Path::new(SOURCE))?;
     if files::write(Path::new(SERVER), text.as_bytes(), PUBLIC)? {
         restart()?;
     }
@@ -39,20 +39,11 @@ pub fn serve(range: Ipv4Net) -> Result<()> {
 /// This machine asks the head, besides whom it asks already.
 pub fn follow(head: Ipv4Addr) -> Result<()> {
     let text = format!("server {head} iburst minpoll 4 maxpoll 6\n");
-    let was_server = withdraw(SERVER)?;
+    let was_server = files::remove(Path::new(SERVER))?;
     if files::write(Path::new(SOURCE), text.as_bytes(), PUBLIC)? || was_server {
         restart()?;
     }
     Ok(())
-}
-
-/// Removes a file; whether it was there.
-fn withdraw(file: &str) -> Result<bool> {
-    match std::fs::remove_file(file) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("cannot remove {file}")),
-    }
 }
 
 fn restart() -> Result<()> {

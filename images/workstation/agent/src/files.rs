@@ -52,6 +52,15 @@ pub fn write(path: &Path, content: &[u8], access: Access) -> Result<bool> {
     Ok(true)
 }
 
+/// Removes a file; whether there was one.
+pub fn remove(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
 /// A file as text; empty if there is none.
 pub fn text(path: &Path) -> Result<String> {
     match fs::read_to_string(path) {

@@ -139,12 +139,7 @@ pub fn node(head: &Host, takes_jobs: bool) -> Vec<String> {
 pub fn prepare_node() -> Result<()> {
     quieten_plugins()?;
     for file in [CONFIGURATION, "/etc/slurm/cgroup.conf"] {
-        match std::fs::remove_file(file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {file}"));
-            }
-            _ => {}
-        }
+        files::remove(Path::new(file))?;
     }
     let spool = "/var/lib/slurm/slurmd";
     std::fs::create_dir_all(spool).with_context(|| format!("cannot make {spool}"))
