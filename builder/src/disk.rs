@@ -1,7 +1,7 @@
 //! Disk images: a GPT with a FAT partition that boots by BIOS (syslinux) and by UEFI, and an ext4
 //! root where the image has one.
 //!
-//! The partition tables, the boot code in the first sector and qcow2 are written here; the file
+//! The partition tables, the boot code in the first sector, qcow2 and VMDK are written here; the file
 //! systems are made by mkfs.fat, mtools, syslinux and e2fsprogs, none of which needs root.
 
 pub mod boot_code;
@@ -12,3 +12,4 @@ pub mod layout;
 pub mod qcow2;
 pub mod raw;
 pub mod sparse;
+pub mod vmdk;

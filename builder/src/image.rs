@@ -3,13 +3,16 @@
 
 mod appliance;
 pub(crate) mod binary;
+mod conversion;
 mod debian;
 mod publish;
 mod runner;
 
+use std::collections::BTreeSet;
+
 use crate::BuildError;
 use crate::definition::Definition;
-use crate::manifest::Manifest;
+use crate::manifest::{Format, Manifest};
 use crate::progress::Progress;
 use crate::repository::Directories;
 
@@ -20,6 +23,8 @@ pub struct Options {
     pub directories: Directories,
     /// Debian archives to take sources and packages from, instead of the machine's apt sources.
     pub mirrors: Vec<String>,
+    /// What comes out. The same for every image: one without an initramfs of its own makes none.
+    pub formats: BTreeSet<Format>,
     /// Where to show what runs.
     pub progress: Progress,
 }
@@ -30,6 +35,7 @@ impl Options {
         Ok(Self {
             directories: Directories::find()?,
             mirrors: Vec::new(),
+            formats: Format::DEFAULT.into(),
             progress: Progress::to_stderr(),
         })
     }

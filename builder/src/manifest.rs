@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,15 +26,48 @@ pub enum Format {
     Raw,
     /// The same disk as qcow2.
     Qcow2,
+    /// The same disk as a stream-optimized VMDK.
+    Vmdk,
 }
 
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Format {
+    /// All there are.
+    pub const ALL: [Self; 5] = [
+        Self::Kernel,
+        Self::Initrd,
+        Self::Raw,
+        Self::Qcow2,
+        Self::Vmdk,
+    ];
+    /// Those that a build makes without being asked, where the image has them.
+    pub const DEFAULT: [Self; 4] = [Self::Kernel, Self::Initrd, Self::Raw, Self::Qcow2];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Kernel => "kernel",
             Self::Initrd => "initrd",
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|format| format.name() == text);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("{text:?} is no format; there are {names}")
         })
     }
 }

@@ -28,6 +28,8 @@ pub enum StepId {
     Disk,
     /// The raw disk as qcow2.
     Qcow2,
+    /// The raw disk as VMDK.
+    Vmdk,
     /// Which packages and versions make a Debian image.
     Packages,
     /// The root file system out of them.
@@ -42,6 +44,8 @@ pub enum StepId {
     RootDisk,
     /// The same as qcow2.
     RootQcow2,
+    /// The same as VMDK.
+    RootVmdk,
 }
 
 impl StepId {
@@ -55,6 +59,7 @@ impl StepId {
             Self::Kernel => "kernel",
             Self::Disk => "disk",
             Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
             Self::Packages => "debian-packages",
             Self::Root => "debian-root",
             Self::RootKernel => "debian-kernel",
@@ -62,6 +67,7 @@ impl StepId {
             Self::Programs => "programs",
             Self::RootDisk => "debian-disk",
             Self::RootQcow2 => "debian-qcow2",
+            Self::RootVmdk => "debian-vmdk",
         }
     }
 }
@@ -100,6 +106,8 @@ pub struct Inputs {
     pub skeleton: Vec<u8>,
     /// The disk's parameters and tools, in canonical text.
     pub disk: String,
+    /// What is made from the raw disk.
+    pub conversions: Vec<StepId>,
 }
 
 /// What the recipes of a Debian image's steps are made of.
@@ -111,6 +119,8 @@ pub struct DebianInputs {
     pub programs: String,
     /// What is put into the root, but for the programs, and the disk's parameters and tools.
     pub disk: String,
+    /// What is made from the raw disk.
+    pub conversions: Vec<StepId>,
 }
 
 /// The graph of an image's steps.
@@ -129,7 +139,7 @@ impl Plan {
         let source = recipe(Source).field("package", &inputs.source.0);
         let binary = recipe(Binary).field("package", &inputs.binary.0);
         let objects = recipe(Objects).field("options", &inputs.kernel_options);
-        Self {
+        let mut plan = Self {
             steps: vec![
                 step(Source, &[], source.field("version", &inputs.source.1)),
                 step(Binary, &[], binary.field("binary", &inputs.binary.1)),
@@ -145,16 +155,17 @@ impl Plan {
                 ),
                 step(Kernel, &[Objects, Initramfs], recipe(Kernel)),
                 step(Disk, &[Kernel], recipe(Disk).field("disk", &inputs.disk)),
-                step(Qcow2, &[Disk], recipe(Qcow2)),
             ],
-        }
+        };
+        plan.convert(&[Disk], &inputs.conversions);
+        plan
     }
 
     /// The plan of a Debian image.
     pub fn debian(inputs: &DebianInputs) -> Self {
         use StepId::*;
         let disk = recipe(RootDisk).field("disk", &inputs.disk);
-        Self {
+        let mut plan = Self {
             steps: vec![
                 step(Packages, &[], recipe(Packages)),
                 step(
@@ -166,9 +177,15 @@ impl Plan {
                 step(RootKernel, &[Root], recipe(RootKernel)),
                 step(RootInitramfs, &[Root], recipe(RootInitramfs)),
                 step(RootDisk, &[Root, RootKernel, RootInitramfs, Programs], disk),
-                step(RootQcow2, &[RootDisk], recipe(RootQcow2)),
             ],
-        }
+        };
+        plan.convert(&[RootDisk], &inputs.conversions);
+        plan
+    }
+
+    fn convert(&mut self, disk: &'static [StepId], to: &[StepId]) {
+        let steps = to.iter().map(|id| step(*id, disk, recipe(*id)));
+        self.steps.extend(steps);
     }
 
     /// The steps, each after those it uses.
@@ -212,6 +229,7 @@ mod tests {
             binary: ("wow-router".into(), "wow".into()),
             skeleton: b"070701".to_vec(),
             disk: "8 MiB".into(),
+            conversions: vec![StepId::Qcow2],
         }
     }
 
@@ -296,7 +314,10 @@ mod tests {
             }
             keys
         };
-        let inputs = DebianInputs::default();
+        let inputs = DebianInputs {
+            conversions: vec![RootQcow2],
+            ..DebianInputs::default()
+        };
         let before = keys(b"less 1", b"wow", &inputs);
         let changed = |after: BTreeMap<StepId, Digest>| -> Vec<StepId> {
             let ids = before.keys().copied();

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use wow_builder::definition::Definition;
 use wow_builder::host::Purpose;
 use wow_builder::image::{self, Options};
-use wow_builder::manifest::Manifest;
+use wow_builder::manifest::{Format, Manifest};
 
 use crate::router;
 
@@ -25,6 +25,14 @@ pub struct Arguments {
     /// Whose public keys let the user `wow` of a Debian image log in; may be given several times.
     #[arg(long = "ssh-key", value_name = "FILE")]
     ssh_keys: Vec<PathBuf>,
+    /// What to make of it, such as `raw,vmdk`: kernel, initrd (of Debian images), raw, qcow2, vmdk.
+    #[arg(
+        long = "format",
+        value_name = "FORMAT",
+        value_delimiter = ',',
+        default_values_t = Format::DEFAULT
+    )]
+    formats: Vec<Format>,
     /// Also write the manifest to this file.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -48,6 +56,7 @@ pub fn build(name: &str, with: &[String]) -> Result<Manifest> {
         mirrors: Vec::new(),
         with: with.to_vec(),
         ssh_keys: Vec::new(),
+        formats: Format::DEFAULT.to_vec(),
         report: None,
     })
 }
@@ -55,6 +64,7 @@ pub fn build(name: &str, with: &[String]) -> Result<Manifest> {
 fn manifest(arguments: &Arguments) -> Result<Manifest> {
     let mut options = Options::new()?;
     options.mirrors = arguments.mirrors.clone();
+    options.formats = arguments.formats.iter().copied().collect();
     let mut definition = Definition::load(&options.directories.root, &arguments.name)?;
     wishes(arguments, &mut definition)?;
     router::ensure_packages(purposes(&definition))?;

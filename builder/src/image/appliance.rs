@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use super::publish::{self, Image, Product};
 use super::runner::{self, Bench, Results};
-use super::{Options, binary};
+use super::{Options, binary, conversion};
 use crate::BuildError;
 use crate::cache::{self, Fact, Seal};
 use crate::cpio::{Archive, CpioError};
 use crate::definition::Appliance;
 use crate::digest::Digest;
 use crate::disk::layout::Layout;
-use crate::disk::{fat, qcow2, raw};
+use crate::disk::{fat, raw};
 use crate::kernel::fragment::Merged;
 use crate::kernel::{compile, source};
 use crate::manifest::{Format, Manifest};
@@ -66,6 +66,7 @@ pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, Buil
         ),
         skeleton: workshop.skeleton.to_bytes(),
         disk: format!("{:?}\n{}\n{}", definition.disk, definition.name, tools.1),
+        conversions: conversion::steps(conversion::APPLIANCE, &options.formats),
     });
     let results = runner::run(&plan, &workshop, &logs)?;
     let mut inputs = static_inputs(definition, &workshop.merged.canonical(), &tools.0, &tools.1);
@@ -80,25 +81,28 @@ pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, Buil
         name,
         limit,
     };
+    let own = [
+        product(
+            Format::Kernel,
+            StepId::Kernel,
+            "bzImage",
+            limit(limits.kernel_bytes, "kernel-bytes"),
+        ),
+        product(
+            Format::Raw,
+            StepId::Disk,
+            "disk.raw",
+            limit(limits.disk_bytes, "disk-bytes"),
+        ),
+    ];
     let image = Image {
         name: &definition.name,
         file: &definition.file,
         command_line: None,
-        products: &[
-            product(
-                Format::Kernel,
-                StepId::Kernel,
-                "bzImage",
-                limit(limits.kernel_bytes, "kernel-bytes"),
-            ),
-            product(
-                Format::Raw,
-                StepId::Disk,
-                "disk.raw",
-                limit(limits.disk_bytes, "disk-bytes"),
-            ),
-            product(Format::Qcow2, StepId::Qcow2, "disk.qcow2", None),
-        ],
+        products: own
+            .into_iter()
+            .chain(conversion::products(conversion::APPLIANCE))
+            .collect(),
     };
     let manifest = publish::publish(&workshop.bench, &image, &results, inputs)?;
     for step in plan.steps() {
@@ -131,7 +135,8 @@ impl runner::Workshop for Workshop<'_> {
             StepId::Initramfs => "packing the initramfs",
             StepId::Kernel => "linking the kernel",
             StepId::Disk => "making the disk",
-            StepId::Qcow2 => "converting the disk",
+            StepId::Qcow2 => "converting the disk to qcow2",
+            StepId::Vmdk => "converting the disk to VMDK",
             other => other.name(),
         }
     }
@@ -163,8 +168,12 @@ impl runner::Workshop for Workshop<'_> {
             StepId::Initramfs => self.initramfs(entry, results)?,
             StepId::Kernel => self.kernel(entry, results, log)?,
             StepId::Disk => self.disk(entry, results, log)?,
-            StepId::Qcow2 => convert(&results[&StepId::Disk].file(), entry)?,
-            other => unreachable!("{other} is no step of an appliance"),
+            other => conversion::make(
+                conversion::APPLIANCE,
+                other,
+                &results[&StepId::Disk].file(),
+                entry,
+            )?,
         })
     }
 }
@@ -320,17 +329,6 @@ fn write(entry: &Path, file: &str, bytes: &[u8]) -> Result<Seal, BuildError> {
     Ok(Seal {
         digest: Digest::of(bytes),
         file: Some(file.to_owned()),
-        facts: Vec::new(),
-    })
-}
-
-/// The raw disk `from` as qcow2 in `entry`.
-pub fn convert(from: &Path, entry: &Path) -> Result<Seal, BuildError> {
-    let path = entry.join("disk.qcow2");
-    qcow2::convert(from, &path).map_err(BuildError::io("write", &path))?;
-    Ok(Seal {
-        digest: Digest::of_file(&path)?,
-        file: Some("disk.qcow2".to_owned()),
         facts: Vec::new(),
     })
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::publish::{self, Image, Product};
 use super::runner::{self, Bench, Results};
-use super::{Options, appliance, binary};
+use super::{Options, binary, conversion};
 use crate::BuildError;
 use crate::cache::{self, Fact, Seal};
 use crate::debian::archive::{Answer, Archive};
@@ -47,6 +47,7 @@ pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildEr
         root: root::recipe(definition, &tools),
         programs: format!("{:?}", definition.binaries),
         disk: disk_recipe(definition, &content, &tools),
+        conversions: conversion::steps(conversion::DEBIAN, &options.formats),
     });
     let results = runner::run(&plan, &workshop, &logs)?;
     let mut inputs = Vec::new();
@@ -67,21 +68,24 @@ pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildEr
         limit,
     };
     let limit = Some((definition.disk_bytes, "disk-bytes"));
+    let own = [
+        product(Format::Kernel, StepId::RootKernel, "vmlinuz", None),
+        product(Format::Initrd, StepId::RootInitramfs, "initrd.img", None),
+        product(Format::Raw, StepId::RootDisk, "disk.raw", limit),
+    ];
     let image = Image {
         name: &definition.name,
         file: &definition.file,
         command_line: Some(&definition.command_line),
-        products: &[
-            product(Format::Kernel, StepId::RootKernel, "vmlinuz", None),
-            product(Format::Initrd, StepId::RootInitramfs, "initrd.img", None),
-            product(Format::Raw, StepId::RootDisk, "disk.raw", limit),
-            product(Format::Qcow2, StepId::RootQcow2, "disk.qcow2", None),
-        ],
+        products: own
+            .into_iter()
+            .chain(conversion::products(conversion::DEBIAN))
+            .collect(),
     };
     let manifest = publish::publish(&workshop.bench, &image, &results, inputs)?;
     for step in plan.steps() {
         let keep = match step.id {
-            StepId::RootDisk | StepId::RootQcow2 => KEEP_DISKS,
+            StepId::RootDisk | StepId::RootQcow2 | StepId::RootVmdk => KEEP_DISKS,
             _ => KEEP_ROOTS,
         };
         workshop.bench.cache.prune(step.id.name(), keep)?;
@@ -111,7 +115,8 @@ impl runner::Workshop for Workshop<'_> {
             StepId::RootKernel => "reading the kernel out of it",
             StepId::RootInitramfs => "reading the initramfs out of it",
             StepId::RootDisk => "making the disk",
-            StepId::RootQcow2 => "converting the disk",
+            StepId::RootQcow2 => "converting the disk to qcow2",
+            StepId::RootVmdk => "converting the disk to VMDK",
             other => other.name(),
         }
     }
@@ -143,8 +148,12 @@ impl runner::Workshop for Workshop<'_> {
             StepId::RootKernel => extract(&root(), "/vmlinuz", entry, "vmlinuz", log),
             StepId::RootInitramfs => extract(&root(), "/initrd.img", entry, "initrd.img", log),
             StepId::RootDisk => self.disk(entry, results, log),
-            StepId::RootQcow2 => appliance::convert(&results[&StepId::RootDisk].file(), entry),
-            other => unreachable!("{other} is no step of a Debian image"),
+            other => conversion::make(
+                conversion::DEBIAN,
+                other,
+                &results[&StepId::RootDisk].file(),
+                entry,
+            ),
         }
     }
 }

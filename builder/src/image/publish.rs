@@ -21,8 +21,8 @@ pub struct Image<'a> {
     pub file: &'a Path,
     /// What a boot loader tells the kernel, where that is not built in.
     pub command_line: Option<&'a str>,
-    /// What comes out.
-    pub products: &'a [Product],
+    /// What can come out.
+    pub products: Vec<Product>,
 }
 
 /// A file that comes out.
@@ -47,7 +47,9 @@ pub fn publish(
 ) -> Result<Manifest, BuildError> {
     let directory = bench.options.directories.image(image.name);
     let mut artefacts = Vec::new();
-    for product in image.products {
+    let formats = &bench.options.formats;
+    let wanted = |product: &&Product| formats.contains(&product.format);
+    for product in image.products.iter().filter(wanted) {
         let Product {
             format,
             step,
@@ -66,7 +68,7 @@ pub fn publish(
             let what = match format {
                 Format::Kernel => "the kernel",
                 Format::Initrd => "the initramfs",
-                Format::Raw | Format::Qcow2 => "the disk",
+                Format::Raw | Format::Qcow2 | Format::Vmdk => "the disk",
             };
             return Err(BuildError::TooLarge {
                 what,
@@ -87,6 +89,12 @@ pub fn publish(
             sha256: result.seal.digest,
         });
     }
+    if artefacts.is_empty() {
+        let name = image.name;
+        return Err(BuildError::Input(format!(
+            "{name} has none of the formats asked for"
+        )));
+    }
     let manifest = Manifest {
         image: image.name.to_owned(),
         command_line: image.command_line.map(str::to_owned),
@@ -94,11 +102,33 @@ pub fn publish(
         artefacts,
         directory: directory.clone(),
     };
+    remove_unasked(&manifest)?;
     let mut text = serde_json::to_vec_pretty(&manifest)
         .map_err(|error| BuildError::Input(format!("cannot write the manifest: {error}")))?;
     text.push(b'\n');
     cache::publish(&directory.join(manifest::FILE), &text)?;
     Ok(manifest)
+}
+
+/// Removes what an earlier build made and this one does not: it would be taken for this one's.
+fn remove_unasked(manifest: &Manifest) -> Result<(), BuildError> {
+    // Without an earlier manifest nothing is known of what lies there.
+    let Ok(earlier) = Manifest::load(&manifest.directory) else {
+        return Ok(());
+    };
+    let stale = earlier.artefacts.iter().filter(|old| {
+        let mut kept = manifest.artefacts.iter();
+        !kept.any(|new| new.path == old.path) && is_plain(&old.path)
+    });
+    for artefact in stale {
+        cache::remove(&manifest.directory.join(&artefact.path))?;
+    }
+    Ok(())
+}
+
+/// Whether it is a file of its directory.
+fn is_plain(path: &Path) -> bool {
+    path.file_name() == Some(path.as_os_str())
 }
 
 /// Says what was built.
