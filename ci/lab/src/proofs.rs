@@ -7,6 +7,7 @@ mod jobs;
 mod migration;
 mod science;
 
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -36,65 +37,115 @@ pub struct Proof {
     pub seconds: f64,
 }
 
-/// The Debian packages of the programs that are run.
-pub fn packages() -> Vec<String> {
-    let all = [examl::PACKAGES, glam2::PACKAGES].concat();
-    all.into_iter().map(str::to_owned).collect()
+/// How a claim is proved. It gives what was measured.
+type Make = fn(&mut Cluster, &Progress) -> Result<String>;
+
+/// A claim about an assembled cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// An array of tasks finds the motifs in its sequences, on all workers.
+    Array,
+    /// ExaML by MPI over all workers finds the likelihood that one process finds.
+    Mpi,
+    /// A worker moves to another network during a job, a copy and a session.
+    Move,
+    /// The head loses its power and comes back while jobs run.
+    HeadDies,
+    /// A worker loses its power: its jobs end elsewhere.
+    WorkerDies,
 }
 
-/// A proof: its claim, and how it is made. It gives what was measured.
-type Step = (&'static str, fn(&mut Cluster, &Progress) -> Result<String>);
+impl Claim {
+    /// All, in the order in which they are proved.
+    pub const ALL: [Self; 5] = [
+        Self::Array,
+        Self::Mpi,
+        Self::Move,
+        Self::HeadDies,
+        Self::WorkerDies,
+    ];
+    /// What a short proof has.
+    pub const SHORT: [Self; 1] = [Self::Move];
 
-const MOVE: Step = (
-    "a worker moves to another network during a job, a copy and a session",
-    migration::a_worker_moves,
-);
+    /// What people name it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Array => "array",
+            Self::Mpi => "mpi",
+            Self::Move => "move",
+            Self::HeadDies => "head-dies",
+            Self::WorkerDies => "worker-dies",
+        }
+    }
 
-const ALL: &[Step] = &[
-    (
-        "an array of 40 tasks of glam2 finds the motifs in its sequences, on all workers",
-        science::motifs_are_found,
-    ),
-    (
-        "ExaML by MPI over all workers finds the tree, and the likelihood that one process finds",
-        science::likelihoods_are_equal,
-    ),
-    MOVE,
-    (
-        "the head loses its power and comes back while jobs run",
-        crashes::the_head_dies,
-    ),
-    (
-        "a worker loses its power: its jobs end elsewhere",
-        crashes::a_worker_dies,
-    ),
-];
+    fn words(self) -> &'static str {
+        match self {
+            Self::Array => {
+                "an array of 40 tasks of glam2 finds the motifs in its sequences, on all workers"
+            }
+            Self::Mpi => {
+                "ExaML by MPI over all workers finds the tree, and the likelihood that one process finds"
+            }
+            Self::Move => "a worker moves to another network during a job, a copy and a session",
+            Self::HeadDies => "the head loses its power and comes back while jobs run",
+            Self::WorkerDies => "a worker loses its power: its jobs end elsewhere",
+        }
+    }
 
-/// What a short proof has besides that the machines assemble.
-const SHORT: &[Step] = &[MOVE];
+    fn make(self) -> Make {
+        match self {
+            Self::Array => science::motifs_are_found,
+            Self::Mpi => science::likelihoods_are_equal,
+            Self::Move => migration::a_worker_moves,
+            Self::HeadDies => crashes::the_head_dies,
+            Self::WorkerDies => crashes::a_worker_dies,
+        }
+    }
+
+    /// The Debian packages of the programs that are run.
+    pub fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Array => glam2::PACKAGES,
+            Self::Mpi => examl::PACKAGES,
+            _ => &[],
+        }
+    }
+}
+
+impl FromStr for Claim {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|claim| claim.name() == text);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("{text:?} is no claim; there are {names}")
+        })
+    }
+}
 
 /// Makes the proofs on an assembled cluster, one after the other, also after one that fails.
 pub fn run(
     cluster: &mut Cluster,
     machines: &[Assembled],
-    short: bool,
+    claims: &[Claim],
     progress: &Progress,
 ) -> Vec<Proof> {
     let mut proofs = vec![assembly::proof(machines)];
-    for (claim, make) in if short { SHORT } else { ALL } {
+    for claim in claims {
         if interrupt::requested() {
             break;
         }
-        progress.say(claim);
+        progress.say(claim.words());
         let began = Instant::now();
-        let outcome = make(cluster, progress);
+        let outcome = claim.make()(cluster, progress);
         let (holds, seen) = match outcome {
             Ok(seen) => (true, seen),
             Err(error) => (false, format!("{error:#}")),
         };
         progress.say(&format!("  {seen}"));
         proofs.push(Proof {
-            claim,
+            claim: claim.words(),
             holds,
             seen,
             seconds: began.elapsed().as_secs_f64(),

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{Gid, IFlags, Uid};
+use rustix::io::Errno;
 
 /// Who may do what with a file.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +53,26 @@ pub fn write(path: &Path, content: &[u8], access: Access) -> Result<bool> {
     Ok(true)
 }
 
+/// What is written in this directory, and in those made in it from now on, is on the disk before the write
+/// ends. File systems that cannot promise it stay as they are.
+pub fn write_through(directory: &Path) -> Result<()> {
+    let what = || format!("cannot make writes to {} durable", directory.display());
+    let handle = fs::File::open(directory).with_context(what)?;
+    let set = rustix::fs::ioctl_getflags(&handle).and_then(|flags| {
+        if flags.contains(IFlags::SYNC) {
+            return Ok(());
+        }
+        rustix::fs::ioctl_setflags(&handle, flags | IFlags::SYNC)
+    });
+    match set {
+        Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+            tracing::debug!("{}: not on this file system", what());
+            Ok(())
+        }
+        set => set.with_context(what),
+    }
+}
+
 /// Removes a file; whether there was one.
 pub fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
@@ -92,5 +113,24 @@ mod tests {
         assert!(write(&path, b"two", PUBLIC).unwrap());
         assert_eq!(text(&path).unwrap(), "two");
         assert_eq!(text(&directory.path().join("none")).unwrap(), "");
+    }
+
+    #[test]
+    fn what_is_made_in_a_durable_directory_is_durable() {
+        let directory = tempfile::tempdir().unwrap();
+        write_through(directory.path()).unwrap();
+        let is_durable = |path: &Path| {
+            let handle = fs::File::open(path).unwrap();
+            rustix::fs::ioctl_getflags(handle).is_ok_and(|flags| flags.contains(IFlags::SYNC))
+        };
+        if !is_durable(directory.path()) {
+            eprintln!("left out: this file system has no synchronous directories");
+            return;
+        }
+        let (inner, file) = (directory.path().join("inner"), "inner/file");
+        fs::create_dir(&inner).unwrap();
+        fs::write(directory.path().join(file), "x").unwrap();
+        assert!(is_durable(&inner) && is_durable(&directory.path().join(file)));
+        write_through(directory.path()).unwrap();
     }
 }

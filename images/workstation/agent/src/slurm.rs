@@ -62,6 +62,9 @@ pub fn configure(head: &Host) -> Result<bool> {
     std::fs::create_dir_all(STATE).with_context(|| format!("cannot make {STATE}"))?;
     std::os::unix::fs::chown(STATE, Some(owner.0), Some(owner.1))
         .with_context(|| format!("cannot give {STATE} to Slurm"))?;
+    // The controller lists a job whose script it has not brought to the disk; when power fails then, it ends
+    // at every start for want of the script.
+    files::write_through(Path::new(STATE))?;
     quieten_plugins()?;
     let mail = ["/usr/bin/mail", "/bin/true"]
         .into_iter()
