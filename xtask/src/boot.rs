@@ -115,6 +115,7 @@ fn spec(arguments: &Arguments, built: router::Built, dir: &RunDir) -> Result<VmS
     Ok(VmSpec {
         name,
         machine: arguments.machine.machine,
+        hardware: arguments.machine.hardware,
         firmware,
         image: built.files,
         uefi: match firmware {

@@ -65,6 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         accelerator,
         image: built.files,
         machine: arguments.machine.machine,
+        hardware: arguments.machine.hardware,
         firmware: arguments.machine.firmware,
         memory_mib: arguments.machine.memory_mib(false),
         topology: Topology::seed_and_nated(demo::DOMAINS),

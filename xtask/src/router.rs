@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use wow_builder::host::{self, Consent, Purpose};
-use wow_builder::qemu::{Accelerator, Choice, Emulator, Firmware, ImageFiles, Machine};
+use wow_builder::qemu::{Accelerator, Choice, Emulator, Firmware, Hardware, ImageFiles, Machine};
 
 use crate::image;
 
@@ -14,6 +14,9 @@ pub struct MachineArguments {
     /// QEMU's board: q35 or microvm.
     #[arg(long, default_value_t = Machine::Q35)]
     pub machine: Machine,
+    /// What network cards and disks are attached by: virtio, vmware (vmxnet3, pvscsi) or plain (e1000e, AHCI).
+    #[arg(long, default_value_t = Hardware::Virtio)]
+    pub hardware: Hardware,
     /// How the image starts: direct, bios or uefi.
     #[arg(long, default_value_t = Firmware::Direct)]
     pub firmware: Firmware,
@@ -65,6 +68,7 @@ impl MachineArguments {
     pub fn plain(accel: Accel) -> Self {
         Self {
             machine: Machine::Q35,
+            hardware: Hardware::Virtio,
             firmware: Firmware::Direct,
             memory: None,
             accel,
@@ -84,6 +88,9 @@ impl MachineArguments {
     pub fn check(&self) -> Result<()> {
         if self.machine == Machine::Microvm && self.firmware != Firmware::Direct {
             bail!("microvm boots only with --firmware direct");
+        }
+        if self.machine == Machine::Microvm && self.hardware != Hardware::Virtio {
+            bail!("microvm has --hardware virtio alone");
         }
         Ok(())
     }

@@ -199,6 +199,11 @@ const TEST: &[Package] = &[
         "is the gateway that maps ports in tests",
     ),
     program("nftables", "nft", "translates addresses in tests"),
+    program(
+        "qemu-utils",
+        "qemu-img",
+        "reads disks in other formats in tests",
+    ),
 ];
 
 const FUZZ: &[Package] = &[program("g++", "g++", "compiles libFuzzer")];

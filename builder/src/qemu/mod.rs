@@ -11,6 +11,6 @@ pub mod vm;
 pub use firmware::Uefi;
 pub use probe::{Accelerator, Choice, Emulator};
 pub use spec::{
-    Backend, Firmware, FwCfg, ImageFiles, Loader, Machine, Nic, Serial, SpecError, VmSpec,
+    Backend, Firmware, FwCfg, Hardware, ImageFiles, Loader, Machine, Nic, Serial, SpecError, VmSpec,
 };
 pub use vm::{Vm, VmError};

@@ -40,6 +40,17 @@ pub enum Firmware {
     Uefi,
 }
 
+/// What network cards and disks are attached by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hardware {
+    /// Virtio.
+    Virtio,
+    /// VMware's own: vmxnet3 and pvscsi. [`Machine::Q35`] alone.
+    Vmware,
+    /// What VMware presents unless it is told what the guest is: e1000e and AHCI. [`Machine::Q35`] alone.
+    Plain,
+}
+
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -57,6 +68,31 @@ impl FromStr for Machine {
             "q35" => Ok(Self::Q35),
             "microvm" => Ok(Self::Microvm),
             _ => Err(format!("{text:?} is no machine; there are q35 and microvm")),
+        }
+    }
+}
+
+impl fmt::Display for Hardware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Virtio => "virtio",
+            Self::Vmware => "vmware",
+            Self::Plain => "plain",
+        })
+    }
+}
+
+impl FromStr for Hardware {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "virtio" => Ok(Self::Virtio),
+            "vmware" => Ok(Self::Vmware),
+            "plain" => Ok(Self::Plain),
+            _ => Err(format!(
+                "{text:?} is no hardware; there are virtio, vmware and plain"
+            )),
         }
     }
 }
@@ -93,8 +129,10 @@ pub struct ImageFiles {
     pub kernel: PathBuf,
     /// What starts a kernel that has no initramfs built in.
     pub loader: Option<Loader>,
-    /// The raw disk.
+    /// The disk.
     pub disk: PathBuf,
+    /// Its format.
+    pub disk_format: Format,
     /// Whether the disk is this machine's own, which it writes to; an artefact is not.
     pub own_disk: bool,
 }
@@ -129,6 +167,7 @@ impl ImageFiles {
             kernel: path(Format::Kernel)?,
             loader,
             disk: path(Format::Raw)?,
+            disk_format: Format::Raw,
             own_disk: false,
         })
     }
@@ -143,7 +182,7 @@ pub enum Backend {
     Stream(PathBuf),
 }
 
-/// One virtio network card.
+/// One network card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nic {
     /// Ethernet address.
@@ -192,6 +231,8 @@ pub struct VmSpec {
     pub name: String,
     /// The board.
     pub machine: Machine,
+    /// What is attached to it.
+    pub hardware: Hardware,
     /// How the image is started.
     pub firmware: Firmware,
     /// The image.
@@ -226,6 +267,9 @@ pub enum SpecError {
     /// microvm has neither BIOS nor UEFI.
     #[error("microvm boots only with firmware direct, not {0}: take --machine q35")]
     MicrovmFirmware(Firmware),
+    /// microvm has no PCI.
+    #[error("microvm has virtio hardware alone: take --machine q35")]
+    MicrovmHardware,
     /// UEFI without OVMF's files.
     #[error("booting by UEFI needs the firmware's files (Debian package ovmf)")]
     NoUefi,
@@ -259,6 +303,7 @@ impl VmSpec {
             "-machine",
             match self.machine {
                 // Boards' parts that a router never uses and Linux probes at length.
+                Machine::Q35 if self.hardware == Hardware::Plain => "q35,smbus=off,hpet=off",
                 Machine::Q35 => "q35,sata=off,smbus=off,hpet=off",
                 // With ACPI this board hangs now and then; the guest resets by triple fault.
                 Machine::Microvm => "microvm,acpi=off",
@@ -307,6 +352,9 @@ impl VmSpec {
     fn check(&self) -> Result<(), SpecError> {
         if self.machine == Machine::Microvm && self.firmware != Firmware::Direct {
             return Err(SpecError::MicrovmFirmware(self.firmware));
+        }
+        if self.machine == Machine::Microvm && self.hardware != Hardware::Virtio {
+            return Err(SpecError::MicrovmHardware);
         }
         if self.firmware != Firmware::Direct && !self.append.is_empty() {
             return Err(SpecError::Append(self.firmware));
@@ -378,7 +426,8 @@ impl VmSpec {
         line.option(
             "-drive",
             &format!(
-                "if=none,id=disk0,format=raw,snapshot={snapshot},file={}",
+                "if=none,id=disk0,format={},snapshot={snapshot},file={}",
+                self.image.disk_format,
                 path(&self.image.disk)?
             ),
         );
@@ -387,10 +436,15 @@ impl VmSpec {
             Firmware::Direct => "",
             Firmware::Bios | Firmware::Uefi => ",bootindex=0",
         };
-        line.option(
-            "-device",
-            &format!("{},drive=disk0{first}", self.device("virtio-blk")),
-        );
+        let disk = match self.hardware {
+            Hardware::Virtio => self.device("virtio-blk"),
+            Hardware::Vmware => {
+                line.option("-device", "pvscsi,id=scsi0");
+                "scsi-hd,bus=scsi0.0".to_owned()
+            }
+            Hardware::Plain => "ide-hd,bus=ide.0".to_owned(),
+        };
+        line.option("-device", &format!("{disk},drive=disk0{first}"));
         Ok(())
     }
 
@@ -439,13 +493,14 @@ impl VmSpec {
                 Machine::Q35 => ",romfile=",
                 Machine::Microvm => "",
             };
+            let card = match self.hardware {
+                Hardware::Virtio => self.device("virtio-net"),
+                Hardware::Vmware => "vmxnet3".to_owned(),
+                Hardware::Plain => "e1000e".to_owned(),
+            };
             line.option(
                 "-device",
-                &format!(
-                    "{},netdev=net{index},mac={}{rom}",
-                    self.device("virtio-net"),
-                    nic.mac_text()
-                ),
+                &format!("{card},netdev=net{index},mac={}{rom}", nic.mac_text()),
             );
         }
         Ok(())

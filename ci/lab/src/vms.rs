@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use wow_builder::host::{Tether, guarded_command};
 use wow_builder::qemu::{
-    Backend, Choice, Emulator, Firmware, FwCfg, ImageFiles, Machine, Nic, Serial, Uefi, Vm, VmSpec,
+    Backend, Choice, Emulator, Firmware, FwCfg, Hardware, ImageFiles, Machine, Nic, Serial, Uefi,
+    Vm, VmSpec,
 };
 
 use crate::Tools;
@@ -30,6 +31,8 @@ pub struct Setup {
     pub image: ImageFiles,
     /// The board.
     pub machine: Machine,
+    /// What is attached to it.
+    pub hardware: Hardware,
     /// How the machines behind NATs start the image; the seed always starts directly.
     pub firmware: Firmware,
     /// Memory of each, in MiB.
@@ -113,6 +116,7 @@ impl VmTestbed {
         let spec = VmSpec {
             name: place.name.clone(),
             machine: setup.machine,
+            hardware: setup.hardware,
             firmware,
             image: setup.image.clone(),
             uefi,

@@ -4,10 +4,13 @@
 
 mod support;
 
+use std::process::Command;
 use std::time::Duration;
 
+use wow_builder::disk::vmdk;
 use wow_builder::host::Tether;
-use wow_builder::qemu::{Accelerator, Emulator, Firmware, ImageFiles, Machine};
+use wow_builder::manifest::Format;
+use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, ImageFiles, Machine};
 use wow_lab::report::{nodes_table, pairs_table};
 use wow_lab::topology::Topology;
 use wow_lab::vms::{Setup, VmTestbed};
@@ -21,27 +24,50 @@ const JOIN_LIMIT: Duration = Duration::from_secs(240);
 /// The appliance bounds its own shutdown to less.
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
 
-fn check(name: &str, machine: Machine, firmware: Firmware, memory_mib: u32) {
+/// A machine to boot the image on.
+struct Case {
+    name: &'static str,
+    machine: Machine,
+    hardware: Hardware,
+    firmware: Firmware,
+    memory_mib: u32,
+}
+
+const DIRECT: Case = Case {
+    name: "direct",
+    machine: Machine::Q35,
+    hardware: Hardware::Virtio,
+    firmware: Firmware::Direct,
+    memory_mib: 64,
+};
+
+fn built() -> ImageFiles {
+    let image = path("WOW_TEST_IMAGE");
+    ImageFiles {
+        kernel: image.join("bzImage"),
+        loader: None,
+        disk: image.join("disk.raw"),
+        disk_format: Format::Raw,
+        own_disk: false,
+    }
+}
+
+fn check(case: &Case, image: ImageFiles) {
     interrupt::install().unwrap();
     let logs = path("WOW_TEST_LOGS");
     let emulator = Emulator::find().unwrap();
     let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
-    let image = path("WOW_TEST_IMAGE");
     let setup = Setup {
         tools: support::tools(),
         emulator,
         accelerator,
-        image: ImageFiles {
-            kernel: image.join("bzImage"),
-            loader: None,
-            disk: image.join("disk.raw"),
-            own_disk: false,
-        },
-        machine,
-        firmware,
-        memory_mib,
+        image,
+        machine: case.machine,
+        hardware: case.hardware,
+        firmware: case.firmware,
+        memory_mib: case.memory_mib,
         topology: Topology::seed_and_nated(1),
-        logs: logs.join(name),
+        logs: logs.join(case.name),
         tether: Tether::Tied,
     };
     let mut bed = VmTestbed::start(&setup).unwrap();
@@ -57,28 +83,69 @@ fn check(name: &str, machine: Machine, firmware: Firmware, memory_mib: u32) {
         bed.logs().display()
     );
     // microvm runs without ACPI, so it has no power button.
-    if machine == Machine::Q35 {
+    if case.machine == Machine::Q35 {
         bed.power_off(POWER_OFF_LIMIT).unwrap();
     }
 }
 
 #[test]
 fn started_directly_it_joins_in_64_mb() {
-    check("direct", Machine::Q35, Firmware::Direct, 64);
+    check(&DIRECT, built());
 }
 
 #[test]
 fn started_on_microvm_it_joins_in_64_mb() {
-    check("microvm", Machine::Microvm, Firmware::Direct, 64);
+    let case = Case {
+        name: "microvm",
+        machine: Machine::Microvm,
+        ..DIRECT
+    };
+    check(&case, built());
 }
 
 #[test]
-fn started_by_bios_it_joins_in_64_mb() {
-    check("bios", Machine::Q35, Firmware::Bios, 64);
+fn started_by_bios_with_plain_hardware_it_joins_in_64_mb() {
+    let case = Case {
+        name: "bios",
+        firmware: Firmware::Bios,
+        hardware: Hardware::Plain,
+        ..DIRECT
+    };
+    check(&case, built());
 }
 
 #[test]
 fn started_by_uefi_it_joins() {
-    // The firmware itself needs more than the appliance.
-    check("uefi", Machine::Q35, Firmware::Uefi, 256);
+    let case = Case {
+        name: "uefi",
+        firmware: Firmware::Uefi,
+        // The firmware itself needs more than the appliance.
+        memory_mib: 256,
+        ..DIRECT
+    };
+    check(&case, built());
+}
+
+#[test]
+fn as_vmdk_with_vmwares_hardware_it_joins() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = directory.path().join("disk.vmdk");
+    let image = built();
+    vmdk::convert(&image.disk, &disk).unwrap();
+    let mut compare = Command::new("qemu-img");
+    compare.args(["compare", "-f", "raw", "-F", "vmdk"]);
+    compare.arg(&image.disk).arg(&disk);
+    assert!(compare.status().unwrap().success());
+    let case = Case {
+        name: "vmdk",
+        firmware: Firmware::Bios,
+        hardware: Hardware::Vmware,
+        ..DIRECT
+    };
+    let image = ImageFiles {
+        disk,
+        disk_format: Format::Vmdk,
+        ..image
+    };
+    check(&case, image);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use wow_builder::host::Tether;
 use wow_builder::manifest::{Format, Manifest};
-use wow_builder::qemu::{Accelerator, Emulator, Firmware, ImageFiles, Machine};
+use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, ImageFiles, Machine};
 use wow_lab::topology::Topology;
 use wow_lab::vms::{Setup, VmTestbed};
 use wow_lab::{experiment, interrupt};
@@ -146,13 +146,18 @@ fn it_boots_by_each_firmware_and_joins() {
     let logs = path("WOW_TEST_LOGS");
     let emulator = Emulator::find().unwrap();
     let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
-    for firmware in [Firmware::Direct, Firmware::Bios, Firmware::Uefi] {
+    for (hardware, firmware) in [
+        (Hardware::Virtio, Firmware::Direct),
+        (Hardware::Vmware, Firmware::Bios),
+        (Hardware::Plain, Firmware::Uefi),
+    ] {
         let setup = Setup {
             tools: support::tools(),
             emulator: emulator.clone(),
             accelerator: accelerator.clone(),
             image: ImageFiles::of(&manifest()).unwrap(),
             machine: Machine::Q35,
+            hardware,
             firmware,
             memory_mib: 768,
             topology: Topology::seed_and_nated(1),

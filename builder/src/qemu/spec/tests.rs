@@ -6,11 +6,13 @@ fn spec(machine: Machine, firmware: Firmware) -> VmSpec {
     VmSpec {
         name: "a1".into(),
         machine,
+        hardware: Hardware::Virtio,
         firmware,
         image: ImageFiles {
             kernel: "/i/bzImage".into(),
             loader: None,
             disk: "/i/disk.raw".into(),
+            disk_format: Format::Raw,
             own_disk: false,
         },
         uefi: Some(Uefi {
@@ -184,4 +186,39 @@ fn impossible_machines_are_refused() {
     let mut long = spec(Machine::Q35, Firmware::Direct);
     long.qmp = Some(PathBuf::from(format!("/{}", "x".repeat(120))));
     assert!(matches!(refused(&long), SpecError::SocketPath(_)));
+}
+
+#[test]
+fn other_hardware_has_its_own_cards_and_disks() {
+    let devices = |hardware| {
+        let mut spec = spec(Machine::Q35, Firmware::Bios);
+        spec.hardware = hardware;
+        spec.image.disk_format = Format::Vmdk;
+        let line = spec.arguments(Accelerator::Tcg).unwrap();
+        assert!(values(&line, "-drive")[0].contains("format=vmdk,snapshot=on"));
+        (
+            values(&line, "-device").join(" "),
+            values(&line, "-machine").join(" "),
+        )
+    };
+    let (vmware, _) = devices(Hardware::Vmware);
+    for part in [
+        "pvscsi,id=scsi0",
+        "scsi-hd,bus=scsi0.0,drive=disk0,bootindex=0",
+        "vmxnet3,netdev=net0",
+    ] {
+        assert!(vmware.contains(part), "{vmware}");
+    }
+    let (plain, board) = devices(Hardware::Plain);
+    for part in [
+        "ide-hd,bus=ide.0,drive=disk0,bootindex=0",
+        "e1000e,netdev=net0",
+    ] {
+        assert!(plain.contains(part), "{plain}");
+    }
+    assert!(!board.contains("sata=off"), "{board}");
+    let mut small = spec(Machine::Microvm, Firmware::Direct);
+    small.hardware = Hardware::Plain;
+    let refused = small.arguments(Accelerator::Tcg).unwrap_err();
+    assert_eq!(refused, SpecError::MicrovmHardware);
 }

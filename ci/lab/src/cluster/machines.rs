@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use wow_builder::host::Tether;
 use wow_builder::host::process::ProcessId;
-use wow_builder::qemu::{Backend, Firmware, FwCfg, ImageFiles, Machine, Nic, Serial, Vm, VmSpec};
+use wow_builder::qemu::{
+    Backend, Firmware, FwCfg, Hardware, ImageFiles, Machine, Nic, Serial, Vm, VmSpec,
+};
 
 use super::record::{Member, Record};
 
@@ -74,6 +76,7 @@ pub(super) fn start(
     let spec = VmSpec {
         name: member.name.clone(),
         machine: Machine::Q35,
+        hardware: Hardware::Virtio,
         firmware: Firmware::Direct,
         image: image(record, member),
         uefi: None,
