@@ -20,7 +20,7 @@ const GIVEN_UP_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Counts to 60 and writes what it counted; says how often it was started.
 const JOB: &str = "#!/bin/sh\n\
-    #PBS -N NAME\n\
+    #PBS -N @name@\n\
     cd $PBS_O_WORKDIR\n\
     echo start >>$PBS_JOBNAME.starts\n\
     for i in $(seq 60); do echo $i; sleep 1; done >$PBS_JOBNAME.part\n\
@@ -93,9 +93,13 @@ pub(super) fn a_worker_dies(cluster: &mut Cluster, progress: &Progress) -> Resul
     ))
 }
 
+fn script(name: &str) -> String {
+    JOB.replace("@name@", name)
+}
+
 fn submit_all(head: &Shell, names: &[String]) -> Result<Vec<Job>> {
     head.ask("rm -rf crash && mkdir crash", LOOK)?;
-    let submit = |name: &String| Job::submit(head, "crash", &JOB.replace("NAME", name));
+    let submit = |name: &String| Job::submit(head, "crash", &script(name));
     names.iter().map(submit).collect()
 }
 
@@ -111,4 +115,28 @@ fn check_results(head: &Shell, names: &[String]) -> Result<usize> {
         starts += text.parse::<usize>().context("a number of starts")?;
     }
     Ok(starts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn each_job_writes_files_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["one", "two"] {
+            let quick = script(name).replace("sleep 1", ":");
+            assert!(quick.contains(&format!("#PBS -N {name}\n")), "{quick}");
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &quick]).env("PBS_JOBNAME", name);
+            shell.env("PBS_O_WORKDIR", directory.path());
+            assert!(shell.status().unwrap().success());
+        }
+        let entries = std::fs::read_dir(directory.path()).unwrap();
+        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        files.sort();
+        assert_eq!(files, ["one.done", "one.starts", "two.done", "two.starts"]);
+    }
 }
