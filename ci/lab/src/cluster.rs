@@ -103,7 +103,7 @@ impl Cluster {
             access::key_as_tmpfiles(&public),
         )?;
         let wan_control = dir.private("wan.sock");
-        let wan = Wan::start(
+        let mut wan = Wan::start(
             access::alone(&setup.tools.wan, setup.tether),
             &dir.private("wan.toml"),
             &topology.to_toml(&attachments(&topology, &dir)?),
@@ -139,7 +139,9 @@ impl Cluster {
         };
         begun(&record)?;
         let place = topology.places.last().context("a topology has places")?;
-        record.access.plug(topology.domain(place)?, place)?;
+        record
+            .access
+            .plug(&mut wan, topology.domain(place)?, place)?;
         let node = record.access.start_node(
             wow,
             &dir.private(&format!("{SEED_ROLE}.ticket")),

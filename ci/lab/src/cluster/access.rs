@@ -16,6 +16,7 @@ use wow_builder::host::{Guarded, Tether, guarded_command};
 use super::plan::ACCESS;
 use crate::command::{self, wait_until};
 use crate::topology::{Domain, Place};
+use crate::wan::Wan;
 
 /// The emulator's TAP device, this node's network card.
 pub const CARD: &str = "lab0";
@@ -53,14 +54,15 @@ impl Access {
         then(command, program, tether)
     }
 
-    /// Gives the card its address.
-    pub fn plug(&self, domain: &Domain, place: &Place) -> Result<()> {
+    /// Gives the card its address, once the emulator has made it.
+    pub fn plug(&self, wan: &mut Wan, domain: &Domain, place: &Place) -> Result<()> {
         let ip = |words: &str| -> Result<String> {
             let mut command = self.inside(Path::new("ip"), Tether::Tied);
             command.args(words.split(' '));
             command::run(command, CARD_LIMIT)?.success(&format!("ip {words}"))
         };
         wait_until("the WAN emulator makes its TAP device", CARD_LIMIT, || {
+            wan.check_running()?;
             Ok(ip(&format!("link show {CARD}")).ok())
         })?;
         ip("link set lo up")?;

@@ -4,6 +4,7 @@
 
 use std::{cell::RefCell, collections::VecDeque, io, os::fd::AsRawFd, rc::Rc};
 
+use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tun::{Configuration, Device, Layer};
 
@@ -59,6 +60,10 @@ pub(super) fn create(port: &str, name: &str) -> Result<Rc<AsyncFd<Device>>, Shel
         name: name.to_owned(),
         port: port.to_owned(),
         remedy: match reason.kind() {
+            // The device file; what it is asked for ends with another error.
+            _ if reason.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => {
+                "open /dev/net/tun to all, as udev does: chmod 0666 /dev/net/tun"
+            }
             io::ErrorKind::PermissionDenied => "run as root or with CAP_NET_ADMIN",
             io::ErrorKind::NotFound => "load the kernel's TUN driver (modprobe tun)",
             io::ErrorKind::ResourceBusy => "remove the interface of that name or take another name",
