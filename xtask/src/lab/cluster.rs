@@ -1,5 +1,6 @@
 //! `cargo xtask lab up` and what is done with the cluster that it leaves running.
 
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -183,7 +184,7 @@ pub fn prepare(arguments: &Up) -> Result<Setup> {
 
 /// Runs a command, or a shell, on a machine.
 pub fn ssh(arguments: &Ssh) -> Result<ExitCode> {
-    let (_, record) = load()?;
+    let record = load()?;
     record.index(&arguments.name)?;
     let line = (!arguments.command.is_empty()).then(|| arguments.command.join(" "));
     let shell = Shell::new(&record, &arguments.name);
@@ -200,7 +201,7 @@ pub fn ssh(arguments: &Ssh) -> Result<ExitCode> {
 
 /// Shows the machines as they are.
 pub fn status(arguments: &Status) -> Result<ExitCode> {
-    let (_, record) = load()?;
+    let record = load()?;
     let machines = status::look(&record);
     match arguments.json {
         true => super::print_json(&machines)?,
@@ -211,7 +212,7 @@ pub fn status(arguments: &Status) -> Result<ExitCode> {
 
 /// Moves a running machine to another domain.
 pub fn migrate(arguments: &Migrate) -> Result<ExitCode> {
-    let (file, mut record) = load()?;
+    let (_lock, file, mut record) = load_to_change()?;
     let index = record.index(&arguments.name)?;
     let from = record.members[index].domain.clone();
     let notice = match arguments.silently {
@@ -234,7 +235,7 @@ pub fn migrate(arguments: &Migrate) -> Result<ExitCode> {
 
 /// Pulls a machine's plug.
 pub fn kill(arguments: &One) -> Result<ExitCode> {
-    let (_, record) = load()?;
+    let (_lock, _, record) = load_to_change()?;
     machines::kill(&record, record.index(&arguments.name)?)?;
     println!(
         "{0} is off; `cargo xtask lab boot {0}` starts it again",
@@ -245,7 +246,7 @@ pub fn kill(arguments: &One) -> Result<ExitCode> {
 
 /// Starts a machine that is off.
 pub fn boot(arguments: &One) -> Result<ExitCode> {
-    let (file, mut record) = load()?;
+    let (_lock, file, mut record) = load_to_change()?;
     let index = record.index(&arguments.name)?;
     let vm = machines::boot(&mut record, index, Tether::Free)?;
     record.save(&file)?;
@@ -257,6 +258,7 @@ pub fn boot(arguments: &One) -> Result<ExitCode> {
 /// Ends the cluster.
 pub fn down() -> Result<ExitCode> {
     let file = file()?;
+    let _lock = Record::lock(&file)?;
     match Record::load(&file)? {
         Some(record) => eprintln!("ended {} processes", cluster::end(&record, &file)?),
         None => eprintln!("no cluster is there"),
@@ -270,11 +272,16 @@ pub fn file() -> Result<PathBuf> {
     Ok(target.join("lab-cluster.json"))
 }
 
-fn load() -> Result<(PathBuf, Record)> {
+fn load() -> Result<Record> {
+    let record = Record::load(&file()?)?;
+    record.context("no cluster is there: `cargo xtask lab up` starts one")
+}
+
+/// Nobody else changes it meanwhile: a machine that moves is another process afterwards.
+fn load_to_change() -> Result<(File, PathBuf, Record)> {
     let file = file()?;
-    let record = Record::load(&file)?;
-    let record = record.context("no cluster is there: `cargo xtask lab up` starts one")?;
-    Ok((file, record))
+    let lock = Record::lock(&file)?;
+    Ok((lock, file, load()?))
 }
 
 fn explain(record: &Record) {

@@ -1,8 +1,10 @@
 //! A cluster that runs, as it is written down for whoever comes later.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use wow_builder::qemu::{Accelerator, Emulator, ImageFiles};
 
@@ -65,6 +67,16 @@ impl Record {
         Inventory::load_as(file)
     }
 
+    /// Waits until nobody else changes the cluster of `file`, and keeps others waiting as long as the result
+    /// lives. Whoever changes it reads it after this.
+    pub fn lock(file: &Path) -> Result<File> {
+        let path = file.with_extension("lock");
+        let what = || format!("cannot lock {}", path.display());
+        let lock = File::create(&path).with_context(what)?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).with_context(what)?;
+        Ok(lock)
+    }
+
     /// Writes it down.
     pub fn save(&self, file: &Path) -> Result<()> {
         Inventory::save_as(self, file)
@@ -97,5 +109,24 @@ impl Record {
     pub fn is_running(&self, index: usize) -> bool {
         let process = self.inventory.machines[index].process.as_ref();
         process.is_some_and(|process| process.is_alive())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn one_changes_a_cluster_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("lab-cluster.json");
+        let first = Record::lock(&file).unwrap();
+        let second = File::open(file.with_extension("lock")).unwrap();
+        let ask = || rustix::fs::flock(&second, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(ask(), Err(Errno::WOULDBLOCK));
+        drop(first);
+        assert_eq!(ask(), Ok(()));
     }
 }
