@@ -13,3 +13,21 @@ pub mod qcow2;
 pub mod raw;
 pub mod sparse;
 pub mod vmdk;
+
+#[cfg(test)]
+mod testing {
+    use proptest::prelude::*;
+
+    /// Disks of whole sectors, empty but for some bytes.
+    pub fn disks() -> impl Strategy<Value = Vec<u8>> {
+        let bytes = proptest::collection::vec((any::<prop::sample::Index>(), 1u8..), 0..20);
+        (1usize..2000, bytes).prop_map(|(sectors, bytes)| {
+            let mut disk = vec![0; sectors * 512];
+            for (index, byte) in bytes {
+                let at = index.index(disk.len());
+                disk[at] = byte;
+            }
+            disk
+        })
+    }
+}
