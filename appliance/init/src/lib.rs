@@ -50,7 +50,7 @@ pub mod entropy;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
     //! Entrances for fuzzers to parsers that are private to this crate.
-    pub use crate::config::fuzzing::{command_line, fw_cfg, image_file};
+    pub use crate::config::fuzzing::{command_line, fw_cfg, image_file, ovf_environment};
     pub use crate::network::dhcp::fuzzing::dhcp;
 }
 pub mod hostname;

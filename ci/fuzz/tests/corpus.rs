@@ -131,6 +131,7 @@ replay! {
     kernel_command_line: "kernel-command-line",
     fw_cfg: "fw-cfg",
     image_file: "image-file",
+    ovf_environment: "ovf-environment",
     dhcp: "dhcp",
     requests: "requests",
     dns: "dns",

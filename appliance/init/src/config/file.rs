@@ -92,10 +92,7 @@ pub(super) fn parse(name: &str, text: &str) -> Reading {
             reading.problems.push(Problem::Source { origin, complaint });
             continue;
         };
-        match Setting::new(key.get_ref(), &value, origin) {
-            Ok(setting) => reading.entries.push(setting),
-            Err(problem) => reading.problems.push(problem),
-        }
+        reading.push(Setting::new(key.get_ref(), &value, origin));
     }
     reading
 }

@@ -1,7 +1,7 @@
 //! Entrances for fuzzers to the sources of configuration.
 
 use super::fw_cfg_ports::{self, Device};
-use super::{MAX_VALUE_BYTES, Reading, cmdline, file};
+use super::{MAX_VALUE_BYTES, Reading, cmdline, file, guest_info};
 
 /// Reads a kernel command line.
 pub fn command_line(line: &str) {
@@ -11,6 +11,13 @@ pub fn command_line(line: &str) {
 /// Reads the image's configuration file.
 pub fn image_file(text: &str) {
     check(&file::parse("/etc/wow.toml", text));
+}
+
+/// Reads an OVF environment as VMware's hosts hand it on.
+pub fn ovf_environment(text: &str) {
+    let mut reading = Reading::default();
+    guest_info::take_environment(&mut reading, text);
+    check(&reading);
 }
 
 /// Reads fw_cfg's files from a device that answers every read with the next of `bytes`.

@@ -86,14 +86,10 @@ impl Reading {
     /// Takes in the content of the file that is named after a key.
     pub(super) fn take(&mut self, name: &str, content: io::Result<Vec<u8>>) {
         let origin = Origin::new("QEMU fw_cfg", format!("opt/wow/{}", printable(name)));
-        let setting = match text(content) {
+        self.push(match text(content) {
             Ok(value) => Setting::new(name, &value, origin),
             Err(complaint) => Err(Problem::Source { origin, complaint }),
-        };
-        match setting {
-            Ok(setting) => self.entries.push(setting),
-            Err(problem) => self.problems.push(problem),
-        }
+        });
     }
 }
 

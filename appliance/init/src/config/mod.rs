@@ -10,6 +10,7 @@ mod file;
 pub(crate) mod fuzzing;
 mod fw_cfg;
 mod fw_cfg_ports;
+mod guest_info;
 mod key;
 mod problem;
 mod sources;
@@ -17,6 +18,7 @@ mod sources;
 pub use cmdline::KernelCommandLine;
 pub use file::ImageFile;
 pub use fw_cfg::FwCfg;
+pub use guest_info::GuestInfo;
 pub use key::{KEYS, Key};
 pub use problem::{Origin, Problem};
 pub use sources::Sources;
@@ -65,6 +67,15 @@ pub struct Reading {
     pub problems: Vec<Problem>,
     /// Why there is nothing at all, where that is so ("no such file").
     pub absent: Option<String>,
+}
+
+impl Reading {
+    fn push(&mut self, found: Result<Setting, Problem>) {
+        match found {
+            Ok(setting) => self.entries.push(setting),
+            Err(problem) => self.problems.push(problem),
+        }
+    }
 }
 
 /// One value and where it comes from.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FwCfg, ImageFile, KernelCommandLine, Merged, Source};
+use super::{FwCfg, GuestInfo, ImageFile, KernelCommandLine, Merged, Source};
 use crate::backoff::Backoff;
 
 /// Pauses between readings while something needed is missing.
@@ -20,11 +20,12 @@ impl std::fmt::Debug for Sources {
 }
 
 impl Default for Sources {
-    /// The appliance's: kernel command line, fw_cfg, image.
+    /// The appliance's: kernel command line, fw_cfg, guestinfo, image.
     fn default() -> Self {
         Self::new(vec![
             Box::new(KernelCommandLine::default()),
             Box::new(FwCfg::default()),
+            Box::new(GuestInfo),
             Box::new(ImageFile::default()),
         ])
     }

@@ -51,6 +51,24 @@ pub(super) const IMAGE_FILE: Target = Target {
     },
 };
 
+pub(super) const OVF_ENVIRONMENT: Target = Target {
+    name: "ovf-environment",
+    input_bytes_max: TEXT_BYTES_MAX,
+    run: |input| {
+        if let Some(text) = text(input) {
+            wow_init::fuzzing::ovf_environment(text);
+        }
+    },
+    seeds: || {
+        texts(&[
+            "<Environment xmlns=\"http://schemas.dmtf.org/ovf/environment/1\" \
+             xmlns:oe=\"http://schemas.dmtf.org/ovf/environment/1\"><PropertySection>\
+             <Property oe:key=\"wow.name\" oe:value=\"a\"/><Property oe:key=\"wow.x\" oe:value=\"&#7;\"/>\
+             </PropertySection></Environment>",
+        ])
+    },
+};
+
 pub(super) const DHCP: Target = Target {
     name: "dhcp",
     input_bytes_max: 2048,

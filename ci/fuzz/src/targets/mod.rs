@@ -36,6 +36,7 @@ pub(crate) const ALL: &[Target] = &[
     appliance::KERNEL_COMMAND_LINE,
     appliance::FW_CFG,
     appliance::IMAGE_FILE,
+    appliance::OVF_ENVIRONMENT,
     appliance::DHCP,
     appliance::REQUESTS,
     appliance::DNS,
