@@ -7,6 +7,7 @@
 mod appliance;
 mod checker;
 mod debian;
+mod machine;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use serde::de::IgnoredAny;
 pub use appliance::{Appliance, Disk, Initramfs, Kernel, Limits};
 use checker::Checker;
 pub use debian::{Binary, Debian, DebianDisk, Package, Unit};
+pub use machine::{Property, VirtualMachine};
 
 /// What is wrong with a definition, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

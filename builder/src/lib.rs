@@ -5,6 +5,7 @@
 //! Nothing here links the appliance's crates: the router is a binary that cargo builds.
 #![forbid(unsafe_code)]
 
+mod archive;
 pub mod bundle;
 pub mod cache;
 pub mod cpio;
@@ -18,6 +19,7 @@ pub mod host;
 pub mod image;
 pub mod kernel;
 pub mod manifest;
+pub mod ova;
 pub mod plan;
 mod process;
 pub mod progress;

@@ -28,16 +28,19 @@ pub enum Format {
     Qcow2,
     /// The same disk as a stream-optimized VMDK.
     Vmdk,
+    /// The same as a virtual machine that hypervisors import.
+    Ova,
 }
 
 impl Format {
     /// All there are.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Kernel,
         Self::Initrd,
         Self::Raw,
         Self::Qcow2,
         Self::Vmdk,
+        Self::Ova,
     ];
     /// Those that a build makes without being asked, where the image has them.
     pub const DEFAULT: [Self; 4] = [Self::Kernel, Self::Initrd, Self::Raw, Self::Qcow2];
@@ -50,6 +53,7 @@ impl Format {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
             Self::Vmdk => "vmdk",
+            Self::Ova => "ova",
         }
     }
 }

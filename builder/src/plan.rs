@@ -30,6 +30,8 @@ pub enum StepId {
     Qcow2,
     /// The raw disk as VMDK.
     Vmdk,
+    /// A virtual machine with that VMDK.
+    Ova,
     /// Which packages and versions make a Debian image.
     Packages,
     /// The root file system out of them.
@@ -46,6 +48,8 @@ pub enum StepId {
     RootQcow2,
     /// The same as VMDK.
     RootVmdk,
+    /// A virtual machine with that VMDK.
+    RootOva,
 }
 
 impl StepId {
@@ -60,6 +64,7 @@ impl StepId {
             Self::Disk => "disk",
             Self::Qcow2 => "qcow2",
             Self::Vmdk => "vmdk",
+            Self::Ova => "ova",
             Self::Packages => "debian-packages",
             Self::Root => "debian-root",
             Self::RootKernel => "debian-kernel",
@@ -68,6 +73,7 @@ impl StepId {
             Self::RootDisk => "debian-disk",
             Self::RootQcow2 => "debian-qcow2",
             Self::RootVmdk => "debian-vmdk",
+            Self::RootOva => "debian-ova",
         }
     }
 }
@@ -106,6 +112,8 @@ pub struct Inputs {
     pub skeleton: Vec<u8>,
     /// The disk's parameters and tools, in canonical text.
     pub disk: String,
+    /// What an OVA says of the machine, in canonical text.
+    pub machine: String,
     /// What is made from the raw disk.
     pub conversions: Vec<StepId>,
 }
@@ -119,6 +127,8 @@ pub struct DebianInputs {
     pub programs: String,
     /// What is put into the root, but for the programs, and the disk's parameters and tools.
     pub disk: String,
+    /// What an OVA says of the machine, in canonical text.
+    pub machine: String,
     /// What is made from the raw disk.
     pub conversions: Vec<StepId>,
 }
@@ -157,7 +167,7 @@ impl Plan {
                 step(Disk, &[Kernel], recipe(Disk).field("disk", &inputs.disk)),
             ],
         };
-        plan.convert(&[Disk], &inputs.conversions);
+        plan.convert(&inputs.conversions, &inputs.machine);
         plan
     }
 
@@ -179,12 +189,21 @@ impl Plan {
                 step(RootDisk, &[Root, RootKernel, RootInitramfs, Programs], disk),
             ],
         };
-        plan.convert(&[RootDisk], &inputs.conversions);
+        plan.convert(&inputs.conversions, &inputs.machine);
         plan
     }
 
-    fn convert(&mut self, disk: &'static [StepId], to: &[StepId]) {
-        let steps = to.iter().map(|id| step(*id, disk, recipe(*id)));
+    fn convert(&mut self, to: &[StepId], machine: &str) {
+        use StepId::*;
+        let steps = to.iter().map(|id| {
+            let recipe = recipe(*id);
+            match id {
+                Ova => step(*id, &[Disk, Vmdk], recipe.field("machine", machine)),
+                RootOva => step(*id, &[RootDisk, RootVmdk], recipe.field("machine", machine)),
+                RootQcow2 | RootVmdk => step(*id, &[RootDisk], recipe),
+                _ => step(*id, &[Disk], recipe),
+            }
+        });
         self.steps.extend(steps);
     }
 
@@ -229,7 +248,8 @@ mod tests {
             binary: ("wow-router".into(), "wow".into()),
             skeleton: b"070701".to_vec(),
             disk: "8 MiB".into(),
-            conversions: vec![StepId::Qcow2],
+            machine: "128 MiB".into(),
+            conversions: vec![StepId::Qcow2, StepId::Vmdk, StepId::Ova],
         }
     }
 
@@ -268,20 +288,21 @@ mod tests {
     #[test]
     fn a_change_reaches_exactly_the_steps_that_depend_on_it() {
         use StepId::*;
-        assert_eq!(changed(|i| i.disk.push('x')), [Disk, Qcow2]);
+        assert_eq!(changed(|i| i.machine.push('x')), [Ova]);
+        assert_eq!(changed(|i| i.disk.push('x')), [Disk, Qcow2, Vmdk, Ova]);
         assert_eq!(
             changed(|i| i.skeleton.push(0)),
-            [Initramfs, Kernel, Disk, Qcow2]
+            [Initramfs, Kernel, Disk, Qcow2, Vmdk, Ova]
         );
         for change in [
             (|i: &mut Inputs| i.kernel_options.push('x')) as fn(&mut Inputs),
             |i| i.toolchain.push('x'),
         ] {
-            assert_eq!(changed(change), [Objects, Kernel, Disk, Qcow2]);
+            assert_eq!(changed(change), [Objects, Kernel, Disk, Qcow2, Vmdk, Ova]);
         }
         assert_eq!(
             changed(|i| i.source.1.push('x')),
-            [Source, Objects, Kernel, Disk, Qcow2]
+            [Source, Objects, Kernel, Disk, Qcow2, Vmdk, Ova]
         );
     }
 
@@ -290,7 +311,7 @@ mod tests {
         use StepId::*;
         let (before, after) = (keys(&inputs(), b"elf"), keys(&inputs(), b"other"));
         let changed: Vec<_> = before.keys().filter(|id| before[id] != after[id]).collect();
-        assert_eq!(changed, [&Initramfs, &Kernel, &Disk, &Qcow2]);
+        assert_eq!(changed, [&Initramfs, &Kernel, &Disk, &Qcow2, &Vmdk, &Ova]);
         assert_eq!(before, keys(&inputs(), b"elf"));
     }
 

@@ -1,18 +1,17 @@
 //! The bundle: the static `wow` with what starts it on hosts that are not ours, as a small tar and as an OCI
 //! image. The same inputs give the same bytes.
 
-mod archive;
 mod oci;
 mod read;
 
 use std::path::{Path, PathBuf};
 
 use crate::BuildError;
+use crate::archive::{self, Entry};
 use crate::cache;
 use crate::digest::Digest;
 use crate::image::{Options, binary};
 use crate::process::{Log, Programs};
-use archive::Entry;
 
 pub use read::{Bundle, ReadError, Version, VersionError};
 

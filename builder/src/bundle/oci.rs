@@ -6,8 +6,8 @@
 
 use serde_json::{Value, json};
 
-use super::archive::{self, Entry};
 use crate::BuildError;
+use crate::archive::{self, Entry};
 use crate::digest::Digest;
 
 /// `nobody`: the program needs no root when it only routes.

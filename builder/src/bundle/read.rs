@@ -133,8 +133,8 @@ fn check(bytes: &[u8]) -> Result<Version, ReadError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::archive::{self, Entry};
     use super::*;
+    use crate::archive::{self, Entry};
 
     fn refused(entries: &[Entry<'_>]) -> String {
         let bytes = archive::gzip(&archive::tar(entries).unwrap()).unwrap();

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::checker::{Checker, RawFile, RawLink};
-use super::{DefinitionError, File, Link};
+use super::machine::RawMachine;
+use super::{DefinitionError, File, Link, VirtualMachine};
 use crate::cpio::Archive;
 use crate::disk::layout::MIN_DISK_MIB;
 
@@ -27,6 +28,8 @@ pub struct Appliance {
     pub initramfs: Initramfs,
     /// The disk.
     pub disk: Disk,
+    /// What an OVA asks a hypervisor for.
+    pub machine: VirtualMachine,
     /// Sizes not to exceed.
     pub limits: Limits,
 }
@@ -78,6 +81,7 @@ pub(super) struct RawAppliance {
     kernel: RawKernel,
     initramfs: RawInitramfs,
     disk: RawDisk,
+    machine: RawMachine,
     limits: Limits,
 }
 
@@ -142,6 +146,7 @@ impl Checker<'_> {
             kernel: self.kernel(raw.kernel)?,
             initramfs: self.initramfs(raw.initramfs)?,
             disk: self.disk(raw.disk, &raw.limits)?,
+            machine: self.machine(raw.machine)?,
             limits: raw.limits,
         })
     }

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::checker::{Checker, RawFile, RawLink};
-use super::{DefinitionError, File, Link};
+use super::machine::RawMachine;
+use super::{DefinitionError, File, Link, VirtualMachine};
 use crate::cpio::Archive;
 
 /// FAT16 with clusters of 2 KiB holds these sizes.
@@ -51,6 +52,8 @@ pub struct Debian {
     pub command_line: String,
     /// The disk.
     pub disk: DebianDisk,
+    /// What an OVA asks a hypervisor for.
+    pub machine: VirtualMachine,
     /// The largest raw disk that a build accepts.
     pub disk_bytes: u64,
 }
@@ -107,6 +110,7 @@ pub(super) struct RawDebian {
     content: RawContent,
     boot: RawBoot,
     disk: RawDisk,
+    machine: RawMachine,
     limits: RawLimits,
 }
 
@@ -253,6 +257,7 @@ impl Checker<'_> {
             links: self.debian_links(&content.links, &mut trial)?,
             command_line: raw.boot.command_line.into_inner(),
             disk: self.debian_disk(raw.disk)?,
+            machine: self.machine(raw.machine)?,
             disk_bytes: raw.limits.disk_bytes,
             name: raw.name.into_inner(),
         })

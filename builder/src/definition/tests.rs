@@ -22,6 +22,11 @@ links = [{ path = "/bin/wow", target = "/init" }]
 size-mib = 8
 label = "WOWBOOT"
 
+[machine]
+memory-mib = 128
+cpus = 1
+properties = [{ key = "ticket", label = "Ticket", help = "of the pool", secret = true }]
+
 [limits]
 kernel-bytes = 6_000_000
 disk-bytes = 12_000_000
@@ -138,7 +143,11 @@ fn mistakes_are_named_with_file_and_line() {
     refused("size-mib = 8", "size-mib = 12", 18, "limits.disk-bytes");
     refused("WOWBOOT", "wowboot", 19, "capitals");
     refused("WOWBOOT", "WOWBOOTDISKS", 19, "at most 11");
-    refused("kernel-bytes = 6_000_000", "", 21, "kernel-bytes");
+    refused("memory-mib = 128", "memory-mib = 126", 22, "in steps of 4");
+    refused("memory-mib = 128", "memory-mib = 16", 22, "64 to");
+    refused("cpus = 1", "cpus = 0", 23, "processors");
+    refused("key = \"ticket\"", "key = \"wow.ticket\"", 24, "hyphens");
+    refused("kernel-bytes = 6_000_000", "", 26, "kernel-bytes");
 }
 
 const GOOD_DEBIAN: &str = r#"name = "small"
@@ -165,6 +174,10 @@ boot-mib = 64
 boot-label = "BOOT"
 root-label = "small"
 free-mib = 100
+
+[machine]
+memory-mib = 1024
+cpus = 2
 
 [limits]
 disk-bytes = 1_000_000_000

@@ -66,6 +66,7 @@ pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, Buil
         ),
         skeleton: workshop.skeleton.to_bytes(),
         disk: format!("{:?}\n{}\n{}", definition.disk, definition.name, tools.1),
+        machine: format!("{:?}", definition.machine),
         conversions: conversion::steps(conversion::APPLIANCE, &options.formats),
     });
     let results = runner::run(&plan, &workshop, &logs)?;
@@ -137,6 +138,7 @@ impl runner::Workshop for Workshop<'_> {
             StepId::Disk => "making the disk",
             StepId::Qcow2 => "converting the disk to qcow2",
             StepId::Vmdk => "converting the disk to VMDK",
+            StepId::Ova => "packing the OVA",
             other => other.name(),
         }
     }
@@ -171,7 +173,11 @@ impl runner::Workshop for Workshop<'_> {
             other => conversion::make(
                 conversion::APPLIANCE,
                 other,
-                &results[&StepId::Disk].file(),
+                &conversion::Image {
+                    name: &self.definition.name,
+                    machine: &self.definition.machine,
+                    results,
+                },
                 entry,
             )?,
         })

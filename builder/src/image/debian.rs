@@ -47,6 +47,7 @@ pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildEr
         root: root::recipe(definition, &tools),
         programs: format!("{:?}", definition.binaries),
         disk: disk_recipe(definition, &content, &tools),
+        machine: format!("{:?}", definition.machine),
         conversions: conversion::steps(conversion::DEBIAN, &options.formats),
     });
     let results = runner::run(&plan, &workshop, &logs)?;
@@ -85,7 +86,7 @@ pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildEr
     let manifest = publish::publish(&workshop.bench, &image, &results, inputs)?;
     for step in plan.steps() {
         let keep = match step.id {
-            StepId::RootDisk | StepId::RootQcow2 | StepId::RootVmdk => KEEP_DISKS,
+            StepId::RootDisk | StepId::RootQcow2 | StepId::RootVmdk | StepId::RootOva => KEEP_DISKS,
             _ => KEEP_ROOTS,
         };
         workshop.bench.cache.prune(step.id.name(), keep)?;
@@ -117,6 +118,7 @@ impl runner::Workshop for Workshop<'_> {
             StepId::RootDisk => "making the disk",
             StepId::RootQcow2 => "converting the disk to qcow2",
             StepId::RootVmdk => "converting the disk to VMDK",
+            StepId::RootOva => "packing the OVA",
             other => other.name(),
         }
     }
@@ -151,7 +153,11 @@ impl runner::Workshop for Workshop<'_> {
             other => conversion::make(
                 conversion::DEBIAN,
                 other,
-                &results[&StepId::RootDisk].file(),
+                &conversion::Image {
+                    name: &self.definition.name,
+                    machine: &self.definition.machine,
+                    results,
+                },
                 entry,
             ),
         }

@@ -68,7 +68,7 @@ pub fn publish(
             let what = match format {
                 Format::Kernel => "the kernel",
                 Format::Initrd => "the initramfs",
-                Format::Raw | Format::Qcow2 | Format::Vmdk => "the disk",
+                Format::Raw | Format::Qcow2 | Format::Vmdk | Format::Ova => "the disk",
             };
             return Err(BuildError::TooLarge {
                 what,

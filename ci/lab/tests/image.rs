@@ -4,12 +4,16 @@
 
 mod support;
 
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use wow_builder::definition::Definition;
 use wow_builder::disk::vmdk;
 use wow_builder::host::Tether;
 use wow_builder::manifest::Format;
+use wow_builder::ova;
 use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, ImageFiles, Machine};
 use wow_lab::report::{nodes_table, pairs_table};
 use wow_lab::topology::Topology;
@@ -126,18 +130,42 @@ fn started_by_uefi_it_joins() {
     check(&case, built());
 }
 
+/// Packs the disk as an OVA and takes it out again with programs that know nothing of ours.
+fn through_ova(raw: &Path, directory: &Path) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let Definition::Appliance(definition) = Definition::load(&root, "router").unwrap() else {
+        panic!("the router is an appliance");
+    };
+    let (vmdk, archive) = (directory.join("vmdk"), directory.join("machine.ova"));
+    vmdk::convert(raw, &vmdk).unwrap();
+    let contents = ova::Contents {
+        name: &definition.name,
+        machine: &definition.machine,
+        vmdk: &vmdk,
+        capacity_bytes: raw.metadata().unwrap().len(),
+    };
+    ova::write(&contents, &archive).unwrap();
+    let run = |program: &str, arguments: &[&OsStr]| {
+        let mut command = Command::new(program);
+        let status = command.args(arguments).current_dir(directory).status();
+        assert!(status.unwrap().success(), "{command:?}");
+    };
+    run("tar", &["-xf".as_ref(), archive.as_ref()]);
+    run("sha256sum", &["--check".as_ref(), "router.mf".as_ref()]);
+    let disk = directory.join("router-disk1.vmdk");
+    let formats = ["compare", "-f", "raw", "-F", "vmdk"].map(OsStr::new);
+    let disks = [raw.as_os_str(), disk.as_os_str()];
+    run("qemu-img", &[&formats[..], &disks].concat());
+    disk
+}
+
 #[test]
-fn as_vmdk_with_vmwares_hardware_it_joins() {
+fn out_of_an_ova_with_vmwares_hardware_it_joins() {
     let directory = tempfile::tempdir().unwrap();
-    let disk = directory.path().join("disk.vmdk");
     let image = built();
-    vmdk::convert(&image.disk, &disk).unwrap();
-    let mut compare = Command::new("qemu-img");
-    compare.args(["compare", "-f", "raw", "-F", "vmdk"]);
-    compare.arg(&image.disk).arg(&disk);
-    assert!(compare.status().unwrap().success());
+    let disk = through_ova(&image.disk, directory.path());
     let case = Case {
-        name: "vmdk",
+        name: "ova",
         firmware: Firmware::Bios,
         hardware: Hardware::Vmware,
         ..DIRECT

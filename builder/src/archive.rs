@@ -51,16 +51,13 @@ pub fn tar(entries: &[Entry<'_>]) -> Result<Vec<u8>, BuildError> {
     let write = |builder: &mut tar::Builder<Vec<u8>>| -> std::io::Result<()> {
         for entry in entries {
             let content = entry.content.unwrap_or_default();
-            let mut header = tar::Header::new_ustar();
-            header.set_entry_type(match entry.content {
+            let kind = match entry.content {
                 Some(_) => tar::EntryType::Regular,
                 None => tar::EntryType::Directory,
-            });
-            header.set_mode(entry.mode);
+            };
+            let mut header = header(kind, entry.mode, content.len() as u64);
             header.set_uid(entry.owner);
             header.set_gid(entry.owner);
-            header.set_mtime(0);
-            header.set_size(content.len() as u64);
             builder.append_data(&mut header, &entry.path, content)?;
         }
         builder.finish()
@@ -68,6 +65,18 @@ pub fn tar(entries: &[Entry<'_>]) -> Result<Vec<u8>, BuildError> {
     write(&mut builder)
         .and_then(|()| builder.into_inner())
         .map_err(failed)
+}
+
+/// The header of an entry of root's.
+pub fn header(kind: tar::EntryType, mode: u32, bytes: u64) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(bytes);
+    header
 }
 
 /// `bytes` compressed.
