@@ -32,7 +32,7 @@ pub struct Seal {
 }
 
 /// An input that a step used, for the manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
     /// What it is.
     pub name: String,
@@ -42,9 +42,57 @@ pub struct Fact {
     /// Its content's digest; a tool is known by its version alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
+    /// Where the world knows it from, if it is part of the image: for the bill of materials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<Package>,
     /// What the person who builds should know about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// A package of the world's, in the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Package {
+    /// Its package URL (<https://github.com/package-url/purl-spec>).
+    pub purl: String,
+    /// Under what it may be used, as an SPDX expression, where its makers say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+}
+
+impl Package {
+    /// A binary package of Debian's for amd64.
+    pub fn debian(name: &str, version: &str) -> Self {
+        let (name, version) = (escape(name), escape(version));
+        Self {
+            purl: format!("pkg:deb/debian/{name}@{version}?arch=amd64"),
+            licence: None,
+        }
+    }
+
+    /// A crate of crates.io.
+    pub fn of_cargo(name: &str, version: &str, licence: &str) -> Self {
+        let (name, version) = (escape(name), escape(version));
+        // Before there were expressions, a slash was an "or".
+        let licence = licence.replace('/', " OR ");
+        Self {
+            purl: format!("pkg:cargo/{name}@{version}"),
+            licence: Some(licence).filter(|text| !text.is_empty()),
+        }
+    }
+}
+
+/// What a package URL may hold between its separators.
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => escaped.push(byte.into()),
+            _ if byte.is_ascii_alphanumeric() => escaped.push(byte.into()),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
 }
 
 /// The cache, locked until this is dropped.

@@ -25,5 +25,6 @@ mod process;
 pub mod progress;
 pub mod qemu;
 pub mod repository;
+pub mod sbom;
 
 pub use error::BuildError;

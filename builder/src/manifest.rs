@@ -155,7 +155,7 @@ mod tests {
                 name: "linux-source-6.12".into(),
                 version: "6.12.1-1".into(),
                 sha256: Some(Digest::of(b"deb")),
-                note: None,
+                ..Fact::default()
             }],
             artefacts: vec![Artefact {
                 format: Format::Raw,

@@ -140,7 +140,7 @@ pub struct Plan {
 }
 
 /// Raised when a step's work changes without its inputs changing.
-const RECIPES: &str = "wow image recipes 2";
+const RECIPES: &str = "wow image recipes 3";
 
 impl Plan {
     /// The plan of an appliance.

@@ -12,7 +12,7 @@ use std::process::Command;
 use super::TIME;
 use super::archive::{Answer, Archive};
 use crate::BuildError;
-use crate::cache::{self, Fact, Seal};
+use crate::cache::{self, Fact, Package, Seal};
 use crate::definition::Debian;
 use crate::digest::Digest;
 use crate::disk::{ext4, sparse};
@@ -196,11 +196,13 @@ fn installed(status: &str) -> Vec<Fact> {
         line.map(|value| value.trim().to_owned())
     };
     let packages = status.split("\n\n").filter_map(|paragraph| {
+        let name = field(paragraph, "Package:")?;
+        let version = field(paragraph, "Version:")?;
         Some(Fact {
-            name: field(paragraph, "Package:")?,
-            version: field(paragraph, "Version:")?,
-            sha256: None,
-            note: None,
+            package: Some(Package::debian(&name, &version)),
+            name,
+            version,
+            ..Fact::default()
         })
     });
     let mut facts: Vec<Fact> = packages.collect();

@@ -198,10 +198,12 @@ impl Workshop<'_> {
             name: wanted.binary.clone(),
             version: binary::compiler()?,
             sha256: Some(seal.digest),
-            note: None,
+            ..Fact::default()
         };
+        let directories = &self.bench.options.directories;
+        let crates = binary::crates(directories, &wanted.package)?;
         Ok(Seal {
-            facts: vec![fact],
+            facts: [fact].into_iter().chain(crates.into_values()).collect(),
             ..seal
         })
     }
@@ -215,7 +217,7 @@ impl Workshop<'_> {
             name: "initramfs".to_owned(),
             version: String::new(),
             sha256: Some(seal.digest),
-            note: None,
+            ..Fact::default()
         };
         Ok(Seal {
             facts: vec![fact],
@@ -294,14 +296,13 @@ fn static_inputs(
     let tool = |name: &str, version: &str| Fact {
         name: name.to_owned(),
         version: version.to_owned(),
-        sha256: None,
-        note: None,
+        ..Fact::default()
     };
     let content = |name: &str, bytes: &[u8]| Fact {
         name: name.to_owned(),
         version: String::new(),
         sha256: Some(Digest::of(bytes)),
-        note: None,
+        ..Fact::default()
     };
     let mut facts: Vec<Fact> = toolchain
         .lines()

@@ -4,11 +4,13 @@
 //! flags do not reach build scripts and procedural macros. Paths of the machine are mapped away:
 //! the binary is the same from any checkout.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::BuildError;
+use crate::cache::{Fact, Package};
 use crate::process::{self, Log};
 use crate::repository::Directories;
 
@@ -44,6 +46,38 @@ pub fn build(
         "cargo left no {}: does a config.toml redirect it?",
         path.display()
     )))
+}
+
+/// The crates of others that a package's programs are linked from, by name and version.
+pub fn crates(
+    directories: &Directories,
+    package: &str,
+) -> Result<BTreeMap<String, Fact>, BuildError> {
+    let mut command = cargo(directories)?;
+    command.args(["tree", "--locked", "--target", TARGET, "--edges", "normal"]);
+    command.args(["--package", package, "--no-default-features"]);
+    command.args(["--prefix", "none", "--format", "{p}\t{l}\t"]);
+    let listed = process::output(command.current_dir(&directories.root))?;
+    Ok(listed.lines().filter_map(linked).collect())
+}
+
+/// A crate of `cargo tree`: `NAME vVERSION[ (WHERE OR WHAT)]`, its licence, and perhaps a mark. What runs in the
+/// compiler or is ours is none of them.
+fn linked(line: &str) -> Option<(String, Fact)> {
+    let mut parts = line.split('\t');
+    let (package, licence) = (parts.next()?, parts.next()?);
+    let mut words = package.split(' ');
+    let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
+    if words.next().is_some() {
+        return None;
+    }
+    let fact = Fact {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        package: Some(Package::of_cargo(name, version, licence)),
+        ..Fact::default()
+    };
+    Some((format!("{name} {version}"), fact))
 }
 
 /// The compiler's version, for the manifest.
@@ -110,4 +144,21 @@ fn path_maps(directories: &Directories) -> Result<Vec<(PathBuf, &'static str)>, 
         (cargo_home, "/cargo"),
         (Path::new(&sysroot).join("lib/rustlib/src/rust"), "/rust"),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crates_of_others_are_told_from_ours_and_from_macros() {
+        let listed = |line| linked(line).map(|(name, fact)| (name, fact.package.unwrap()));
+        let (name, package) = listed("errno v0.3.15+a\tMIT/Apache-2.0\t (*)").unwrap();
+        assert_eq!(name, "errno 0.3.15+a");
+        assert_eq!(package.purl, "pkg:cargo/errno@0.3.15%2Ba");
+        assert_eq!(package.licence.as_deref(), Some("MIT OR Apache-2.0"));
+        assert_eq!(listed("clap_derive v4.6.9 (proc-macro)\tMIT\t"), None);
+        assert_eq!(listed("wow-init v0.1.0 (/wow/appliance/init)\tMIT\t"), None);
+        assert_eq!(listed("ring v0.1.0\t\t").unwrap().1.licence, None);
+    }
 }

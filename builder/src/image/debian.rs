@@ -1,5 +1,6 @@
 //! Builds a Debian image: its plan, and what each step of it does.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -206,7 +207,7 @@ impl Workshop<'_> {
 
     fn programs(&self, entry: &Path, log: &mut Log<'_>) -> Result<Seal, BuildError> {
         let mut digests = Fields::new("wow programs");
-        let mut facts = Vec::new();
+        let (mut facts, mut crates) = (Vec::new(), BTreeMap::new());
         for (number, wanted) in self.definition.binaries.iter().enumerate() {
             let directories = &self.bench.options.directories;
             let built = binary::build(directories, &wanted.package, &wanted.binary, log)?;
@@ -215,7 +216,9 @@ impl Workshop<'_> {
             let digest = Digest::of_file(&to)?;
             digests = digests.field(&wanted.path, digest.as_bytes());
             facts.push(fact(&wanted.path, &binary::compiler()?, Some(digest)));
+            crates.extend(binary::crates(directories, &wanted.package)?);
         }
+        facts.extend(crates.into_values());
         Ok(Seal {
             digest: digests.finish(),
             file: None,
@@ -378,6 +381,6 @@ fn fact(name: &str, version: &str, sha256: Option<Digest>) -> Fact {
         name: name.to_owned(),
         version: version.to_owned(),
         sha256,
-        note: None,
+        ..Fact::default()
     }
 }

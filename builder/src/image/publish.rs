@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::manifest::{self, Artefact, Format, Manifest};
 use crate::plan::StepId;
 use crate::progress::seconds;
+use crate::sbom;
 
 /// An image to publish.
 #[derive(Debug)]
@@ -106,6 +107,10 @@ pub fn publish(
     let mut text = serde_json::to_vec_pretty(&manifest)
         .map_err(|error| BuildError::Input(format!("cannot write the manifest: {error}")))?;
     text.push(b'\n');
+    let bill = sbom::bill(image.name, &manifest.inputs).map_err(|error| {
+        BuildError::Input(format!("cannot write the bill of materials: {error}"))
+    })?;
+    cache::publish(&directory.join(sbom::FILE), &bill)?;
     cache::publish(&directory.join(manifest::FILE), &text)?;
     Ok(manifest)
 }

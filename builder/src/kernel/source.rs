@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::BuildError;
-use crate::cache::{self, Fact, Seal};
+use crate::cache::{self, Fact, Package, Seal};
 use crate::digest::Digest;
 use crate::process::{self, Log};
 
@@ -89,6 +89,7 @@ pub fn fetch(
         Some(_) => None,
     };
     let fact = Fact {
+        package: Some(Package::debian(&request.package, &version)),
         name: request.package.clone(),
         version,
         sha256: Some(digest),
