@@ -10,6 +10,9 @@ use std::process::{Command, Stdio};
 
 use super::packages::{Package, Purpose, find_program, missing};
 
+/// What the first round removes is brought back by the second, in a version that agrees.
+const ROUNDS: usize = 2;
+
 /// How to treat missing packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consent {
@@ -73,11 +76,36 @@ pub fn ensure(
     consent: Consent,
     say: &mut dyn FnMut(&str),
 ) -> Result<(), HostError> {
-    let lacking = missing(purposes);
-    if lacking.is_empty() {
-        return Ok(());
+    settle(
+        || missing(purposes),
+        |lacking| install(lacking, consent, say),
+    )
+}
+
+/// Installs what is missing until nothing is: what comes may push out what was there and is needed too.
+fn settle(
+    mut missing: impl FnMut() -> Vec<Package>,
+    mut install: impl FnMut(&[Package]) -> Result<(), HostError>,
+) -> Result<(), HostError> {
+    for _ in 0..ROUNDS {
+        let lacking = missing();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        install(&lacking)?;
     }
-    for package in &lacking {
+    match missing() {
+        left if left.is_empty() => Ok(()),
+        left => Err(HostError::StillMissing { names: join(&left) }),
+    }
+}
+
+fn install(
+    lacking: &[Package],
+    consent: Consent,
+    say: &mut dyn FnMut(&str),
+) -> Result<(), HostError> {
+    for package in lacking {
         say(&format!(
             "missing package {}: {}",
             package.name, package.why
@@ -133,10 +161,7 @@ pub fn ensure(
         update(root, say)?;
         apt_get(root, &arguments)?;
     }
-    match missing(purposes) {
-        left if left.is_empty() => Ok(()),
-        left => Err(HostError::StillMissing { names: join(&left) }),
-    }
+    Ok(())
 }
 
 fn join(packages: &[Package]) -> String {
@@ -333,6 +358,46 @@ fn apt_get(root: bool, arguments: &[&str]) -> Result<String, HostError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Needs `system` and `utils`, of which installing the first removes the second; `stubborn` ones never stay.
+    fn settled(stubborn: bool) -> (Result<(), HostError>, Vec<String>) {
+        let there = std::cell::RefCell::new(vec!["utils"]);
+        let mut installed = Vec::new();
+        let all = ["system", "utils"].map(|name| Package::named(name));
+        let result = settle(
+            || {
+                let is_there = |package: &&Package| there.borrow().contains(&package.name);
+                all.iter().filter(|one| !is_there(one)).copied().collect()
+            },
+            |lacking| {
+                installed.push(join(lacking));
+                let mut there = there.borrow_mut();
+                if stubborn || lacking.iter().any(|package| package.name == "system") {
+                    there.clear();
+                }
+                there.extend(lacking.iter().map(|package| package.name));
+                Ok(())
+            },
+        );
+        (result, installed)
+    }
+
+    #[test]
+    fn what_an_installation_pushes_out_is_brought_back() {
+        let (result, installed) = settled(false);
+        assert!(result.is_ok());
+        assert_eq!(installed, ["system", "utils"]);
+    }
+
+    #[test]
+    fn packages_that_exclude_each_other_are_named() {
+        let (result, _) = settled(true);
+        let error = result.unwrap_err().to_string();
+        assert!(
+            error.contains("still missing after installing: system;"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn a_simulation_tells_installs_from_removals() {

@@ -11,6 +11,11 @@ use super::qmp::Qmp;
 use super::spec::{Serial, SpecError, VmSpec};
 use crate::host::process::{Guarded, Tether, guarded_command};
 
+/// Between presses of the power button.
+const PRESS_AGAIN: Duration = Duration::from_secs(15);
+/// QEMU's end after its control socket's.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// Why a machine could not be started or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
@@ -154,17 +159,28 @@ impl Vm {
         })
     }
 
-    /// Presses the power button and waits until the machine is off, at most `limit`; then kills it.
-    /// True when the guest went by itself.
+    /// Presses the power button, again and again, until the machine is off, at most for `limit`; then kills it.
+    /// True when the guest went by itself. A guest that is half way up hears no button.
     pub fn power_off(&mut self, limit: Duration) -> bool {
-        let pressed = self.qmp.as_ref().is_some_and(|socket| {
+        let deadline = Instant::now() + limit;
+        let (mut gone, mut heard) = (false, true);
+        while !gone && heard && Instant::now() < deadline {
+            heard = self.press_power_button();
+            // Who hears nothing may just be leaving.
+            let pause = if heard { PRESS_AGAIN } else { GOODBYE };
+            let rest = deadline.saturating_duration_since(Instant::now());
+            gone = matches!(self.process.wait_for(rest.min(pause)), Ok(Some(_)));
+        }
+        self.kill();
+        gone
+    }
+
+    fn press_power_button(&self) -> bool {
+        self.qmp.as_ref().is_some_and(|socket| {
             Qmp::connect(socket)
                 .and_then(|mut qmp| qmp.powerdown())
                 .is_ok()
-        });
-        let gone = pressed && matches!(self.process.wait_for(limit), Ok(Some(_)));
-        self.kill();
-        gone
+        })
     }
 
     /// Ends the machine as if its plug were pulled.
