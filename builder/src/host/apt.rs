@@ -363,7 +363,7 @@ mod tests {
     fn settled(stubborn: bool) -> (Result<(), HostError>, Vec<String>) {
         let there = std::cell::RefCell::new(vec!["utils"]);
         let mut installed = Vec::new();
-        let all = ["system", "utils"].map(|name| Package::named(name));
+        let all = ["system", "utils"].map(Package::named);
         let result = settle(
             || {
                 let is_there = |package: &&Package| there.borrow().contains(&package.name);
