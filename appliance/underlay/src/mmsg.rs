@@ -100,8 +100,17 @@ fn set_number(
     Ok(())
 }
 
-/// Receives what is there, at most a batch. Returns how many were dropped for being oversized.
-pub fn receive(fd: BorrowedFd<'_>, batch: &mut ReceiveBatch) -> io::Result<u64> {
+/// What [`receive`] did besides filling the batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    /// Datagrams dropped for being oversized.
+    pub oversized: u64,
+    /// Nothing more was waiting.
+    pub was_all: bool,
+}
+
+/// Receives what is there, at most a batch.
+pub fn receive(fd: BorrowedFd<'_>, batch: &mut ReceiveBatch) -> io::Result<Received> {
     batch.clear();
     let slots = batch.slot_count().min(BATCH_DATAGRAMS);
     // SAFETY: these are plain C structures for which all-zero bytes are a valid value.
@@ -160,7 +169,10 @@ pub fn receive(fd: BorrowedFd<'_>, batch: &mut ReceiveBatch) -> io::Result<u64> 
             datagram_bytes,
         })
     }));
-    Ok(oversized)
+    Ok(Received {
+        oversized,
+        was_all: count < slots,
+    })
 }
 
 /// The length of the datagrams that the kernel has joined into a message, if it has.

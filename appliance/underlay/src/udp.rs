@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use crate::error::classify;
 use crate::mmsg::Message;
@@ -32,11 +32,12 @@ const SPURIOUS_WAKES_MAX: usize = 4;
 
 /// The kernel's UDP sockets. Must be created and used inside a tokio runtime with I/O.
 pub struct UdpUnderlay {
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<Bound>,
     /// The socket to ask first, so that a busy one cannot starve the other.
     turn: usize,
-    /// The socket that last took less than it was offered.
-    blocked: Option<usize>,
+    /// The socket that last took less than it was offered: a descriptor of its own, since a kernel that is
+    /// asked for room tells of every datagram that has left.
+    blocked: Option<AsyncFd<UdpSocket>>,
     oversized: u64,
     /// The kernel cuts what is sent, and joins what is received.
     cuts: bool,
@@ -45,6 +46,13 @@ pub struct UdpUnderlay {
     one_by_one: BTreeSet<IpAddr>,
     /// Bytes of the first batch to be offered next that have gone already.
     gone: usize,
+}
+
+/// A socket and where it is.
+struct Bound {
+    /// Waits for datagrams alone.
+    socket: AsyncFd<UdpSocket>,
+    address: SocketAddr,
 }
 
 /// Why the sockets could not be opened.
@@ -106,9 +114,9 @@ impl BindError {
 impl UdpUnderlay {
     /// Opens the sockets for `listen`.
     ///
-    /// With `offload` the kernel cuts and joins datagrams, if it can. The unspecified IPv6 address stands for both families on one port (IPv4 alone where the
-    /// kernel has no IPv6); any other address opens one socket of its family. Port 0 takes a free
-    /// port.
+    /// With `offload` the kernel cuts and joins datagrams, if it can. The unspecified IPv6 address stands
+    /// for both families on one port (IPv4 alone where the kernel has no IPv6); any other address opens one
+    /// socket of its family. Port 0 takes a free port.
     ///
     /// # Errors
     /// The port is taken, privileged, or the address is not this machine's.
@@ -118,11 +126,10 @@ impl UdpUnderlay {
         } else {
             vec![bind_one(listen)?]
         };
-        let cuts = offload && sockets.iter().all(|socket| mmsg::can_cut(socket.as_fd()));
+        let fds = || sockets.iter().map(|bound| bound.socket.as_fd());
+        let cuts = offload && fds().all(mmsg::can_cut);
         // Each socket is asked, even when another refuses: what is joined comes apart anyway.
-        let joining = sockets
-            .iter()
-            .filter(|socket| offload && mmsg::join_received(socket.as_fd()));
+        let joining = fds().filter(|fd| offload && mmsg::join_received(*fd));
         let joins = joining.count() > 0;
         if offload && !(cuts && joins) {
             tracing::info!(
@@ -152,7 +159,7 @@ impl UdpUnderlay {
                 payload,
                 cut_at: None,
             });
-            let sent = mmsg::send(self.sockets[index].as_fd(), messages)?;
+            let sent = mmsg::send(self.sockets[index].socket.as_fd(), messages)?;
             self.gone += rest.take(sent).map(<[u8]>::len).sum::<usize>();
         }
         Ok(())
@@ -166,7 +173,7 @@ impl UdpUnderlay {
             payload,
             cut_at: None,
         };
-        mmsg::send(self.sockets[index].as_fd(), std::iter::once(alone))?;
+        mmsg::send(self.sockets[index].socket.as_fd(), std::iter::once(alone))?;
         self.gone = payload.len();
         Ok(())
     }
@@ -186,22 +193,25 @@ impl UdpUnderlay {
         !is_batch(batch) || self.cuts && !self.one_by_one.contains(&batch.to.ip())
     }
 
+    /// Has the reactor look for room in a socket's buffer.
+    fn wait_for_room(&mut self, index: usize) -> io::Result<()> {
+        let socket = self.sockets[index].socket.get_ref().try_clone()?;
+        self.blocked = Some(watched(socket, Interest::WRITABLE)?);
+        Ok(())
+    }
+
     fn socket_for(&self, to: SocketAddr) -> Option<usize> {
-        self.sockets.iter().position(|socket| {
-            socket
-                .local_addr()
-                .is_ok_and(|a| a.is_ipv4() == to.is_ipv4())
-        })
+        let mut sockets = self.sockets.iter();
+        sockets.position(|bound| bound.address.is_ipv4() == to.is_ipv4())
     }
 }
 
-fn bind_both(port: u16) -> Result<Vec<UdpSocket>, BindError> {
+fn bind_both(port: u16) -> Result<Vec<Bound>, BindError> {
     let mut attempts = if port == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
         let v4 = bind_one(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?;
-        let chosen = v4.local_addr().map_or(port, |a| a.port());
-        match bind_one(SocketAddr::from((Ipv6Addr::UNSPECIFIED, chosen))) {
+        match bind_one(SocketAddr::from((Ipv6Addr::UNSPECIFIED, v4.address.port()))) {
             Ok(v6) => return Ok(vec![v4, v6]),
             Err(BindError::InUse { .. }) if attempts > 0 => {}
             Err(error @ BindError::InUse { .. }) => return Err(error),
@@ -227,8 +237,8 @@ pub(crate) fn unbound(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_one(address: SocketAddr) -> Result<UdpSocket, BindError> {
-    let open = || -> io::Result<UdpSocket> {
+fn bind_one(address: SocketAddr) -> Result<Bound, BindError> {
+    let open = || -> io::Result<Bound> {
         let socket = unbound(address)?;
         // Refusals leave the kernel's default, which works.
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
@@ -238,9 +248,20 @@ fn bind_one(address: SocketAddr) -> Result<UdpSocket, BindError> {
             tracing::info!(%address, "this kernel sends what is too long in fragments");
         }
         socket.bind(&address.into())?;
-        UdpSocket::from_std(socket.into())
+        let socket = UdpSocket::from(socket);
+        Ok(Bound {
+            address: socket.local_addr()?,
+            socket: watched(socket, Interest::READABLE)?,
+        })
     };
     open().map_err(|source| BindError::of("UDP", address, source))
+}
+
+/// A socket whose readiness the reactor tells.
+fn watched(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
+    // SAFETY: the socket owns its descriptor and keeps it open and unchanged until dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(socket, interest) };
+    registered.map_err(Into::into)
 }
 
 fn is_batch(batch: &Outgoing) -> bool {
@@ -285,19 +306,22 @@ impl Underlay for UdpUnderlay {
         let count = self.sockets.len();
         for step in 0..count {
             let index = (self.turn + step) % count;
-            let socket = &self.sockets[index];
+            let socket = &self.sockets[index].socket;
             let mut wakes = 0;
-            while let Poll::Ready(ready) = socket.poll_recv_ready(cx) {
-                ready?;
-                match socket.try_io(Interest::READABLE, || mmsg::receive(socket.as_fd(), batch)) {
-                    Ok(oversized) => {
-                        self.oversized += oversized;
+            while let Poll::Ready(ready) = socket.poll_read_ready(cx) {
+                let mut ready = ready?;
+                match mmsg::receive(socket.as_fd(), batch) {
+                    Ok(received) => {
+                        self.oversized += received.oversized;
+                        if received.was_all {
+                            ready.clear_ready();
+                        }
                         if !batch.is_empty() {
                             self.turn = (index + 1) % count;
                             return Poll::Ready(Ok(()));
                         }
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }
                 wakes += 1;
@@ -327,7 +351,7 @@ impl Underlay for UdpUnderlay {
                     batch.to.is_ipv4() == first.to.is_ipv4() && self.cuts_for(batch)
                 };
                 let run = rest.iter().take_while(together).map(message);
-                mmsg::send(self.sockets[index].as_fd(), run)
+                mmsg::send(self.sockets[index].socket.as_fd(), run)
             };
             // Asking the kernel, not the reactor: a new socket is writable before its first event.
             match outcome {
@@ -352,14 +376,14 @@ impl Underlay for UdpUnderlay {
                     }
                 }
                 Err(error) => match classify(error) {
-                    None => {
-                        // Tells the reactor to forget the readiness it knows of.
-                        let _ = self.sockets[index].try_io(Interest::WRITABLE, || {
-                            Err::<(), _>(io::ErrorKind::WouldBlock.into())
-                        });
-                        self.blocked = Some(index);
-                        break;
-                    }
+                    None => match self.wait_for_room(index) {
+                        Ok(()) => break,
+                        Err(error) => {
+                            sent.failures.push((sent.taken, SendError::Other(error)));
+                            self.gone = 0;
+                            sent.taken += 1;
+                        }
+                    },
                     Some(error) => {
                         sent.failures.push((sent.taken, error));
                         // Of a batch that goes one by one, this one alone is lost.
@@ -379,18 +403,16 @@ impl Underlay for UdpUnderlay {
     }
 
     fn poll_sendable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(index) = self.blocked {
+        if let Some(socket) = &self.blocked {
             // An error here would show up, classified, in the next send.
-            let _ = ready!(self.sockets[index].poll_send_ready(cx));
+            let _ = ready!(socket.poll_write_ready(cx));
+            self.blocked = None;
         }
         Poll::Ready(())
     }
 
     fn bound(&self) -> Vec<SocketAddr> {
-        self.sockets
-            .iter()
-            .filter_map(|socket| socket.local_addr().ok())
-            .collect()
+        self.sockets.iter().map(|bound| bound.address).collect()
     }
 
     fn oversized(&self) -> u64 {

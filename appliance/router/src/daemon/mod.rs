@@ -10,11 +10,13 @@ mod trouble;
 
 use std::future::{Future, poll_fn};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Sleep, sleep_until};
 use wow_control::Control;
 use wow_guest::{Guest, GuestGone, PacketBatch};
 use wow_overlay::membership::{Certificate, Identity, NodeName, Roles, Ticket};
@@ -93,6 +95,8 @@ pub struct Daemon {
     progress: Box<dyn FnMut()>,
     seeds: watch::Receiver<Seeds>,
     commands: mpsc::Receiver<Command>,
+    /// Rings when the next deadline is due, or before: one that moves away costs nothing until then.
+    alarm: Pin<Box<Sleep>>,
 }
 
 /// What the loop woke up for.
@@ -135,6 +139,7 @@ impl Daemon {
             progress: parts.progress,
             seeds: parts.seeds,
             commands: parts.commands,
+            alarm: Box::pin(sleep_until(Instant::now())),
         }
     }
 
@@ -231,6 +236,9 @@ impl Daemon {
     /// Waits for the next thing to do. Cancelling it loses nothing.
     async fn wake(&mut self) -> Wake {
         let deadline = self.core.next_deadline();
+        if deadline < self.alarm.deadline() || self.alarm.is_elapsed() {
+            self.alarm.as_mut().reset(deadline);
+        }
         let has_room = self.core.outbox.has_room();
         let Core {
             underlay,
@@ -267,7 +275,7 @@ impl Daemon {
         tokio::select! {
             wake = network => wake,
             result = poll_fn(|cx| guest.poll_read(cx, packets)), if has_room => Wake::Packets(result),
-            () = tokio::time::sleep_until(deadline) => Wake::Deadline,
+            () = &mut self.alarm => Wake::Deadline,
             Some(command) = self.commands.recv() => Wake::Command(command),
             changed = changed(&mut self.interfaces) => Wake::Interfaces(changed),
             mapped = mapped(&mut self.mapper) => Wake::Mapped(mapped),
