@@ -27,7 +27,9 @@ fn mpirun_and_srun_start_a_process_on_each_node_without_flags() {
              echo \"more: $(mpirun -np 4 --map-by node:OVERSUBSCRIBE hostname 2>&1 | one_line)\"\n\
              echo \"file: $(mpirun -np 2 -machinefile $PBS_NODEFILE hostname 2>&1 | one_line)\"\n\
              echo \"hosts: $(mpirun --hostfile $PBS_NODEFILE hostname 2>&1 | one_line)\"\n\
-             echo \"srun: $(srun hostname 2>&1 | one_line)\"\n\
+             # It says so when the step before has not quite ended.\n\
+             waited='srun: .*step creation temporarily disabled|srun: Step created'\n\
+             echo \"srun: $(srun hostname 2>&1 | grep -vE \"$waited\" | one_line)\"\n\
              ranks() {{ sed -n 's/.*Process Number: /rank /p' | one_line; }}\n\
              echo \"mpi by mpirun: $(mpirun {RANKS} | ranks)\"\n\
              echo \"mpi by srun: $(srun {RANKS} | ranks)\""
