@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use wow_builder::host::{Purpose, debian_tree};
-use wow_lab::dataplane::{self, Contender, Plan, Row, TREE};
-use wow_lab::interrupt;
+use wow_lab::dataplane::{self, Contender, Goal, Outcome, Plan, Row, TREE};
 use wow_lab::progress::Progress;
+use wow_lab::{Tools, interrupt};
 
 use crate::{cargo, router};
 
@@ -44,6 +44,7 @@ struct Report {
     seconds_a_flow: u64,
     processors: usize,
     rows: Vec<Row>,
+    goals: Vec<Goal>,
 }
 
 fn parse_contender(text: &str) -> Result<Contender, String> {
@@ -75,7 +76,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             false => arguments.only.clone(),
         },
         span: Duration::from_secs(arguments.seconds),
-        wow: cargo::build(root, target, "wow-router", "wow", "release")?,
+        tools: Tools {
+            wow: cargo::build(root, target, "wow-router", "wow", "release")?,
+            // Fast enough to be no part of what is measured.
+            wan: cargo::build(root, target, "wow-wan", "wow-wan", "release")?,
+        },
         tree,
         logs: directory.join("logs"),
     };
@@ -84,11 +89,16 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let rows = dataplane::run(&plan, &task)?;
     drop(task);
 
-    let complete = rows.iter().all(|row| row.figures.is_some());
+    let failed = |row: &Row| matches!(row.outcome, Outcome::Failed(_));
+    let complete = !rows.iter().any(failed);
+    let plot = directory.join("dataplane.svg");
+    dataplane::draw(&rows, &plot)?;
+    eprintln!("{}", plot.display());
     let table = dataplane::table(&rows);
     let report = Report {
         seconds_a_flow: arguments.seconds,
         processors: std::thread::available_parallelism().map_or(1, usize::from),
+        goals: dataplane::goals(&rows),
         rows,
     };
     let json = serde_json::to_string_pretty(&report)?;

@@ -4,8 +4,10 @@
 //! that measures.
 
 mod bed;
+mod goals;
 mod measure;
 mod peers;
+mod plot;
 mod report;
 mod wow;
 
@@ -15,13 +17,16 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::Tools;
 use crate::interrupt;
 use crate::progress::Task;
 
-pub use measure::{Figures, Flow};
+pub use goals::{Goal, goals};
+pub use measure::{Figures, Flow, Lossy};
+pub use plot::draw;
 pub use report::table;
 
-use bed::Bed;
+use bed::{Bed, Between};
 
 /// The suite and the packages that the measuring programs and the other overlays come from.
 pub const TREE: (&str, &[&str]) = (
@@ -52,6 +57,10 @@ pub enum Contender {
     WowTcp,
     /// The same, by a third node that both reach.
     WowRelay,
+    /// The same with all offloads off: packets and datagrams go one by one.
+    WowPlain,
+    /// The same over an underlay that loses packets, beside a flow without any tunnel.
+    WowLossy,
     /// WireGuard in user space, by its authors.
     WireguardGo,
     /// Defined Networking's overlay.
@@ -68,13 +77,15 @@ pub enum Contender {
 
 impl Contender {
     /// All, in the order they are measured.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Veth,
         Self::Wow,
         Self::WireguardGo,
         Self::WowRelay,
         Self::WowTcp,
         Self::Nebula,
+        Self::WowPlain,
+        Self::WowLossy,
         Self::Tinc,
         Self::Openvpn,
         Self::Yggdrasil,
@@ -88,6 +99,8 @@ impl Contender {
             Self::Wow => "wow",
             Self::WowTcp => "wow-tcp",
             Self::WowRelay => "wow-relay",
+            Self::WowPlain => "wow-plain",
+            Self::WowLossy => "wow-lossy",
             Self::WireguardGo => "wireguard-go",
             Self::Nebula => "nebula",
             Self::Tinc => "tinc",
@@ -105,23 +118,44 @@ pub struct Plan {
     pub contenders: Vec<Contender>,
     /// How long each flow runs.
     pub span: Duration,
-    /// The router.
-    pub wow: PathBuf,
+    /// The router and the WAN emulator.
+    pub tools: Tools,
     /// The tree of [`TREE`].
     pub tree: PathBuf,
     /// Where the contenders' logs go.
     pub logs: PathBuf,
 }
 
-/// One contender's figures, or why there are none.
+/// What became of one contender.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
     /// Who.
     pub contender: Contender,
-    /// What was measured.
-    pub figures: Option<Figures>,
-    /// What failed instead.
-    pub error: Option<String>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// See [`Row`].
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// All figures.
+    Measured(Figures),
+    /// Those of [`Contender::WowLossy`].
+    Lossy(Lossy),
+    /// Why there are none.
+    Failed(String),
+}
+
+impl Row {
+    /// All figures, where they were measured.
+    pub fn figures(&self) -> Option<&Figures> {
+        match &self.outcome {
+            Outcome::Measured(figures) => Some(figures),
+            _ => None,
+        }
+    }
 }
 
 /// Measures all contenders in turn. One that fails does not stop the others.
@@ -131,35 +165,36 @@ pub fn run(plan: &Plan, task: &Task) -> Result<Vec<Row>> {
         interrupt::check()?;
         let measured = measure_one(plan, contender, task);
         interrupt::check()?;
-        let (figures, error) = match measured {
-            Ok(figures) => (Some(figures), None),
-            Err(error) => (None, Some(format!("{error:#}"))),
-        };
-        rows.push(Row {
-            contender,
-            figures,
-            error,
-        });
+        let outcome = measured.unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+        rows.push(Row { contender, outcome });
     }
     Ok(rows)
 }
 
-fn measure_one(plan: &Plan, contender: Contender, task: &Task) -> Result<Figures> {
+fn measure_one(plan: &Plan, contender: Contender, task: &Task) -> Result<Outcome> {
     let logs = plan.logs.join(contender.name());
     task.now(&format!("{}: starts", contender.name()));
-    let bed = Bed::new(&plan.tree, &logs, contender == Contender::WowRelay)?;
-    let tunnel = start(&bed, contender, &plan.wow)?;
-    measure::all(&bed, &tunnel, plan.span, &|what| {
-        task.now(&format!("{}: {what}", contender.name()));
+    let between = match contender {
+        Contender::WowRelay => Between::Middle,
+        Contender::WowLossy => Between::Lossy,
+        _ => Between::Wire,
+    };
+    let bed = Bed::new(&plan.tree, &logs, between, &plan.tools.wan)?;
+    let tunnel = start(&bed, contender, &plan.tools.wow)?;
+    let say = |what: &str| task.now(&format!("{}: {what}", contender.name()));
+    Ok(match contender {
+        Contender::WowLossy => Outcome::Lossy(measure::lossy(&bed, &tunnel, plan.span, &say)?),
+        _ => Outcome::Measured(measure::all(&bed, &tunnel, plan.span, &say)?),
     })
 }
 
 fn start(bed: &Bed, contender: Contender, wow: &Path) -> Result<bed::Tunnel> {
     match contender {
         Contender::Veth => Ok(bed.bare()),
-        Contender::Wow => wow::start(bed, wow, wow::Way::Direct),
+        Contender::Wow | Contender::WowLossy => wow::start(bed, wow, wow::Way::Direct),
         Contender::WowTcp => wow::start(bed, wow, wow::Way::Tcp),
         Contender::WowRelay => wow::start(bed, wow, wow::Way::Relay),
+        Contender::WowPlain => wow::start(bed, wow, wow::Way::OneByOne),
         Contender::WireguardGo => peers::wireguard(bed),
         Contender::Nebula => peers::nebula(bed),
         Contender::Tinc => peers::tinc(bed),

@@ -146,6 +146,47 @@ fn sweep(name: &str) {
     ip_unconditionally(&["netns", "delete", name]);
 }
 
+/// Runs the emulator in a namespace, and attaches each place in its own.
+pub(crate) fn emulate(
+    program: &Path,
+    topology: &Topology,
+    wan_space: &str,
+    spaces: &[String],
+    dir: &RunDir,
+) -> Result<Wan> {
+    let taps: Vec<String> = (0..topology.places.len())
+        .map(|n| format!("wowtap{n}"))
+        .collect();
+    let attachments: Vec<_> = taps.iter().cloned().map(Attachment::Tap).collect();
+    let mut wan = Wan::start(
+        inside(wan_space, program),
+        &dir.private("wan.toml"),
+        &topology.to_toml(&attachments),
+        Some(dir.private("wan.sock")),
+        &dir.log("wan.log"),
+    )?;
+    wait_until("the WAN emulator makes its TAP devices", IP_LIMIT, || {
+        wan.check_running()?;
+        let links = ip(&["-n", wan_space, "-o", "link", "show"])?;
+        let there = links.lines().filter(|line| line.contains("wowtap")).count();
+        Ok((there == taps.len()).then_some(()))
+    })?;
+    let moves: Vec<String> = taps
+        .iter()
+        .zip(spaces)
+        .map(|(tap, space)| format!("link set {tap} netns {space} name {CARD}"))
+        .collect();
+    batch(Some(wan_space), &moves)?;
+    for (place, space) in topology.places.iter().zip(spaces) {
+        interrupt::check()?;
+        let domain = topology.domain(place)?;
+        let mut lines = vec!["link set lo up".to_owned()];
+        lines.extend(domain.configure(place.address, CARD)?);
+        batch(Some(space), &lines).with_context(|| format!("cannot attach {}", place.name))?;
+    }
+    Ok(wan)
+}
+
 /// A namespace for each place, with or without a router running in it.
 #[derive(Debug)]
 pub struct NamespaceTestbed {
@@ -180,18 +221,8 @@ impl NamespaceTestbed {
         let names = topology.places.iter().map(|place| place.name.as_str());
         let mut spaces = namespaces.create([WAN_SPACE].into_iter().chain(names))?;
         let wan_space = spaces.remove(0);
-        let taps: Vec<String> = (0..topology.places.len())
-            .map(|n| format!("wowtap{n}"))
-            .collect();
-        let attachments: Vec<_> = taps.iter().cloned().map(Attachment::Tap).collect();
-        let wan = Wan::start(
-            inside(&wan_space, &tools.wan),
-            &dir.private("wan.toml"),
-            &topology.to_toml(&attachments),
-            Some(dir.private("wan.sock")),
-            &dir.log("wan.log"),
-        )?;
-        let mut bed = Self {
+        let wan = emulate(&tools.wan, topology, &wan_space, &spaces, &dir)?;
+        Ok(Self {
             routers: Vec::new(),
             nodes: Vec::new(),
             wan,
@@ -201,33 +232,7 @@ impl NamespaceTestbed {
             tools: tools.clone(),
             _namespaces: namespaces,
             dir,
-        };
-        bed.plug_all(&wan_space, &taps)?;
-        Ok(bed)
-    }
-
-    /// Moves the emulator's TAP devices into the places' namespaces and configures them.
-    fn plug_all(&mut self, wan_space: &str, taps: &[String]) -> Result<()> {
-        wait_until("the WAN emulator makes its TAP devices", IP_LIMIT, || {
-            self.wan.check_running()?;
-            let links = ip(&["-n", wan_space, "-o", "link", "show"])?;
-            let there = links.lines().filter(|line| line.contains("wowtap")).count();
-            Ok((there == taps.len()).then_some(()))
-        })?;
-        let moves: Vec<String> = taps
-            .iter()
-            .zip(&self.spaces)
-            .map(|(tap, space)| format!("link set {tap} netns {space} name {CARD}"))
-            .collect();
-        batch(Some(wan_space), &moves)?;
-        for (place, space) in self.topology.places.iter().zip(&self.spaces) {
-            interrupt::check()?;
-            let domain = self.topology.domain(place)?;
-            let mut lines = vec!["link set lo up".to_owned()];
-            lines.extend(domain.configure(place.address, CARD)?);
-            batch(Some(space), &lines).with_context(|| format!("cannot attach {}", place.name))?;
-        }
-        Ok(())
+        })
     }
 
     /// Plugs a place's card into another domain and gives it an address there, as DHCP would. When

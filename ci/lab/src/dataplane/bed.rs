@@ -1,4 +1,4 @@
-//! Two namespaces joined by a veth pair, or three in a row, and programs of a Debian tree in them.
+//! Two namespaces and what lies between them, and programs of a Debian tree in them.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,11 +7,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
 use wow_builder::host::{Guarded, Tether};
 
 use crate::command;
-use crate::namespaces::{Namespaces, batch, inside};
+use crate::namespaces::{Namespaces, batch, emulate, inside};
 use crate::run_dir::RunDir;
+use crate::topology::{Domain, Topology};
+use crate::wan::Wan;
 
 /// A short program's time.
 pub const SHORT: Duration = Duration::from_secs(30);
@@ -35,11 +38,30 @@ pub enum End {
     Middle,
 }
 
+/// What lies between the two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Between {
+    /// A pair of virtual Ethernet devices.
+    Wire,
+    /// Two such pairs and a third namespace, which forwards nothing by itself.
+    Middle,
+    /// The WAN emulator: [`LOSS_PERCENT`] are lost each way, and a round trip takes [`ROUND_TRIP_MS`].
+    Lossy,
+}
+
+/// See [`Between::Lossy`].
+pub const LOSS_PERCENT: f64 = 1.0;
+/// See [`Between::Lossy`]. So long that what the tunnel itself takes does not count.
+pub const ROUND_TRIP_MS: u32 = 8;
+
 /// The namespaces.
 #[derive(Debug)]
 pub struct Bed {
     spaces: Vec<String>,
+    /// The ends' own addresses outside any tunnel.
+    outside: Vec<Ipv4Addr>,
     tree: PathBuf,
+    _wan: Option<Wan>,
     // Dropped after the processes in them: tunnels are dropped before their bed.
     _namespaces: Namespaces,
     dir: RunDir,
@@ -57,61 +79,65 @@ pub struct Tunnel {
 }
 
 impl Bed {
-    /// Makes the namespaces; with a third one in between, the outer two reach each other only through it.
-    pub fn new(tree: &Path, logs: &Path, middle: bool) -> Result<Self> {
+    /// Makes the namespaces; `wan` is the emulator's program.
+    pub fn new(tree: &Path, logs: &Path, between: Between, wan: &Path) -> Result<Self> {
         let dir = RunDir::new(logs, Tether::Tied)?;
         let mut namespaces = Namespaces::new()?;
-        let names: &[&str] = if middle {
-            &["a", "b", "m"]
-        } else {
-            &["a", "b"]
+        let third = match between {
+            Between::Wire => None,
+            Between::Middle => Some("m"),
+            Between::Lossy => Some("wan"),
         };
-        let spaces = namespaces.create(names.iter().copied())?;
-        let [a, b] = [&spaces[0], &spaces[1]];
+        let spaces = namespaces.create(["a", "b"].into_iter().chain(third))?;
         for space in &spaces {
             batch(Some(space), &["link set lo up".into()])?;
         }
-        match spaces.get(2) {
-            None => wire((a, "192.0.2.1/24", "eth0"), (b, "192.0.2.2/24", "eth0"))?,
-            Some(m) => {
+        let outside = |last| Ipv4Addr::new(192, 0, 2, last);
+        let mut bed = Self {
+            outside: vec![outside(1), outside(2), outside(3)],
+            spaces,
+            tree: tree.to_path_buf(),
+            _wan: None,
+            _namespaces: namespaces,
+            dir,
+        };
+        let [a, b] = [&bed.spaces[0], &bed.spaces[1]];
+        match between {
+            Between::Wire => wire((a, "192.0.2.1/24", "eth0"), (b, "192.0.2.2/24", "eth0"))?,
+            Between::Middle => {
+                let m = &bed.spaces[2];
                 wire((a, "192.0.2.1/24", "eth0"), (m, "192.0.2.3/24", "eth0"))?;
                 wire(
                     (b, "198.51.100.2/24", "eth0"),
                     (m, "198.51.100.3/24", "eth1"),
                 )?;
             }
+            Between::Lossy => {
+                let topology = lossy();
+                let (ends, emulator) = bed.spaces.split_at(2);
+                bed._wan = Some(emulate(wan, &topology, &emulator[0], ends, &bed.dir)?);
+                let places = topology.places.iter();
+                bed.outside = places.map(|place| place.address).collect();
+            }
         }
-        Ok(Self {
-            spaces,
-            tree: tree.to_path_buf(),
-            _namespaces: namespaces,
-            dir,
-        })
+        Ok(bed)
     }
 
     /// An end's namespace.
     pub fn space(&self, end: End) -> &str {
-        &self.spaces[match end {
-            End::A => 0,
-            End::B => 1,
-            End::Middle => 2,
-        }]
+        &self.spaces[end as usize]
     }
 
-    /// An end's own address on the wire between the first two.
-    pub fn address(end: End) -> Ipv4Addr {
-        match end {
-            End::A => Ipv4Addr::new(192, 0, 2, 1),
-            End::B => Ipv4Addr::new(192, 0, 2, 2),
-            End::Middle => Ipv4Addr::new(192, 0, 2, 3),
-        }
+    /// An end's own address, outside any tunnel.
+    pub fn address(&self, end: End) -> Ipv4Addr {
+        self.outside[end as usize]
     }
 
     /// No tunnel at all.
     pub fn bare(&self) -> Tunnel {
         Tunnel {
             processes: Vec::new(),
-            far: Self::address(End::B).into(),
+            far: self.address(End::B).into(),
             note: String::new(),
         }
     }
@@ -192,6 +218,29 @@ impl Bed {
         ];
         self.ip(end, &lines)
     }
+}
+
+/// Two public networks, one of which loses packets.
+fn lossy() -> Topology {
+    let domain = |name: &str, subnet: [u8; 4], loss_percent| Domain {
+        name: name.into(),
+        subnet: Ipv4Net::new_assert(subnet.into(), 24),
+        nat: None,
+        latency_ms: ROUND_TRIP_MS / 4,
+        loss_percent,
+    };
+    let mut topology = Topology {
+        domains: vec![
+            domain("near", [192, 0, 2, 0], LOSS_PERCENT),
+            domain("far", [198, 51, 100, 0], 0.0),
+        ],
+        places: Vec::new(),
+        seeds: 0,
+        map: None,
+    };
+    topology.add("a", "near");
+    topology.add("b", "far");
+    topology
 }
 
 type Socket<'a> = (&'a str, &'a str, &'a str);

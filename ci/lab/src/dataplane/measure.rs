@@ -19,6 +19,9 @@ const SMALL_BYTES: &str = "64";
 const PINGS: &str = "200";
 const PING_INTERVAL: &str = "0.01";
 
+/// Losses are rare and far apart: so many times as long as other flows.
+const LOSSY_SPANS: u32 = 6;
+
 /// What /proc counts processor time in: fixed by Linux's interface on every platform.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -52,6 +55,23 @@ pub struct Figures {
     pub note: String,
 }
 
+impl Figures {
+    /// Segments that TCP sent again in all flows.
+    pub fn retransmits(&self) -> u64 {
+        let flows = [self.one, self.four, self.reverse];
+        flows.iter().map(|flow| flow.retransmits).sum()
+    }
+}
+
+/// One TCP flow where packets get lost, through the tunnel and without it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Lossy {
+    /// Through the tunnel.
+    pub one: Flow,
+    /// Without it.
+    pub bare: Flow,
+}
+
 /// Measures a tunnel that is up.
 pub fn all(bed: &Bed, tunnel: &Tunnel, span: Duration, say: &dyn Fn(&str)) -> Result<Figures> {
     let far = tunnel.far.to_string();
@@ -63,19 +83,9 @@ pub fn all(bed: &Bed, tunnel: &Tunnel, span: Duration, say: &dyn Fn(&str)) -> Re
     let said = bed.run(End::A, &["ping", "-c", PINGS, "-i", PING_INTERVAL, &far])?;
     let rtt_ms = round_trip(&said).context("ping tells no round trips")?;
     let _server = bed.start(End::B, "iperf3", &["iperf3", "--server"])?;
-    let flow = |what: &str, options: &[&str]| -> Result<Flow> {
+    let flow = |what: &str, options: &[&str]| {
         say(what);
-        let before = cpu_seconds(&tunnel.processes);
-        let result = iperf(bed, &far, span, options)?;
-        let spent = cpu_seconds(&tunnel.processes) - before;
-        let end = &result["end"];
-        let bytes = end["sum_received"]["bytes"].as_f64().unwrap_or(0.0);
-        let rate = &end["sum_received"]["bits_per_second"];
-        Ok(Flow {
-            mbit_per_s: rate.as_f64().context("iperf3 tells no rate")? / 1e6,
-            retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or(0),
-            cpu_s_per_gb: spent / (bytes / 1e9),
-        })
+        flow(bed, tunnel, span, options)
     };
     let one = flow("one flow", &[])?;
     let four = flow("four flows", &["--parallel", "4"])?;
@@ -94,6 +104,32 @@ pub fn all(bed: &Bed, tunnel: &Tunnel, span: Duration, say: &dyn Fn(&str)) -> Re
         rtt_ms,
         rss_mb: tunnel.processes.iter().map(peak_mb).fold(0.0, f64::max),
         note: tunnel.note.clone(),
+    })
+}
+
+/// Measures a tunnel that is up beside what it goes through, where that loses packets.
+pub fn lossy(bed: &Bed, tunnel: &Tunnel, span: Duration, say: &dyn Fn(&str)) -> Result<Lossy> {
+    let _server = bed.start(End::B, "iperf3", &["iperf3", "--server"])?;
+    let span = span * LOSSY_SPANS;
+    say("one flow without a tunnel");
+    let bare = flow(bed, &bed.bare(), span, &[])?;
+    say("one flow");
+    let one = flow(bed, tunnel, span, &[])?;
+    Ok(Lossy { one, bare })
+}
+
+/// Runs TCP flows through a tunnel.
+fn flow(bed: &Bed, tunnel: &Tunnel, span: Duration, options: &[&str]) -> Result<Flow> {
+    let before = cpu_seconds(&tunnel.processes);
+    let result = iperf(bed, &tunnel.far.to_string(), span, options)?;
+    let spent = cpu_seconds(&tunnel.processes) - before;
+    let end = &result["end"];
+    let bytes = end["sum_received"]["bytes"].as_f64().unwrap_or(0.0);
+    let rate = &end["sum_received"]["bits_per_second"];
+    Ok(Flow {
+        mbit_per_s: rate.as_f64().context("iperf3 tells no rate")? / 1e6,
+        retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or(0),
+        cpu_s_per_gb: spent / (bytes / 1e9),
     })
 }
 

@@ -28,8 +28,8 @@ fn other(name: &str) -> &'static str {
     if name == "a" { "b" } else { "a" }
 }
 
-fn outside(name: &str) -> Ipv4Addr {
-    Bed::address(if name == "a" { End::A } else { End::B })
+fn outside(bed: &Bed, name: &str) -> Ipv4Addr {
+    bed.address(if name == "a" { End::A } else { End::B })
 }
 
 /// wireguard-go, configured through `wg`.
@@ -49,7 +49,7 @@ pub fn wireguard(bed: &Bed) -> Result<Tunnel> {
         let device = format!("wgb{name}");
         bed.raise(end, &device, &format!("{inside}/24"))?;
         let key = Bed::within(&format!("{name}.key"));
-        let endpoint = format!("{}:51820", outside(other(name)));
+        let endpoint = format!("{}:51820", outside(bed, other(name)));
         let words = ["wg", "set", &device, "listen-port", "51820", "private-key"];
         let peer = ["peer", public, "endpoint", &endpoint];
         let words = [&words[..], &[&key], &peer, &["allowed-ips", "0.0.0.0/0"]].concat();
@@ -78,7 +78,7 @@ pub fn nebula(bed: &Bed) -> Result<Tunnel> {
         bed.run(end, &[&["nebula-cert", "sign"], &by[..], &own].concat())?;
         let far = other(name);
         let inside_far = if far == "a" { INSIDE_A } else { INSIDE_B };
-        let outside_far = outside(far);
+        let outside_far = outside(bed, far);
         let config = format!(
             "pki: {{ca: {ca_crt}, cert: {crt}, key: {key}}}\n\
              static_host_map: {{\"{inside_far}\": [\"{outside_far}:4242\"]}}\n\
@@ -103,7 +103,7 @@ pub fn tinc(bed: &Bed) -> Result<Tunnel> {
         let far = other(name);
         let config = format!("Name = {name}\nInterface = tinc0\nConnectTo = {far}\n");
         bed.write(&format!("{name}/tinc.conf"), &config)?;
-        let host = format!("Address = {}\nSubnet = {inside}/32\n", outside(name));
+        let host = format!("Address = {}\nSubnet = {inside}/32\n", outside(bed, name));
         bed.write(&format!("{name}/hosts/{name}"), &host)?;
         // The new public key goes into the host's file.
         bed.run(end, &["tincd", "-c", &Bed::within(name), "-K2048"])?;
@@ -163,7 +163,7 @@ pub fn openvpn(bed: &Bed) -> Result<Tunnel> {
         );
         let far = other(name);
         let (remote, inside_far) = (
-            outside(far).to_string(),
+            outside(bed, far).to_string(),
             if far == "a" { INSIDE_A } else { INSIDE_B },
         );
         let role: &[&str] = if name == "b" {
@@ -221,7 +221,7 @@ pub fn yggdrasil(bed: &Bed) -> Result<Tunnel> {
         match name {
             "b" => config["Listen"] = serde_json::json!(["tcp://0.0.0.0:9001"]),
             _ => {
-                let peer = format!("tcp://{}:9001", outside("b"));
+                let peer = format!("tcp://{}:9001", outside(bed, "b"));
                 config["Peers"] = serde_json::json!([peer]);
             }
         }
@@ -241,7 +241,7 @@ pub fn yggdrasil(bed: &Bed) -> Result<Tunnel> {
 /// n2n with AES, its supernode beside the first end.
 pub fn n2n(bed: &Bed) -> Result<Tunnel> {
     let supernode = bed.start(End::A, "supernode", &["supernode", "-l", "7654"])?;
-    let at = format!("{}:7654", outside("a"));
+    let at = format!("{}:7654", outside(bed, "a"));
     let mut processes = vec![supernode];
     for (end, name, inside) in ENDS {
         let words = ["edge", "-d", "n2n0", "-a", inside, "-c", "bench"];

@@ -2,13 +2,17 @@
 
 use comfy_table::{Table, presets};
 
-use super::{Contender, Figures, Row};
+use super::bed::{LOSS_PERCENT, ROUND_TRIP_MS};
+use super::{Contender, Figures, Goal, Lossy, Outcome, Row, goals};
 
-/// The rows as a table for people.
+/// Of the table.
+const COLUMNS: usize = 10;
+
+/// The rows as a table for people, and what they are to reach as another.
 pub fn table(rows: &[Row]) -> String {
     let figures_of = |wanted| {
         let mut found = rows.iter().filter(|row| row.contender == wanted);
-        found.find_map(|row| row.figures.as_ref())
+        found.find_map(Row::figures)
     };
     let reference = figures_of(Contender::WireguardGo);
     let bare = figures_of(Contender::Veth).map_or(0.0, |figures| figures.rtt_ms);
@@ -28,19 +32,49 @@ pub fn table(rows: &[Row]) -> String {
     ]);
     for row in rows {
         let name = row.contender.name().to_owned();
-        match &row.figures {
-            Some(figures) => table.add_row(cells(name, figures, reference, bare)),
-            None => table.add_row([name, "failed".into()]),
+        match &row.outcome {
+            Outcome::Measured(figures) => table.add_row(cells(name, figures, reference, bare)),
+            Outcome::Lossy(lossy) => table.add_row(lossy_cells(name, lossy)),
+            Outcome::Failed(_) => table.add_row([name, "failed".into()]),
         };
     }
-    let failures = rows.iter().filter_map(|row| {
-        let error = row.error.as_ref()?;
-        Some(format!("\n{}: {error}", row.contender.name()))
+    let failures = rows.iter().filter_map(|row| match &row.outcome {
+        Outcome::Failed(error) => Some(format!("\n{}: {error}", row.contender.name())),
+        _ => None,
     });
-    format!("{table}{}", failures.collect::<String>())
+    let goals = goals(rows);
+    let goals = match goals.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", goals_table(&goals)),
+    };
+    format!("{table}{}{goals}", failures.collect::<String>())
 }
 
-fn cells(name: String, own: &Figures, reference: Option<&Figures>, bare: f64) -> [String; 10] {
+fn goals_table(goals: &[Goal]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["goal", "", "measured", ""]);
+    for goal in goals {
+        let verdict = if goal.is_met() { "met" } else { "missed" };
+        let measured = format!("{:.2}", goal.measured);
+        table.add_row([goal.what, &goal.bound.to_string(), &measured, verdict]);
+    }
+    table
+}
+
+fn lossy_cells(name: String, lossy: &Lossy) -> Vec<String> {
+    let (one, bare) = (lossy.one.mbit_per_s, lossy.bare.mbit_per_s);
+    let mut cells = vec![String::new(); COLUMNS];
+    cells[0] = name;
+    cells[1] = format!("{one:.1}");
+    cells[COLUMNS - 1] = format!(
+        "{:.2}x of {bare:.1} without tunnel ({LOSS_PERCENT}% lost, {ROUND_TRIP_MS} ms)",
+        one / bare
+    );
+    cells
+}
+
+fn cells(name: String, own: &Figures, reference: Option<&Figures>, bare: f64) -> [String; COLUMNS] {
     // Beside a figure its ratio to wireguard-go's, where that was measured.
     let beside = |text: String, of: fn(&Figures) -> f64| match reference {
         Some(reference) if of(reference) > 0.0 && of(own) > 0.0 => {
@@ -49,14 +83,13 @@ fn cells(name: String, own: &Figures, reference: Option<&Figures>, bare: f64) ->
         _ => text,
     };
     let rate = |of: fn(&Figures) -> f64| beside(format!("{:.0}", of(own)), of);
-    let retransmits = own.one.retransmits + own.four.retransmits + own.reverse.retransmits;
     let cpu = |figures: &Figures| figures.one.cpu_s_per_gb;
     [
         name,
         rate(|figures| figures.one.mbit_per_s),
         rate(|figures| figures.four.mbit_per_s),
         rate(|figures| figures.reverse.mbit_per_s),
-        retransmits.to_string(),
+        own.retransmits().to_string(),
         rate(|figures| figures.small_packets_per_s),
         format!("{:.3}", own.rtt_ms - bare),
         beside(format!("{:.2}", cpu(own)), cpu),
@@ -72,12 +105,13 @@ mod tests {
 
     #[test]
     fn figures_stand_beside_wireguards_and_failures_say_why() {
+        let flow = |mbit_per_s| Flow {
+            mbit_per_s,
+            retransmits: 1,
+            cpu_s_per_gb: 2.0,
+        };
         let row = |contender, rate, rtt_ms| {
-            let flow = Flow {
-                mbit_per_s: rate,
-                retransmits: 1,
-                cpu_s_per_gb: 2.0,
-            };
+            let flow = flow(rate);
             let figures = Figures {
                 one: flow,
                 four: flow,
@@ -89,24 +123,43 @@ mod tests {
             };
             Row {
                 contender,
-                figures: Some(figures),
-                error: None,
+                outcome: Outcome::Measured(figures),
             }
         };
         let failed = Row {
             contender: Contender::Tinc,
-            figures: None,
-            error: Some("no such program".into()),
+            outcome: Outcome::Failed("no such program".into()),
+        };
+        let lossy = Row {
+            contender: Contender::WowLossy,
+            outcome: Outcome::Lossy(Lossy {
+                one: flow(17.0),
+                bare: flow(20.0),
+            }),
         };
         let rows = [
             row(Contender::Veth, 20000.0, 0.01),
             row(Contender::Wow, 7500.0, 0.11),
             row(Contender::WireguardGo, 3000.0, 0.31),
+            lossy,
             failed,
         ];
         let text = table(&rows);
-        for expected in ["7500 (2.50x)", "0.100", "3000 (1.00x)", "no such program"] {
+        for expected in [
+            "7500 (2.50x)",
+            "0.100",
+            "3000 (1.00x)",
+            "no such program",
+            "0.85x of 20.0",
+        ] {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }
+        let verdict = |what: &str| {
+            let line = text.lines().find(|line| line.contains(what));
+            line.map(|line| line.contains(" met "))
+        };
+        assert_eq!(verdict("1 TCP flow, of wireguard-go's"), Some(true));
+        assert_eq!(verdict("1% loss"), Some(false));
+        assert_eq!(verdict("relay"), None, "nobody measured it");
     }
 }

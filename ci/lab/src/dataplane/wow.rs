@@ -20,6 +20,8 @@ const JOIN_LIMIT: Duration = Duration::from_secs(60);
 pub enum Way {
     /// In datagrams of their own.
     Direct,
+    /// The same, each by itself all along.
+    OneByOne,
     /// In a connection.
     Tcp,
     /// By the node in the middle.
@@ -29,8 +31,8 @@ pub enum Way {
 /// Starts the routers and waits until packets go the way that is meant.
 pub fn start(bed: &Bed, wow: &Path, way: Way) -> Result<Tunnel> {
     let seeds: Vec<String> = match way {
-        Way::Direct => vec![format!("{}:4001", Bed::address(End::B))],
-        Way::Tcp => vec![format!("tcp:{}:443", Bed::address(End::B))],
+        Way::Direct | Way::OneByOne => vec![format!("{}:4001", bed.address(End::B))],
+        Way::Tcp => vec![format!("tcp:{}:443", bed.address(End::B))],
         Way::Relay => vec!["192.0.2.3:4001".into(), "198.51.100.3:4001".into()],
     };
     let ticket = pool::create(wow, bed.private_dir(), "bench", &seeds)?;
@@ -49,6 +51,9 @@ pub fn start(bed: &Bed, wow: &Path, way: Way) -> Result<Tunnel> {
             .arg("--state")
             .arg(bed.private(&format!("{name}.state")));
         command.arg("--socket").arg(&socket);
+        if way == Way::OneByOne {
+            command.arg("--no-offload");
+        }
         processes.push(bed.spawn(command, name)?);
         Ok(Client::new(wow, &socket))
     };
@@ -64,7 +69,7 @@ pub fn start(bed: &Bed, wow: &Path, way: Way) -> Result<Tunnel> {
     a.wait_joined(JOIN_LIMIT)?;
     let far = b.wait_joined(JOIN_LIMIT)?.addresses.v4;
     let kind = match way {
-        Way::Direct => "udp",
+        Way::Direct | Way::OneByOne => "udp",
         Way::Tcp => "tcp",
         Way::Relay => "relay",
     };
