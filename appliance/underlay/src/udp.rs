@@ -17,9 +17,9 @@ use crate::error::classify;
 use crate::mmsg::Message;
 use crate::{Outgoing, ReceiveBatch, ReceiveError, SendError, Sent, Underlay, mmsg};
 
-/// Asked of the kernel, which may grant less: room for bursts while the event loop is busy. Of joined
-/// datagrams the kernel counts twice what they hold.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Asked of the kernel, which may grant less, and takes memory for what waits alone: room for the windows of a
+/// few streams while the event loop is behind. Of joined datagrams the kernel counts twice what they hold.
+const SOCKET_BUFFER_BYTES: usize = 16 << 20;
 
 /// Destinations remembered to which no batches go; past so many, none go anywhere.
 const ONE_BY_ONE_MAX: usize = 64;

@@ -149,7 +149,8 @@ fn it_boots_by_each_firmware_and_joins() {
     for (hardware, firmware) in [
         (Hardware::Virtio, Firmware::Direct),
         (Hardware::Vmware, Firmware::Bios),
-        (Hardware::Plain, Firmware::Uefi),
+        // Its kernel has no driver for plain hardware's network card.
+        (Hardware::Virtio, Firmware::Uefi),
     ] {
         let setup = Setup {
             tools: support::tools(),
