@@ -56,7 +56,7 @@ fn goals_table(goals: &[Goal]) -> Table {
     table.set_header(["goal", "", "measured", ""]);
     for goal in goals {
         let verdict = if goal.is_met() { "met" } else { "missed" };
-        let measured = format!("{:.2}", goal.measured);
+        let measured = format!("{:.3}", goal.measured);
         table.add_row([goal.what, &goal.bound.to_string(), &measured, verdict]);
     }
     table
