@@ -76,6 +76,7 @@ impl PacketSocket {
             None,
         )?;
         attach_filter(&socket)?;
+        ignore_outgoing(&socket)?;
         bind(&socket, interface)?;
         Ok(Self(Readable::new(socket)?))
     }
@@ -113,11 +114,23 @@ fn attach_filter(socket: &OwnedFd) -> io::Result<()> {
             size_of::<libc::sock_fprog>() as libc::socklen_t,
         )
     };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    check(result)
+}
+
+/// What this machine sends is no answer to it, also when it serves DHCP on the interface itself.
+fn ignore_outgoing(socket: &OwnedFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option value is a live `c_int` of the given size; the call copies it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_IGNORE_OUTGOING,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    check(result)
 }
 
 fn bind(socket: &OwnedFd, interface: u32) -> io::Result<()> {
@@ -139,6 +152,10 @@ fn bind(socket: &OwnedFd, interface: u32) -> io::Result<()> {
             size_of::<libc::sockaddr_ll>() as libc::socklen_t,
         )
     };
+    check(result)
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -148,6 +165,8 @@ fn bind(socket: &OwnedFd, interface: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Runs the filter as the kernel would; only the instructions it uses.
@@ -214,5 +233,28 @@ mod tests {
         assert!(!accepts(&ip(6, 0, 68, 5)), "TCP");
         assert!(!accepts(&[0; 14]));
         assert!(!accepts(&[]));
+    }
+
+    #[tokio::test]
+    async fn what_this_machine_sends_itself_is_not_received() {
+        const LOOPBACK: u32 = 1;
+        let socket = match PacketSocket::open(LOOPBACK) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                eprintln!("skipped: no CAP_NET_RAW: {error}");
+                return;
+            }
+            socket => socket.expect("the loopback interface is there"),
+        };
+        // A tap on the loopback interface is shown a datagram when it is sent and when it arrives.
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        sender
+            .send_to(b"once", "127.0.0.1:68")
+            .expect("loopback takes it");
+        let mut buffer = [0; 128];
+        let arrived = tokio::time::timeout(Duration::from_secs(60), socket.receive(&mut buffer));
+        let length = arrived.await.expect("in time").expect("a frame");
+        assert!(buffer[..length].ends_with(b"once"));
+        let again = rustix::net::recv(&socket.0, &mut buffer[..], RecvFlags::DONTWAIT);
+        assert!(again.is_err(), "received twice");
     }
 }
