@@ -24,7 +24,7 @@ pub(super) const BUFFER_BYTES: usize = BYTES_MAX;
 pub(super) const SPARE_MAX: usize = 16;
 
 impl Node {
-    /// Seals packets of the guest and sends them by the peer's direct path, over UDP. False, and nothing
+    /// Seals packets of the guest and sends them by the peer's direct path. False, and nothing
     /// done, where they had better go one by one.
     pub(super) fn send_together(
         &mut self,
@@ -34,7 +34,7 @@ impl Node {
         packets: &impl GuestPackets,
     ) -> bool {
         let longest = packets.length(0) + 1 + RECORD_OVERHEAD_BYTES;
-        let Some(remote) = self.undoubted_udp(now, id, longest) else {
+        let Some(remote) = self.undoubted(now, id, longest) else {
             return false;
         };
         self.note_traffic(now, id);
@@ -46,6 +46,7 @@ impl Node {
         }
         let count = packets.count();
         let is_watched = count > 1
+            && remote.is_udp()
             && peer
                 .path_mut(remote)
                 .is_some_and(|path| path.together.wants_probe(now));
@@ -202,15 +203,13 @@ impl Node {
         self.event(Event::BatchesHarm { remote });
     }
 
-    /// Where a peer's packets go directly over UDP, from the main socket, with no doubt that they arrive: the
-    /// path carries datagrams of the longest's length.
-    fn undoubted_udp(&self, now: Instant, id: NodeId, longest: usize) -> Option<Remote> {
+    /// Where a peer's packets go directly, over TCP or from UDP's main socket, with no doubt that they arrive:
+    /// the path carries datagrams of the longest's length.
+    fn undoubted(&self, now: Instant, id: NodeId, longest: usize) -> Option<Remote> {
         let peer = self.peers.get(&id)?;
         peer.sending()?;
         let path = peer.active()?;
-        let plain = path.remote.is_udp()
-            && path.remote.lane() == 0
-            && !self.one_by_one.contains(&path.remote);
+        let plain = path.remote.lane() == 0 && !self.one_by_one.contains(&path.remote);
         let fits = longest <= peer.carries(path.remote);
         (plain && fits && !path.liveness.is_in_doubt(now)).then_some(path.remote)
     }

@@ -14,6 +14,7 @@ use wow_overlay::node::{Config, DownReason, Event, GuestPacket, LeaseId, Node, R
 use wow_overlay::time::{Instant, UnixTime};
 use wow_overlay::wire::Remote;
 use wow_underlay::portmap::{Mapped, Transport};
+use wow_underlay::tcp::Refusal;
 use wow_underlay::{InterfaceAddress, Lan, Lanes, SendError, TcpUnderlay, Underlay};
 
 use super::Settings;
@@ -588,15 +589,26 @@ impl Core {
         let Some(tcp) = &self.tcp else {
             return self.node.recycle(transmit.datagram);
         };
-        if let Err(refusal) = tcp.send(transmit.to.address(), transmit.datagram) {
+        let Transmit {
+            to,
+            datagram,
+            datagram_bytes,
+            ..
+        } = transmit;
+        if let Err(refusal) = tcp.send(to.address(), &datagram, datagram_bytes) {
+            let lost = match refusal {
+                Refusal::Full { lost } => lost,
+                _ => datagram.len().div_ceil(datagram_bytes.max(1)),
+            };
             let reason = match refusal.reason() {
                 "full" => "drop_tcp_full",
                 "too_many" => "drop_tcp_too_many",
                 "too_big" => "drop_tcp_too_big",
                 _ => "drop_tcp_failed",
             };
-            *self.lost.entry(reason).or_default() += 1;
+            *self.lost.entry(reason).or_default() += lost as u64;
         }
+        self.node.recycle(datagram);
     }
 
     fn drain_control(&mut self) {

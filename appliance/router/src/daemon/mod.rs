@@ -23,7 +23,7 @@ use wow_overlay::membership::{Certificate, Identity, NodeName, Roles, Ticket};
 use wow_overlay::wire::Remote;
 use wow_underlay::portmap::Mapped;
 use wow_underlay::{
-    InterfaceWatch, Lan, PortMapper, ReceiveBatch, ReceiveError, TcpUnderlay, Underlay,
+    InterfaceWatch, Lan, PortMapper, ReceiveBatch, ReceiveError, TcpUnderlay, Underlay, tcp,
 };
 
 use self::command::Command;
@@ -102,7 +102,9 @@ pub struct Daemon {
 /// What the loop woke up for.
 enum Wake {
     Datagrams(Result<(), ReceiveError>),
-    /// One by one: TCP's, and those of extra sockets.
+    /// What came together on a TCP connection.
+    Stream(tcp::Received),
+    /// One by itself, on an extra socket.
     Datagram(Remote, Vec<u8>),
     Announcement(SocketAddr, Vec<u8>),
     Sendable,
@@ -187,6 +189,13 @@ impl Daemon {
                 self.core.finish_batch();
             }
             Wake::Announcement(from, mut bytes) => self.core.handle_announcement(from, &mut bytes),
+            Wake::Stream(mut received) => {
+                let now = self.core.now();
+                let from = Remote::tcp(received.from);
+                let datagrams = received.iter_mut().map(|datagram| (from, datagram));
+                self.core.handle_datagrams(now, datagrams);
+                self.core.finish_batch();
+            }
             Wake::Datagram(from, mut datagram) => {
                 let now = self.core.now();
                 let datagram = std::iter::once((from, &mut datagram[..]));
@@ -242,7 +251,7 @@ impl Daemon {
         let has_room = self.core.outbox.has_room();
         let Core {
             underlay,
-            tcp,
+            tcp: streams,
             lanes,
             lan,
             guest,
@@ -253,10 +262,10 @@ impl Daemon {
             if !outbox.is_empty() && underlay.poll_sendable(cx).is_ready() {
                 return Poll::Ready(Wake::Sendable);
             }
-            if let Some(tcp) = tcp
-                && let Poll::Ready((from, datagram)) = tcp.poll_receive(cx)
+            if let Some(streams) = streams
+                && let Poll::Ready(received) = streams.poll_receive(cx)
             {
-                return Poll::Ready(Wake::Datagram(Remote::tcp(from), datagram));
+                return Poll::Ready(Wake::Stream(received));
             }
             if let Some(lan) = lan
                 && let Poll::Ready((from, bytes)) = lan.poll_receive(cx)

@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::BufMut;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::LENGTH_BYTES;
+use super::outbox::Outbox;
+use super::stream::{self, Received};
 use super::table::{End, Shared};
 use crate::DATAGRAM_MAX_BYTES;
 
-/// Bytes of a datagram's length before it.
-const LENGTH_BYTES: usize = 2;
 /// How long the far end may take to accept.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long an accepted connection may take to send something that is answered.
@@ -30,18 +31,14 @@ const WRITE_MAX: Duration = Duration::from_secs(15);
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Keeps a translator's mapping, which idle TCP ones often lose after minutes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Read at once: several datagrams where the far end sends much.
+/// Read at once, and where the far end sends much.
 const READ_BYTES: usize = 2 * (LENGTH_BYTES + DATAGRAM_MAX_BYTES);
-/// Datagrams written at once.
-const WRITE_DATAGRAMS: usize = 16;
+const READ_BYTES_MAX: usize = 1 << 16;
+/// What the kernel holds that is not on its way yet: what waits delays what comes after.
+const UNSENT_BYTES: u32 = 128 << 10;
 
 /// Opens a connection and serves it.
-pub(super) async fn dial(
-    shared: Arc<Shared>,
-    to: SocketAddr,
-    serial: u64,
-    outbox: mpsc::Receiver<Vec<u8>>,
-) {
+pub(super) async fn dial(shared: Arc<Shared>, to: SocketAddr, serial: u64, outbox: Arc<Outbox>) {
     let end = match timeout(CONNECT_MAX, TcpStream::connect(to)).await {
         Ok(Ok(stream)) => run(&shared, stream, to, outbox, true).await,
         Ok(Err(error)) => {
@@ -59,7 +56,7 @@ pub(super) async fn serve(
     stream: TcpStream,
     from: SocketAddr,
     serial: u64,
-    outbox: mpsc::Receiver<Vec<u8>>,
+    outbox: Arc<Outbox>,
 ) {
     let end = run(&shared, stream, from, outbox, false).await;
     shared.ended(from, serial, end);
@@ -69,7 +66,7 @@ async fn run(
     shared: &Shared,
     mut stream: TcpStream,
     remote: SocketAddr,
-    outbox: mpsc::Receiver<Vec<u8>>,
+    outbox: Arc<Outbox>,
     dialled: bool,
 ) -> End {
     if let Err(error) = set_options(&stream) {
@@ -80,7 +77,7 @@ async fn run(
     // Both at once: two ends that only write would wait for each other.
     let end = tokio::select! {
         end = read(shared, reader, remote) => end,
-        _ = write(writer, outbox, &proven) => End::Closed,
+        _ = write(writer, &outbox, &proven) => End::Closed,
         () = unproven(&proven) => End::Unproven,
     };
     tracing::trace!(%remote, ?end, "connection ended");
@@ -91,6 +88,7 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
     socket.set_tcp_keepalive(&keepalive.with_interval(KEEPALIVE / 3).with_retries(3))
 }
@@ -104,92 +102,44 @@ async fn unproven(proven: &AtomicBool) {
 }
 
 async fn read(shared: &Shared, mut stream: ReadHalf<'_>, remote: SocketAddr) -> End {
-    let mut room = vec![0; READ_BYTES].into_boxed_slice();
-    let mut filled = 0;
+    let mut room = READ_BYTES;
+    let mut read = Vec::with_capacity(room);
     loop {
-        let Ok(Ok(count @ 1..)) = timeout(IDLE_MAX, stream.read(&mut room[filled..])).await else {
+        let left = room - read.len();
+        let mut into = (&mut read).limit(left);
+        let Ok(Ok(1..)) = timeout(IDLE_MAX, stream.read_buf(&mut into)).await else {
             return End::Closed;
         };
-        filled += count;
-        let mut taken = 0;
-        loop {
-            match split(&room[taken..filled]) {
-                Split::Datagram(datagram) => {
-                    taken += LENGTH_BYTES + datagram.len();
-                    if shared
-                        .inbox
-                        .send((remote, datagram.to_vec()))
-                        .await
-                        .is_err()
-                    {
-                        return End::Closed;
-                    }
-                }
-                Split::Partial => break,
-                Split::Malformed => return End::Malformed,
-            }
+        let Ok(whole) = stream::whole(&read) else {
+            return End::Malformed;
+        };
+        if whole == 0 {
+            continue;
         }
-        room.copy_within(taken..filled, 0);
-        filled -= taken;
+        // There may be more where there was so much.
+        room = match read.len() == room {
+            true => READ_BYTES_MAX,
+            false => READ_BYTES,
+        };
+        let mut next = Vec::with_capacity(room);
+        next.extend_from_slice(&read[whole..]);
+        read.truncate(whole);
+        let received = Received {
+            from: remote,
+            stream: std::mem::replace(&mut read, next),
+        };
+        if shared.inbox.send(received).await.is_err() {
+            return End::Closed;
+        }
     }
 }
 
-/// What the bytes at the front of a stream are.
-#[derive(Debug, PartialEq, Eq)]
-enum Split<'a> {
-    Datagram(&'a [u8]),
-    Partial,
-    Malformed,
-}
-
-fn split(bytes: &[u8]) -> Split<'_> {
-    let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
-        return Split::Partial;
-    };
-    match usize::from(u16::from_be_bytes(*length)) {
-        length @ 1..=DATAGRAM_MAX_BYTES => match rest.get(..length) {
-            Some(datagram) => Split::Datagram(datagram),
-            None => Split::Partial,
-        },
-        _ => Split::Malformed,
-    }
-}
-
-async fn write(
-    mut stream: WriteHalf<'_>,
-    mut outbox: mpsc::Receiver<Vec<u8>>,
-    proven: &AtomicBool,
-) -> io::Result<()> {
-    let mut datagrams = Vec::with_capacity(WRITE_DATAGRAMS);
+async fn write(mut stream: WriteHalf<'_>, outbox: &Outbox, proven: &AtomicBool) -> io::Result<()> {
     let mut bytes = Vec::new();
-    while outbox.recv_many(&mut datagrams, WRITE_DATAGRAMS).await > 0 {
+    while outbox.take(&mut bytes).await {
         proven.store(true, Ordering::Relaxed);
-        bytes.clear();
-        for datagram in datagrams.drain(..) {
-            let length = u16::try_from(datagram.len()).map_err(io::Error::other)?;
-            bytes.extend(length.to_be_bytes());
-            bytes.extend(datagram);
-        }
         timeout(WRITE_MAX, stream.write_all(&bytes)).await??;
     }
     // The table has dropped this connection; the far end learns it by the end of the stream.
     stream.shutdown().await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn streams_are_split_by_lengths() {
-        assert_eq!(split(&[]), Split::Partial);
-        assert_eq!(split(&[0]), Split::Partial);
-        assert_eq!(split(&[0, 2, 7]), Split::Partial);
-        assert_eq!(split(&[0, 2, 7, 8, 9]), Split::Datagram(&[7, 8]));
-        assert_eq!(split(&[0, 0, 1]), Split::Malformed);
-        let beyond = u16::try_from(DATAGRAM_MAX_BYTES + 1).unwrap().to_be_bytes();
-        assert_eq!(split(&beyond), Split::Malformed);
-        // What a browser would say first.
-        assert_eq!(split(b"GET / HTTP/1.1"), Split::Malformed);
-    }
 }

@@ -6,6 +6,8 @@
 //! silent to strangers. What does not fit a connection's queue is lost, as it would be over UDP.
 
 mod connection;
+mod outbox;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,13 +26,16 @@ use tokio::task::AbortHandle;
 use crate::udp::BindError;
 use table::Shared;
 
+pub use stream::Received;
 pub use table::Tallies;
 
 /// Ports listened on, at most.
 pub const PORTS_MAX: usize = 4;
-/// Datagrams received on all connections that wait for the event loop; then connections are not
-/// read, and the far ends feel it.
-const INBOX_DATAGRAMS: usize = 256;
+/// Bytes of a datagram's length before it.
+const LENGTH_BYTES: usize = 2;
+/// What was read at once of one connection and waits for the event loop; then connections are not read, and
+/// the far ends feel it.
+const INBOX_MAX: usize = 32;
 /// Connections that wait in the kernel to be accepted.
 const BACKLOG: i32 = 64;
 /// The pause after a failed `accept`, which mostly means that no descriptor is left.
@@ -39,7 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// The kernel's TCP sockets. Must be created and used inside a tokio runtime with I/O and time.
 pub struct TcpUnderlay {
     shared: Arc<Shared>,
-    inbox: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
+    inbox: mpsc::Receiver<Received>,
     listening: Vec<SocketAddr>,
     listeners: Vec<AbortHandle>,
 }
@@ -48,8 +53,11 @@ pub struct TcpUnderlay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The connection's queue is full: it is slower than its traffic.
-    #[error("the connection is too slow")]
-    Full,
+    #[error("the connection is too slow for {lost} datagrams")]
+    Full {
+        /// How many of those that came together found no room.
+        lost: usize,
+    },
     /// There are too many connections to open another.
     #[error("there are too many connections")]
     TooMany,
@@ -65,7 +73,7 @@ impl Refusal {
     /// A short name for counters and logs.
     pub fn reason(self) -> &'static str {
         match self {
-            Refusal::Full => "full",
+            Refusal::Full { .. } => "full",
             Refusal::TooMany => "too_many",
             Refusal::Failed => "failed",
             Refusal::TooBig => "too_big",
@@ -81,7 +89,7 @@ impl TcpUnderlay {
     /// # Errors
     /// A port is taken, privileged, or the address is not this machine's.
     pub fn bind(ip: IpAddr, ports: &[u16]) -> Result<Self, BindError> {
-        let (sender, inbox) = mpsc::channel(INBOX_DATAGRAMS);
+        let (sender, inbox) = mpsc::channel(INBOX_MAX);
         let shared = Arc::new(Shared::new(sender));
         let mut underlay = TcpUnderlay {
             shared,
@@ -120,16 +128,22 @@ impl TcpUnderlay {
         &self.listening
     }
 
-    /// Queues a datagram for the connection with `to`, which is opened if there is none.
+    /// Queues datagrams, of `datagram_bytes` each but the last, which may be shorter, for the connection with
+    /// `to`, which is opened if there is none.
     ///
     /// # Errors
-    /// It is lost, and why.
-    pub fn send(&self, to: SocketAddr, datagram: Vec<u8>) -> Result<(), Refusal> {
-        Shared::send(&self.shared, to, datagram)
+    /// All are lost, or as many as are said, and why.
+    pub fn send(
+        &self,
+        to: SocketAddr,
+        datagrams: &[u8],
+        datagram_bytes: usize,
+    ) -> Result<(), Refusal> {
+        Shared::send(&self.shared, to, datagrams, datagram_bytes)
     }
 
-    /// Waits for the next datagram, and for the far end of its connection.
-    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<(SocketAddr, Vec<u8>)> {
+    /// Waits for what comes next on some connection.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
         match self.inbox.poll_recv(cx) {
             Poll::Ready(Some(received)) => Poll::Ready(received),
             // `shared` holds a sender, so the channel does not end.

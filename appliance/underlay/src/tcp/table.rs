@@ -9,6 +9,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::outbox::Outbox;
+use super::stream::Received;
 use super::{Refusal, connection};
 use crate::DATAGRAM_MAX_BYTES;
 
@@ -20,8 +22,6 @@ pub(super) const ACCEPTED_MAX: usize = 192;
 pub(super) const ACCEPTED_PER_IP_MAX: usize = 32;
 /// Accepted connections that have not earned an answer yet; the oldest gives way to the newest.
 pub(super) const UNPROVEN_MAX: usize = 32;
-/// Datagrams that wait for one connection; the newest is lost when it is full.
-pub(super) const OUTBOX_DATAGRAMS: usize = 64;
 /// How long a far end that took no connection is left alone.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 /// Such far ends remembered.
@@ -54,9 +54,15 @@ pub(super) enum End {
 }
 
 struct Entry {
-    outbox: mpsc::Sender<Vec<u8>>,
+    outbox: Arc<Outbox>,
     serial: u64,
     accepted: bool,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.outbox.close();
+    }
 }
 
 #[derive(Default)]
@@ -72,12 +78,12 @@ struct Table {
 
 /// What the underlay and its connections' tasks share.
 pub(super) struct Shared {
-    pub(super) inbox: mpsc::Sender<(SocketAddr, Vec<u8>)>,
+    pub(super) inbox: mpsc::Sender<Received>,
     table: Mutex<Table>,
 }
 
 impl Shared {
-    pub(super) fn new(inbox: mpsc::Sender<(SocketAddr, Vec<u8>)>) -> Self {
+    pub(super) fn new(inbox: mpsc::Sender<Received>) -> Self {
         Shared {
             inbox,
             table: Mutex::default(),
@@ -106,19 +112,23 @@ impl Shared {
     pub(super) fn send(
         shared: &Arc<Shared>,
         to: SocketAddr,
-        datagram: Vec<u8>,
+        datagrams: &[u8],
+        datagram_bytes: usize,
     ) -> Result<(), Refusal> {
-        if datagram.len() > DATAGRAM_MAX_BYTES || datagram.is_empty() {
+        if datagrams.is_empty() || !(1..=DATAGRAM_MAX_BYTES).contains(&datagram_bytes) {
             return Err(Refusal::TooBig);
         }
+        let push = |outbox: &Outbox| match outbox.push(datagrams, datagram_bytes) {
+            0 => Ok(()),
+            lost => Err(Refusal::Full { lost }),
+        };
         let mut table = shared.table();
         if let Some(entry) = table.entries.get(&to) {
-            let sent = entry.outbox.try_send(datagram);
-            let accepted = entry.accepted;
-            if accepted {
+            let sent = push(&entry.outbox);
+            if entry.accepted {
                 table.unproven.retain(|unproven| *unproven != to);
             }
-            return sent.map_err(|_| Refusal::Full);
+            return sent;
         }
         let now = Instant::now();
         table.failures.retain(|(_, until)| *until > now);
@@ -129,10 +139,9 @@ impl Shared {
             return Err(Refusal::TooMany);
         }
         let (serial, outbox) = table.insert(to, false);
-        let entry = table.entries.get(&to).expect("inserted just now");
-        let sent = entry.outbox.try_send(datagram);
+        let sent = push(&outbox);
         tokio::spawn(connection::dial(Arc::clone(shared), to, serial, outbox));
-        sent.map_err(|_| Refusal::Full)
+        sent
     }
 
     pub(super) fn accepted(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
@@ -187,12 +196,12 @@ impl Shared {
 }
 
 impl Table {
-    fn insert(&mut self, remote: SocketAddr, accepted: bool) -> (u64, mpsc::Receiver<Vec<u8>>) {
-        let (sender, outbox) = mpsc::channel(OUTBOX_DATAGRAMS);
+    fn insert(&mut self, remote: SocketAddr, accepted: bool) -> (u64, Arc<Outbox>) {
+        let outbox = Arc::new(Outbox::default());
         self.serial += 1;
         let serial = self.serial;
         let entry = Entry {
-            outbox: sender,
+            outbox: Arc::clone(&outbox),
             serial,
             accepted,
         };
