@@ -68,17 +68,26 @@ impl ReceiveBatch {
 
     /// The datagrams with their senders, in order of arrival.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
+        self.iter_mut_by(|from| from)
+    }
+
+    /// The same, with what `name` makes of each sender: it is asked once for datagrams that came joined.
+    pub fn iter_mut_by<N: Copy>(
+        &mut self,
+        name: impl Fn(SocketAddr) -> N,
+    ) -> impl Iterator<Item = (N, &mut [u8])> {
         self.filled
             .iter()
             .zip(self.room.chunks_exact_mut(self.slot_bytes))
-            .flat_map(|(filled, slot)| {
+            .flat_map(move |(filled, slot)| {
+                let from = name(filled.from);
                 let (empty, full) = match filled.length {
                     0 => (Some(&mut [][..]), &mut [][..]),
                     length => (None, &mut slot[..length]),
                 };
                 let full = full.chunks_mut(filled.datagram_bytes.max(1));
                 let all = empty.into_iter().chain(full);
-                all.map(|datagram| (filled.from, datagram))
+                all.map(move |datagram| (from, datagram))
             })
     }
 

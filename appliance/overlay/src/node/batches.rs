@@ -2,12 +2,14 @@
 //! underlay sends in one go.
 
 use crate::id::NodeId;
+use crate::session::Sealer;
 use crate::time::Instant;
 use crate::wire::Remote;
+use crate::wire::frame::{Body, HOPS_MAX, ROUTED_HEADER_MAX, RoutedHeader};
 use crate::wire::outer::RECORD_OVERHEAD_BYTES;
 
 use super::api::{Event, GuestPackets, Transmit};
-use super::peer::Via;
+use super::peer::{Peer, Via};
 use super::sizes::write_probe;
 use super::together::{Batch, Verdict};
 use super::{Node, OUTBOX_MAX};
@@ -23,9 +25,31 @@ pub(super) const BUFFER_BYTES: usize = BYTES_MAX;
 /// Buffers kept for reuse: a megabyte.
 pub(super) const SPARE_MAX: usize = 16;
 
+/// How packets for one peer travel together: by its own direct path, or routed, by another peer's.
+#[derive(Debug)]
+pub(super) struct Way {
+    /// The peer whose path it is.
+    carrier: NodeId,
+    remote: Remote,
+    /// The longest datagram that the path carries.
+    carries: usize,
+    /// The header of the routed frames that hold the records of the two ends; empty on a path of the peer's own.
+    head: Vec<u8>,
+}
+
+impl Way {
+    /// What a record of the two ends gets before it is a datagram.
+    fn overhead(&self) -> usize {
+        match self.head.len() {
+            0 => 0,
+            head => head + RECORD_OVERHEAD_BYTES,
+        }
+    }
+}
+
 impl Node {
-    /// Seals packets of the guest and sends them by the peer's direct path. False, and nothing
-    /// done, where they had better go one by one.
+    /// Seals packets of the guest and sends them by the peer's direct path, or together by the path of the next
+    /// peer on the way to it. False, and nothing done, where they had better go one by one.
     pub(super) fn send_together(
         &mut self,
         now: Instant,
@@ -34,112 +58,238 @@ impl Node {
         packets: &impl GuestPackets,
     ) -> bool {
         let longest = packets.length(0) + 1 + RECORD_OVERHEAD_BYTES;
-        let Some(remote) = self.undoubted(now, id, longest) else {
+        let Some(way) = self.way_together(now, id, longest) else {
             return false;
         };
         self.note_traffic(now, id);
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return false;
-        };
-        if let Some(mtu) = peer.mtu_mut(remote) {
-            mtu.on_sent(longest);
-        }
+        let via = self.peers.get(&id).map_or(Via::Overlay, |peer| peer.via());
         let count = packets.count();
-        let is_watched = count > 1
-            && remote.is_udp()
-            && peer
-                .path_mut(remote)
-                .is_some_and(|path| path.together.wants_probe(now));
-        peer.on_traffic_sent(Via::Direct(remote), now, |frame| {
-            frame.push(kind);
-            packets.write(count - 1, frame);
-        });
-        // Now and then, after the first record of those that go together: does it arrive?
-        let mut watch = is_watched.then(|| self.token());
-        let mut watched = None;
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.on_traffic_sent(via, now, |frame| {
+                frame.push(kind);
+                packets.write(count - 1, frame);
+            });
+        }
+        self.note_sent(now, &way, longest);
+        let mut watch = (count > 1).then(|| self.watch(now, &way)).flatten();
+        let record = |index| packets.length(index) + 1 + RECORD_OVERHEAD_BYTES;
         let mut next = 0;
         while next < count {
-            let record = |index| packets.length(index) + 1 + RECORD_OVERHEAD_BYTES;
-            let last = self.transmits.back();
-            if !last.is_some_and(|last| takes(last, remote, record(next))) {
-                if self.transmits.len() >= OUTBOX_MAX {
-                    self.counters.drop_full += (count - next) as u64;
-                    return true;
-                }
-                let spare = self.spare_batches.pop();
-                let datagram = spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
-                self.transmits.push_back(Transmit {
-                    to: remote,
-                    datagram,
-                    datagram_bytes: record(next),
-                    may_join: true,
-                });
+            if !self.make_room(&way, record(next) + way.overhead()) {
+                self.counters.drop_full += (count - next) as u64;
+                break;
             }
-            let Some(transmit) = self.transmits.back_mut() else {
-                return true;
+            let (Some(peer), Some(carrier)) = (self.peers.get(&id), self.peers.get(&way.carrier))
+            else {
+                break;
+            };
+            let (Some(own), Some(link), Some(transmit)) = (
+                peer.sending(),
+                carrier.sending(),
+                self.transmits.back_mut(),
+            ) else {
+                break;
             };
             let before = transmit.datagram.len();
-            let Some(peer) = self.peers.get_mut(&id) else {
-                return true;
-            };
-            let Some(live) = peer.sending() else {
-                return true;
-            };
-            while next < count
-                && (transmit.datagram.is_empty() || takes(transmit, remote, record(next)))
-            {
-                let start = transmit.datagram.len();
-                let length = transmit.datagram_bytes;
-                if start > 0
-                    && takes(transmit, remote, length)
-                    && let Some(token) = watch.take()
+            let (mut records, mut bytes) = (0, 0);
+            while next < count && takes(transmit, way.remote, record(next) + way.overhead()) {
+                if let Some(watch) = &mut watch
+                    && watch.write(transmit, &link.session.sealer)
                 {
-                    let write = |out: &mut Vec<u8>| write_probe(token, length, out);
-                    let sealer = &live.session.sealer;
-                    if sealer.seal_with(&mut transmit.datagram, write).is_ok() {
-                        self.counters.datagrams_out += 1;
-                        self.counters.bytes_probes += length as u64;
-                        watched = Some((token, length));
-                    }
+                    self.counters.datagrams_out += 1;
+                    self.counters.bytes_probes += transmit.datagram_bytes as u64;
                     continue;
                 }
-                let sealed = live
-                    .session
-                    .sealer
-                    .seal_with(&mut transmit.datagram, |out| {
-                        out.push(kind);
-                        packets.write(next, out);
-                    });
+                let write = |out: &mut Vec<u8>| {
+                    out.push(kind);
+                    packets.write(next, out);
+                };
+                let out = &mut transmit.datagram;
+                let is_sealed = match way.head.is_empty() {
+                    true => own.session.sealer.seal_with(out, write).is_ok(),
+                    false => seal_routed(&link.session.sealer, &way.head, out, |out| {
+                        own.session.sealer.seal_with(out, write).is_ok()
+                    }),
+                };
+                // Where it is not, the session has come to its end; its successor is being made.
+                if is_sealed {
+                    records += 1;
+                    bytes += record(next) as u64;
+                    self.counters.guest_out += 1;
+                    self.counters.datagrams_out += 1;
+                }
                 next += 1;
-                if sealed.is_err() {
-                    // The session has come to its end; its successor is being made.
-                    continue;
-                }
-                debug_assert_eq!(transmit.datagram.len() - start, record(next - 1));
-                self.counters.guest_out += 1;
-                self.counters.datagrams_out += 1;
             }
-            let sealed = transmit.datagram.len() - before;
-            let records = sealed.div_ceil(transmit.datagram_bytes);
-            peer.sent.packets += records as u64;
-            peer.sent.bytes += sealed as u64;
-            self.counters.bytes_out += sealed as u64;
+            let sealed = (transmit.datagram.len() - before) as u64;
+            self.counters.bytes_out += sealed;
+            if !way.head.is_empty() {
+                self.counters.bytes_relayed += sealed;
+            }
             if transmit.datagram.is_empty() {
                 self.transmits.pop_back();
             }
+            self.count_sent(&way, id, records, bytes);
         }
-        let peer = self.peers.get_mut(&id);
-        let path = peer.and_then(|peer| peer.path_mut(remote));
-        if let (Some(path), Some((token, datagram_bytes))) = (path, watched) {
+        if let Some(watch) = watch {
+            self.watched(now, &way, watch, count);
+        }
+        true
+    }
+
+    /// Passes a frame on behind the last one that went the same way. False, and nothing done, where it does not
+    /// fit.
+    pub(super) fn pass_together(&mut self, now: Instant, way: &Way, body: &[u8]) -> bool {
+        let length = body.len() + way.overhead();
+        if length > way.carries {
+            return false;
+        }
+        self.note_sent(now, way, length);
+        if !self.make_room(way, length) {
+            self.counters.drop_full += 1;
+            return true;
+        }
+        let link = self.peers.get(&way.carrier).and_then(Peer::sending);
+        let (Some(link), Some(transmit)) = (link, self.transmits.back_mut()) else {
+            return true;
+        };
+        let is_sealed = seal_routed(
+            &link.session.sealer,
+            &way.head,
+            &mut transmit.datagram,
+            |out| {
+                out.extend_from_slice(body);
+                true
+            },
+        );
+        if !is_sealed {
+            if transmit.datagram.is_empty() {
+                self.transmits.pop_back();
+            }
+            return true;
+        }
+        self.counters.forwarded += 1;
+        self.counters.datagrams_out += 1;
+        self.counters.bytes_out += length as u64;
+        self.counters.bytes_relayed += length as u64;
+        if let Some(carrier) = self.peers.get_mut(&way.carrier) {
+            carrier.sent.count(length);
+        }
+        true
+    }
+
+    /// The way on for frames like one with this header that came from a peer, where they may go together.
+    pub(super) fn way_on(
+        &self,
+        now: Instant,
+        from: NodeId,
+        mut header: RoutedHeader,
+        length: usize,
+    ) -> Option<Way> {
+        header.hops = header.hops.saturating_add(1);
+        if header.body != Body::Datagram || header.hops > HOPS_MAX || header.source == self.id {
+            return None;
+        }
+        let is_agent = header.agent == Some(self.id);
+        self.way_by(now, header, Some(from).filter(|_| !is_agent), length)
+    }
+
+    /// The way of packets to a peer, whose records have at most this length.
+    fn way_together(&self, now: Instant, id: NodeId, longest: usize) -> Option<Way> {
+        let peer = self.peers.get(&id)?;
+        peer.sending()?;
+        if peer.active().is_some() {
+            return self.undoubted(now, id, longest);
+        }
+        let header = self.header_to(id, peer.agent, Body::Datagram);
+        self.way_by(now, header, None, longest)
+    }
+
+    /// The way that frames with such a header go, around bodies of at most this length.
+    fn way_by(
+        &self,
+        now: Instant,
+        header: RoutedHeader,
+        back: Option<NodeId>,
+        body: usize,
+    ) -> Option<Way> {
+        let (carrier, header) = self.next_carrier(header, back)?;
+        let mut head = Vec::with_capacity(1 + ROUTED_HEADER_MAX);
+        header.encode(&mut head);
+        let longest = body + head.len() + RECORD_OVERHEAD_BYTES;
+        let way = self.undoubted(now, carrier, longest)?;
+        Some(Way { head, ..way })
+    }
+
+    /// Datagrams of traffic go out by a way: silence afterwards questions it.
+    fn note_sent(&mut self, now: Instant, way: &Way, longest: usize) {
+        let Some(carrier) = self.peers.get_mut(&way.carrier) else {
+            return;
+        };
+        if let Some(mtu) = carrier.mtu_mut(way.remote) {
+            mtu.on_sent(longest);
+        }
+        if let Some(liveness) = carrier.liveness_mut(Via::Direct(way.remote)) {
+            liveness.on_sent(now);
+        }
+    }
+
+    fn count_sent(&mut self, way: &Way, id: NodeId, records: u64, bytes: u64) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.sent.packets += records;
+            peer.sent.bytes += bytes;
+        }
+        if !way.head.is_empty()
+            && let Some(carrier) = self.peers.get_mut(&way.carrier)
+        {
+            carrier.sent.packets += records;
+            carrier.sent.bytes += bytes + records * way.overhead() as u64;
+        }
+    }
+
+    /// Has a datagram of this length fit behind the last one that waits, or begins another batch. False where
+    /// too many wait.
+    fn make_room(&mut self, way: &Way, length: usize) -> bool {
+        let last = self.transmits.back();
+        if last.is_some_and(|last| takes(last, way.remote, length)) {
+            return true;
+        }
+        if self.transmits.len() >= OUTBOX_MAX {
+            return false;
+        }
+        let spare = self.spare_batches.pop();
+        let datagram = spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
+        self.transmits.push_back(Transmit {
+            to: way.remote,
+            datagram,
+            datagram_bytes: length,
+            may_join: true,
+        });
+        true
+    }
+
+    /// Now and then a probe goes within a batch: does it arrive?
+    fn watch(&mut self, now: Instant, way: &Way) -> Option<Watch> {
+        let carrier = self.peers.get_mut(&way.carrier)?;
+        let path = carrier.path_mut(way.remote)?;
+        let is_due = way.remote.is_udp() && path.together.wants_probe(now);
+        is_due.then(|| Watch {
+            token: self.token(),
+            datagram_bytes: None,
+        })
+    }
+
+    fn watched(&mut self, now: Instant, way: &Way, watch: Watch, count: usize) {
+        let carrier = self.peers.get_mut(&way.carrier);
+        let path = carrier.and_then(|carrier| carrier.path_mut(way.remote));
+        if let (Some(path), Some(datagram_bytes)) = (path, watch.datagram_bytes) {
             let most = RECORDS_MAX.min(BYTES_MAX / datagram_bytes);
             let batch = Batch {
                 datagram_bytes,
                 count: (count + 1).min(most),
             };
             let timeout = path.liveness.patience();
-            path.together.on_watched(token, batch, now, timeout);
+            path.together.on_watched(watch.token, batch, now, timeout);
         }
-        true
     }
 
     /// Compares batches with datagrams by themselves, where that is due.
@@ -203,16 +353,65 @@ impl Node {
         self.event(Event::BatchesHarm { remote });
     }
 
-    /// Where a peer's packets go directly, over TCP or from UDP's main socket, with no doubt that they arrive:
-    /// the path carries datagrams of the longest's length.
-    fn undoubted(&self, now: Instant, id: NodeId, longest: usize) -> Option<Remote> {
+    /// Where datagrams for a peer go directly, over TCP or from UDP's main socket, with no doubt that they arrive:
+    /// the path carries such of the longest's length.
+    fn undoubted(&self, now: Instant, id: NodeId, longest: usize) -> Option<Way> {
         let peer = self.peers.get(&id)?;
         peer.sending()?;
         let path = peer.active()?;
         let plain = path.remote.lane() == 0 && !self.one_by_one.contains(&path.remote);
-        let fits = longest <= peer.carries(path.remote);
-        (plain && fits && !path.liveness.is_in_doubt(now)).then_some(path.remote)
+        let carries = peer.carries(path.remote);
+        let is_sure = plain && longest <= carries && !path.liveness.is_in_doubt(now);
+        is_sure.then(|| Way {
+            carrier: id,
+            remote: path.remote,
+            carries,
+            head: Vec::new(),
+        })
     }
+}
+
+/// A probe that is to go within a batch.
+#[derive(Debug)]
+struct Watch {
+    token: u64,
+    /// The length that it has, once it is there.
+    datagram_bytes: Option<usize>,
+}
+
+impl Watch {
+    /// Puts the probe behind the first datagram of a batch, if it is not in one yet; whether it did.
+    fn write(&mut self, transmit: &mut Transmit, sealer: &Sealer) -> bool {
+        let length = transmit.datagram_bytes;
+        if self.datagram_bytes.is_some()
+            || transmit.datagram.is_empty()
+            || !takes(transmit, transmit.to, length)
+        {
+            return false;
+        }
+        self.datagram_bytes = Some(length);
+        let write = |out: &mut Vec<u8>| write_probe(self.token, length, out);
+        sealer.seal_with(&mut transmit.datagram, write).is_ok()
+    }
+}
+
+/// Appends a record of a link with a routed frame in it, whose body `write` appends; whether that was done.
+fn seal_routed(
+    link: &Sealer,
+    head: &[u8],
+    out: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>) -> bool,
+) -> bool {
+    let start = out.len();
+    let mut is_written = false;
+    let sealed = link.seal_with(out, |out| {
+        out.extend_from_slice(head);
+        is_written = write(out);
+    });
+    if !is_written {
+        out.truncate(start);
+    }
+    is_written && sealed.is_ok()
 }
 
 /// Whether one more record of such a length may follow what there is.

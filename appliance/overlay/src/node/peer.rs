@@ -291,6 +291,12 @@ impl Peer {
         self.sessions.iter().any(|live| live.confirmed)
     }
 
+    /// The session whose records name us by this index.
+    pub(super) fn session_mut(&mut self, index: u32) -> Option<&mut LiveSession> {
+        let mut sessions = self.sessions.iter_mut();
+        sessions.find(|live| live.session.local_index() == index)
+    }
+
     /// Whether anything came in a session with it.
     pub fn was_heard(&self) -> bool {
         let heard = |live: &LiveSession| live.session.opener.highest().is_some();

@@ -5,6 +5,7 @@ use crate::time::Instant;
 use crate::wire::frame::{Body, Delivery, HOPS_MAX, ROUTED_HEADER_MAX, RoutedHeader};
 
 use super::Node;
+use super::api::GuestPacket;
 use super::peer::{Peer, Via};
 use super::ring;
 use super::traffic::Source;
@@ -35,33 +36,38 @@ impl Node {
         match self.next_hop(&mut header, None) {
             Hop::Peer(next) => self.pass_on(now, next, &header, body),
             Hop::Relay { relay, peer } => self.pass_by(now, relay, peer, header, body),
-            Hop::Here => self.deliver(now, header, &mut body.to_vec(), 0),
+            Hop::Here => {
+                let mut body = body.to_vec();
+                if let Some(packet) = self.deliver(now, header, &mut body, 0) {
+                    self.queue_guest_packet(packet.bytes, packet.lacks_checksum);
+                }
+            }
             Hop::Nowhere => self.counters.drop_no_route += 1,
         }
     }
 
-    /// A routed frame came from a peer.
-    pub(super) fn handle_routed(
+    /// A routed frame came from a peer. A guest's packet within it that may come in is given back.
+    pub(super) fn handle_routed<'d>(
         &mut self,
         now: Instant,
         from: NodeId,
         mut header: RoutedHeader,
-        body: &mut [u8],
+        body: &'d mut [u8],
         nesting: u8,
-    ) {
+    ) -> Option<GuestPacket<&'d [u8]>> {
         header.hops = header.hops.saturating_add(1);
         let asks = header.body == Body::Query;
         let peer = self.peers.get_mut(&from);
         if asks && !peer.is_some_and(|peer| peer.budgets.take_request(now)) {
             self.counters.drop_budget += 1;
-            return;
+            return None;
         }
         let circles = header.source == self.id;
         if header.hops > HOPS_MAX || circles {
             if circles || !asks || !self.answer_where_hops_end(now, &header, body) {
                 self.counters.drop_hops += 1;
             }
-            return;
+            return None;
         }
         let is_agent = header.agent == Some(self.id);
         let mut header = self.clear_reached_agent(header);
@@ -77,8 +83,24 @@ impl Node {
         match hop {
             Hop::Peer(next) => self.pass_on(now, next, &header, body),
             Hop::Relay { relay, peer } => self.pass_by(now, relay, peer, header, body),
-            Hop::Here => self.deliver(now, header, body, nesting),
+            Hop::Here => return self.deliver(now, header, body, nesting),
             Hop::Nowhere => self.counters.drop_no_route += 1,
+        }
+        None
+    }
+
+    /// The peer with a direct path that a frame goes to next, and the header that it has then; none where it
+    /// ends here, or nowhere.
+    pub(super) fn next_carrier(
+        &self,
+        header: RoutedHeader,
+        back: Option<NodeId>,
+    ) -> Option<(NodeId, RoutedHeader)> {
+        let mut header = self.clear_reached_agent(header);
+        match self.next_hop(&mut header, back) {
+            Hop::Peer(next) => Some((next, header)),
+            Hop::Relay { relay, peer } => Some((relay, by_relay(header, peer))),
+            Hop::Here | Hop::Nowhere => None,
         }
     }
 
@@ -163,11 +185,10 @@ impl Node {
         now: Instant,
         relay: NodeId,
         peer: NodeId,
-        mut header: RoutedHeader,
+        header: RoutedHeader,
         body: &[u8],
     ) {
-        header.agent = Some(peer).filter(|peer| *peer != header.destination);
-        self.pass_on(now, relay, &header, body);
+        self.pass_on(now, relay, &by_relay(header, peer), body);
     }
 
     pub(super) fn pass_on(
@@ -203,7 +224,13 @@ impl Node {
         }
     }
 
-    fn deliver(&mut self, now: Instant, header: RoutedHeader, body: &mut [u8], nesting: u8) {
+    fn deliver<'d>(
+        &mut self,
+        now: Instant,
+        header: RoutedHeader,
+        body: &'d mut [u8],
+        nesting: u8,
+    ) -> Option<GuestPacket<&'d [u8]>> {
         match header.body {
             Body::Datagram if nesting < NESTING_MAX => {
                 let source = Source::Overlay {
@@ -211,12 +238,13 @@ impl Node {
                     agent: header.source_agent,
                     hops: header.hops.saturating_sub(1),
                 };
-                self.handle_outer(now, source, body, nesting + 1);
+                return self.open_outer(now, source, body, nesting + 1);
             }
             Body::Datagram => self.counters.drop_hops += 1,
             Body::Query => self.handle_query(now, &header, body),
             Body::Answer => self.handle_answer(now, &header, body),
         }
+        None
     }
 
     /// The node that frames to us should visit first: the nearest that has a direct path to us.
@@ -271,4 +299,10 @@ impl Node {
                 .or_else(|| self.own_agent(destination)),
         }
     }
+}
+
+/// A header for the way by a relay to `peer`, which is the frame's agent unless it is where the frame ends.
+fn by_relay(mut header: RoutedHeader, peer: NodeId) -> RoutedHeader {
+    header.agent = Some(peer).filter(|peer| *peer != header.destination);
+    header
 }

@@ -54,18 +54,6 @@ impl Node {
         }
     }
 
-    pub(super) fn handle_outer(
-        &mut self,
-        now: Instant,
-        source: Source,
-        datagram: &mut [u8],
-        nesting: u8,
-    ) {
-        if let Some(packet) = self.open_outer(now, source, datagram, nesting) {
-            self.queue_guest_packet(packet.bytes, packet.lacks_checksum);
-        }
-    }
-
     pub(super) fn open_outer<'d>(
         &mut self,
         now: Instant,
@@ -91,6 +79,18 @@ impl Node {
         datagram: &'d mut [u8],
         nesting: u8,
     ) -> Option<GuestPacket<&'d [u8]>> {
+        let (id, plaintext) = self.unseal(now, source, receiver, datagram)?;
+        self.handle_plaintext(now, id, source, plaintext, nesting)
+    }
+
+    /// Opens a record; whom it is from and what it holds.
+    pub(super) fn unseal<'d>(
+        &mut self,
+        now: Instant,
+        source: Source,
+        receiver: u32,
+        datagram: &'d mut [u8],
+    ) -> Option<(NodeId, &'d mut [u8])> {
         let Some(Owner::Peer(id)) = self.handshakes.owner(receiver) else {
             self.counters.drop_unknown_session += 1;
             return None;
@@ -101,11 +101,7 @@ impl Node {
             return None;
         };
         let was_established = peer.is_established();
-        let Some(live) = peer
-            .sessions
-            .iter_mut()
-            .find(|live| live.session.local_index() == receiver)
-        else {
+        let Some(live) = peer.session_mut(receiver) else {
             self.counters.drop_unknown_session += 1;
             return None;
         };
@@ -130,7 +126,7 @@ impl Node {
         if !was_established {
             self.on_established(now, id);
         }
-        self.handle_plaintext(now, id, source, plaintext, nesting)
+        Some((id, plaintext))
     }
 
     /// Takes what a record held. A packet that may come in is given back.
@@ -159,8 +155,7 @@ impl Node {
             }
             return None;
         }
-        self.handle_frame(now, id, source, plaintext, nesting);
-        None
+        self.handle_frame(now, id, source, plaintext, nesting)
     }
 
     /// Takes a frame that came in parts.
@@ -176,23 +171,27 @@ impl Node {
             Some((&kind @ (frame::GUEST | frame::UNSUMMED), packet)) => {
                 self.handle_peer_packet(now, from, packet, kind == frame::UNSUMMED);
             }
-            _ => self.handle_frame(now, from, source, frame, nesting),
+            _ => {
+                if let Some(packet) = self.handle_frame(now, from, source, frame, nesting) {
+                    self.queue_guest_packet(packet.bytes, packet.lacks_checksum);
+                }
+            }
         }
     }
 
-    /// Takes any frame but a guest's packet and a part.
-    fn handle_frame(
+    /// Takes any frame but a guest's packet and a part. A packet within it that may come in is given back.
+    fn handle_frame<'d>(
         &mut self,
         now: Instant,
         from: NodeId,
         source: Source,
-        plaintext: &mut [u8],
+        plaintext: &'d mut [u8],
         nesting: u8,
-    ) {
+    ) -> Option<GuestPacket<&'d [u8]>> {
         match Frame::parse(plaintext) {
             Ok(Frame::Routed(header, body)) => {
                 let start = plaintext.len() - body.len();
-                self.handle_routed(now, from, header, &mut plaintext[start..], nesting);
+                return self.handle_routed(now, from, header, &mut plaintext[start..], nesting);
             }
             Ok(Frame::Control(bytes)) => match Control::decode(bytes) {
                 Ok(message) => self.handle_control(now, from, source, message),
@@ -203,6 +202,7 @@ impl Node {
                 self.counters.drop_message += 1;
             }
         }
+        None
     }
 
     fn handle_control(&mut self, now: Instant, from: NodeId, source: Source, message: Control) {

@@ -174,7 +174,10 @@ impl Core {
     ) {
         let mut run = Run::default();
         for (from, datagram) in datagrams {
-            if let Some(packet) = self.node.open_next(&mut run, now, from, datagram) {
+            let packet = self.node.open_next(&mut run, now, from, datagram);
+            // What came in parts before it goes before it.
+            self.deliver_queued();
+            if let Some(packet) = packet {
                 self.deliver(packet.bytes, packet.lacks_checksum);
             }
         }
@@ -539,14 +542,7 @@ impl Core {
                 self.send_udp(transmit);
             }
         }
-        while let Some(GuestPacket {
-            bytes,
-            lacks_checksum,
-        }) = self.node.poll_guest_packet()
-        {
-            self.deliver(&bytes, lacks_checksum);
-            self.node.recycle(bytes);
-        }
+        self.deliver_queued();
         self.flush_guest();
         while let Some(event) = self.node.poll_event() {
             self.handle_event(event);
@@ -555,6 +551,17 @@ impl Core {
             for asker in self.waiting.joined() {
                 let _ = asker.send(Box::new(self.status()));
             }
+        }
+    }
+
+    fn deliver_queued(&mut self) {
+        while let Some(GuestPacket {
+            bytes,
+            lacks_checksum,
+        }) = self.node.poll_guest_packet()
+        {
+            self.deliver(&bytes, lacks_checksum);
+            self.node.recycle(bytes);
         }
     }
 

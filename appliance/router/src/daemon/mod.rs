@@ -183,8 +183,7 @@ impl Daemon {
         match wake {
             Wake::Datagrams(Ok(())) => {
                 let now = self.core.now();
-                let datagrams = self.received.iter_mut();
-                let datagrams = datagrams.map(|(from, datagram)| (Remote::udp(from), datagram));
+                let datagrams = self.received.iter_mut_by(Remote::udp);
                 self.core.handle_datagrams(now, datagrams);
                 self.core.finish_batch();
             }
