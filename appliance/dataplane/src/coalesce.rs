@@ -12,6 +12,9 @@ use crate::segment::Malformed;
 /// Packets and superpackets that are held at once.
 pub const ITEMS_MAX: usize = 32;
 
+/// Buffers kept for reuse.
+const SPARE_MAX: usize = 2 * ITEMS_MAX;
+
 /// Longest superpacket: what IPv4's header can say.
 const SUPERPACKET_MAX_BYTES: usize = 65_535;
 
@@ -103,6 +106,26 @@ impl Coalescer {
             write(offload, &item.bytes);
             self.spare.push(item.bytes);
         }
+    }
+
+    /// Everything that is held, in order; nothing is held then. [`reuse`](Self::reuse) takes the buffers back.
+    pub fn drain(&mut self) -> impl Iterator<Item = (Offload, Vec<u8>)> {
+        self.items.drain(..).map(|mut item| {
+            let offload = item.finish();
+            (offload, item.bytes)
+        })
+    }
+
+    /// Takes a buffer back that [`drain`](Self::drain) gave away.
+    pub fn reuse(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Bytes of all packets that are held.
+    pub fn bytes(&self) -> usize {
+        self.items.iter().map(|item| item.bytes.len()).sum()
     }
 
     /// The last item of a packet's flow.

@@ -38,6 +38,11 @@ pub trait Guest {
     /// The guest does not take it; the packet is lost.
     fn write(&mut self, offload: Offload, packet: &[u8]) -> Result<(), WriteError>;
 
+    /// A second hand to the same device, for another thread; none where there is no use for it.
+    fn writer(&self) -> Option<Box<dyn GuestWriter>> {
+        None
+    }
+
     /// Whether the guest takes anything but complete packets.
     fn takes_offloads(&self) -> bool {
         false
@@ -56,6 +61,15 @@ pub trait Guest {
     fn set_address(&mut self, _v4: Ipv4Addr) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Hands packets to the guest as [`Guest::write`] does, from whatever thread.
+pub trait GuestWriter: Send {
+    /// See [`Guest::write`].
+    ///
+    /// # Errors
+    /// The guest does not take it; the packet is lost.
+    fn write(&mut self, offload: Offload, packet: &[u8]) -> Result<(), WriteError>;
 }
 
 /// The guest's device went away under the router.

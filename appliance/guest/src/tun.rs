@@ -4,14 +4,14 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::unix::AsyncFd;
 use tun::AbstractDevice;
 
 use crate::offload::OFFLOAD_BYTES;
-use crate::{Guest, GuestGone, Offload, PacketBatch, WriteError};
+use crate::{Guest, GuestGone, GuestWriter, Offload, PacketBatch, WriteError};
 
 /// What the device is to be.
 #[derive(Debug, Clone)]
@@ -69,6 +69,7 @@ pub enum TunError {
 /// A TUN device. Must be created and used inside a tokio runtime with I/O.
 pub struct TunGuest {
     device: AsyncFd<tun::Device>,
+    writer: TunWriter,
     netmask: Ipv4Addr,
     /// Packets have a header of the device's before them.
     has_headers: bool,
@@ -139,8 +140,18 @@ impl TunGuest {
             what: "events",
             source: error.into(),
         })?;
+        // SAFETY: the device keeps its descriptor open for the whole call.
+        let fd = unsafe { BorrowedFd::borrow_raw(device.get_ref().as_raw_fd()) };
+        let fd = fd
+            .try_clone_to_owned()
+            .map_err(|source| TunError::Configure {
+                name: config.name.clone(),
+                what: "descriptor",
+                source,
+            })?;
         Ok(TunGuest {
             device,
+            writer: TunWriter { fd, has_headers },
             netmask,
             has_headers,
             malformed: 0,
@@ -292,18 +303,13 @@ impl Guest for TunGuest {
     }
 
     fn write(&mut self, offload: Offload, packet: &[u8]) -> Result<(), WriteError> {
-        let device = self.device.get_ref();
-        let written = if self.has_headers {
-            write_parts(device, &offload.encode(), packet)
-        } else if offload == Offload::default() {
-            device.send(packet).map(drop)
-        } else {
-            Err(io::ErrorKind::Unsupported.into())
-        };
-        written.map_err(|error| match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOBUFS) => WriteError::Full,
-            _ => WriteError::Refused(error),
-        })
+        self.writer.write(offload, packet)
+    }
+
+    fn writer(&self) -> Option<Box<dyn GuestWriter>> {
+        let fd = self.writer.fd.try_clone().ok()?;
+        let has_headers = self.has_headers;
+        Some(Box::new(TunWriter { fd, has_headers }))
     }
 
     fn takes_offloads(&self) -> bool {
@@ -315,8 +321,28 @@ impl Guest for TunGuest {
     }
 }
 
+/// Writes to the device, whoever reads from it.
+struct TunWriter {
+    fd: OwnedFd,
+    has_headers: bool,
+}
+
+impl GuestWriter for TunWriter {
+    fn write(&mut self, offload: Offload, packet: &[u8]) -> Result<(), WriteError> {
+        let written = match self.has_headers {
+            true => write_parts(&self.fd, &offload.encode(), packet),
+            false if offload == Offload::default() => write_parts(&self.fd, &[], packet),
+            false => Err(io::ErrorKind::Unsupported.into()),
+        };
+        written.map_err(|error| match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOBUFS) => WriteError::Full,
+            _ => WriteError::Refused(error),
+        })
+    }
+}
+
 /// Writes header and packet in one call, as the device takes them.
-fn write_parts(device: &tun::Device, header: &[u8], packet: &[u8]) -> io::Result<()> {
+fn write_parts(device: &OwnedFd, header: &[u8], packet: &[u8]) -> io::Result<()> {
     let parts = [header, packet].map(|part| libc::iovec {
         iov_base: part.as_ptr().cast_mut().cast(),
         iov_len: part.len(),

@@ -66,6 +66,11 @@ impl ReceiveBatch {
         self.filled.is_empty()
     }
 
+    /// Whether every slot has something in it: more may be waiting.
+    pub fn is_full(&self) -> bool {
+        self.filled.len() == self.slot_count()
+    }
+
     /// The datagrams with their senders, in order of arrival.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
         self.iter_mut_by(|from| from)

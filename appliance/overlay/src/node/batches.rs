@@ -83,11 +83,9 @@ impl Node {
             else {
                 break;
             };
-            let (Some(own), Some(link), Some(transmit)) = (
-                peer.sending(),
-                carrier.sending(),
-                self.transmits.back_mut(),
-            ) else {
+            let (Some(own), Some(link), Some(transmit)) =
+                (peer.sending(), carrier.sending(), self.transmits.back_mut())
+            else {
                 break;
             };
             let before = transmit.datagram.len();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use wow_control::{Answer, Control, Question};
 use wow_dataplane::{Coalescer, Outbound, SendQueue, segment};
-use wow_guest::{Guest, Offload};
+use wow_guest::{Guest, Offload, WriteError};
 use wow_init::clock::PauseWatch;
 use wow_overlay::membership::{NodeName, Revocation, RevocationError};
 use wow_overlay::node::{Config, DownReason, Event, GuestPacket, LeaseId, Node, Run, Transmit};
@@ -19,6 +19,7 @@ use wow_underlay::{InterfaceAddress, Lan, Lanes, SendError, TcpUnderlay, Underla
 
 use super::Settings;
 use super::command::{Command, Pong, Waiting};
+use super::second::Second;
 use super::seeds::Seeds;
 use super::trouble::Trouble;
 use super::{host, report};
@@ -52,6 +53,10 @@ pub struct Core {
     /// What goes to the guest, joined as far as it can be; empty between two waits.
     coalescer: Coalescer,
     joins_for_guest: bool,
+    /// Writes to the guest when the loop is behind.
+    second: Option<Second>,
+    /// More datagrams waited than were taken last.
+    pub is_behind: bool,
     control: Option<Control>,
     node: Node,
     /// The address that the guest was last given.
@@ -118,6 +123,8 @@ impl Core {
             underlay,
             coalescer: Coalescer::default(),
             joins_for_guest: guest.takes_offloads(),
+            second: second_thread(&*guest),
+            is_behind: false,
             guest,
             control,
             guest_v4: node.addresses().v4,
@@ -668,21 +675,52 @@ impl Core {
 
     /// Hands over what was joined.
     fn flush_guest(&mut self) {
+        if self.hands_over() {
+            let packets = self.coalescer.drain().collect();
+            if let Some(second) = &mut self.second {
+                second.hand(packets);
+            }
+            return;
+        }
         let mut coalescer = std::mem::take(&mut self.coalescer);
         coalescer.take(|offload, packet| self.write_guest(offload, packet));
         self.coalescer = coalescer;
     }
 
+    /// Whether the second thread is to write what was joined: the loop is behind, or what came before is still
+    /// under way there.
+    fn hands_over(&mut self) -> bool {
+        let Some(second) = &mut self.second else {
+            return false;
+        };
+        let mut errors = Vec::new();
+        while let Some(written) = second.poll_written() {
+            errors.extend(written.errors);
+            for (_, buffer) in written.packets {
+                self.coalescer.reuse(buffer);
+            }
+        }
+        let is_busy = second.is_busy();
+        for error in errors {
+            self.count_unwritten(&error);
+        }
+        (self.is_behind || is_busy) && !self.coalescer.is_empty()
+    }
+
     fn write_guest(&mut self, offload: Offload, packet: &[u8]) {
         if let Err(error) = self.guest.write(offload, packet) {
-            let reason = match error.reason() {
-                "full" => "drop_guest_full",
-                "no_guest" => "drop_no_guest",
-                _ => "drop_guest_refused",
-            };
-            tracing::trace!(%error, bytes = packet.len(), "packet not written to the guest");
-            *self.lost.entry(reason).or_default() += 1;
+            self.count_unwritten(&error);
         }
+    }
+
+    fn count_unwritten(&mut self, error: &WriteError) {
+        let reason = match error.reason() {
+            "full" => "drop_guest_full",
+            "no_guest" => "drop_no_guest",
+            _ => "drop_guest_refused",
+        };
+        tracing::trace!(%error, "packet not written to the guest");
+        *self.lost.entry(reason).or_default() += 1;
     }
 
     fn handle_event(&mut self, event: Event) {
@@ -818,6 +856,19 @@ impl Core {
                 until = wall_clock::show(self.node.certificate().not_after()),
                 "cannot renew the certificate; give the node a new ticket"
             ),
+        }
+    }
+}
+
+/// The thread that writes to a guest which takes superpackets, if there is a processor for it.
+fn second_thread(guest: &dyn Guest) -> Option<Second> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let writer = (processors > 1 && guest.takes_offloads()).then(|| guest.writer())??;
+    match Second::start(writer) {
+        Ok(second) => Some(second),
+        Err(error) => {
+            tracing::warn!(%error, "going on with one thread");
+            None
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod command;
 mod core;
 pub mod host;
 pub mod report;
+mod second;
 pub mod seeds;
 mod trouble;
 
@@ -183,9 +184,11 @@ impl Daemon {
         match wake {
             Wake::Datagrams(Ok(())) => {
                 let now = self.core.now();
+                self.core.is_behind = self.received.is_full();
                 let datagrams = self.received.iter_mut_by(Remote::udp);
                 self.core.handle_datagrams(now, datagrams);
                 self.core.finish_batch();
+                self.core.is_behind = false;
             }
             Wake::Announcement(from, mut bytes) => self.core.handle_announcement(from, &mut bytes),
             Wake::Stream(mut received) => {
