@@ -6,7 +6,7 @@ use super::*;
 use crate::node::GuestPackets;
 use crate::node::guest::addresses_of;
 
-struct Many(Vec<Vec<u8>>);
+pub(super) struct Many(pub Vec<Vec<u8>>);
 
 impl GuestPackets for Many {
     fn addresses(&self) -> Option<(IpAddr, IpAddr)> {
@@ -30,11 +30,11 @@ impl GuestPackets for Many {
     }
 }
 
-fn many(net: &Net, to: usize, count: u16) -> Many {
+pub(super) fn many(net: &Net, from: usize, to: usize, count: u16) -> Many {
     let packet = |number: u16| {
         let short = if number + 1 == count { 600 } else { 1200 };
         let text = [&number.to_be_bytes()[..], &vec![7; short]].concat();
-        net.packet(0, to, &text)
+        net.packet(from, to, &text)
     };
     Many((0..count).map(packet).collect())
 }
@@ -50,12 +50,12 @@ fn packets_for_a_direct_peer_leave_together_and_arrive_in_order() {
     });
     net.pass(Duration::from_secs(1));
     // The first batch carries a probe, and those that soon follow do not.
-    let first = many(&net, 1, 2);
+    let first = many(&net, 0, 1, 2);
     let now = net.now;
     net.members[0].node.handle_guest_packets(now, &first);
     net.pass(Duration::from_millis(100));
     net.members[1].received.clear();
-    let packets = many(&net, 1, 120);
+    let packets = many(&net, 0, 1, 120);
     let now = net.now;
     let node = &mut net.members[0].node;
     let before = node.counters().clone();
@@ -88,7 +88,7 @@ fn packets_before_there_is_a_session_arrive_all_the_same() {
     net.join_all();
     let far = net.add(None);
     net.run_until("it joins", |net| net.members[far].node.is_joined());
-    let packets = many(&net, far, 20);
+    let packets = many(&net, 0, far, 20);
     let now = net.now;
     net.members[0].node.handle_guest_packets(now, &packets);
     net.run_until("all have arrived", |net| {
@@ -101,7 +101,7 @@ fn packets_before_there_is_a_session_arrive_all_the_same() {
 fn packets_together_are_judged_as_one_is() {
     let mut net = Net::with_members(63, 2);
     net.join_all();
-    let mut packets = many(&net, 1, 3);
+    let mut packets = many(&net, 0, 1, 3);
     packets.0[0].resize(GUEST_MTU_DEFAULT + 1, 0);
     let now = net.now;
     let node = &mut net.members[0].node;
@@ -118,7 +118,7 @@ fn send_until(net: &mut Net, what: &str, done: impl Fn(&Net) -> bool) {
     let deadline = net.now + Duration::from_secs(60);
     while !done(net) {
         assert!(net.now < deadline, "never: {what}");
-        let packets = many(net, 1, 10);
+        let packets = many(net, 0, 1, 10);
         let now = net.now;
         net.members[0].node.handle_guest_packets(now, &packets);
         net.members[1].received.clear();
@@ -138,7 +138,7 @@ fn where_batches_never_arrive_datagrams_go_one_by_one() {
     let events = net.members[0].events.iter();
     let told = events.filter(|event| matches!(event, Event::BatchesHarm { .. }));
     assert_eq!(told.count(), 1);
-    let packets = many(&net, 1, 20);
+    let packets = many(&net, 0, 1, 20);
     net.members[1].received.clear();
     let now = net.now;
     let node = &mut net.members[0].node;

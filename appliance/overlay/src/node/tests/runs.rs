@@ -1,7 +1,10 @@
 //! Datagrams that come together are judged each by itself, whatever came before.
 
+use super::batches::many;
 use super::*;
 use crate::node::Run;
+use crate::wire::frame::{self, Body};
+use crate::wire::outer::RECORD_OVERHEAD_BYTES;
 
 /// What the second member makes of datagrams that the first sent, in one run.
 fn open(net: &mut Net, datagrams: &mut [Vec<u8>]) -> Vec<Option<Vec<u8>>> {
@@ -109,4 +112,137 @@ fn a_message_among_packets_is_taken() {
             .iter()
             .any(|event| matches!(event, Event::Pong { .. }))
     });
+}
+
+/// A pool whose members 1 and 2 meet by member 0 alone, and have found how long their datagrams may be.
+fn relayed(seed: u64) -> Net {
+    let mut net = Net::with_members(seed, 3);
+    net.cut = vec![(1, 2)];
+    net.join_all();
+    net.send(1, 2, &[7; 1200]);
+    net.run_until("the first packet arrives", |net| {
+        !net.members[2].received.is_empty()
+    });
+    net.pass(Duration::from_secs(2));
+    // The first batch carries a probe, and those that soon follow do not.
+    let first = many(&net, 1, 2, 2);
+    let now = net.now;
+    net.members[1].node.handle_guest_packets(now, &first);
+    net.pass(Duration::from_millis(100));
+    net.drain();
+    net
+}
+
+/// What a member has to send, datagram by datagram, and of how many batches.
+fn waiting(net: &mut Net, member: usize) -> (Vec<Vec<u8>>, usize) {
+    let node = &mut net.members[member].node;
+    let batches: Vec<_> = std::iter::from_fn(|| node.poll_transmit()).collect();
+    let datagrams = batches.iter().flat_map(|batch| {
+        let datagrams = batch.datagram.chunks(batch.datagram_bytes);
+        datagrams.map(<[u8]>::to_vec)
+    });
+    (datagrams.collect(), batches.len())
+}
+
+/// What `to` makes of datagrams from `from` that come together.
+fn take(net: &mut Net, from: usize, to: usize, datagrams: &mut [Vec<u8>]) -> Vec<Vec<u8>> {
+    let (now, from) = (net.now, net.members[from].address);
+    let node = &mut net.members[to].node;
+    let mut run = Run::default();
+    let opened = datagrams.iter_mut().filter_map(|datagram| {
+        let packet = node.open_next(&mut run, now, from, datagram)?;
+        Some(packet.bytes.to_vec())
+    });
+    opened.collect()
+}
+
+#[test]
+fn relayed_packets_are_sealed_passed_on_and_opened_together() {
+    let mut net = relayed(94);
+    let packets = many(&net, 1, 2, 120);
+    let now = net.now;
+    net.members[1].node.handle_guest_packets(now, &packets);
+    let (mut datagrams, batches) = waiting(&mut net, 1);
+    assert!(batches <= 4, "{batches}");
+    let before = net.members[0].node.counters().clone();
+    assert!(take(&mut net, 1, 0, &mut datagrams).is_empty());
+    let after = net.members[0].node.counters().clone();
+    assert_eq!(after.forwarded - before.forwarded, 120);
+    let to = net.members[2].address;
+    let node = &net.members[0].node;
+    let onward = node.transmits.iter().filter(|sent| sent.to == to);
+    assert!(onward.count() <= 5, "the first goes by itself");
+    let (mut datagrams, _) = waiting(&mut net, 0);
+    assert_eq!(take(&mut net, 0, 2, &mut datagrams), packets.0);
+    assert_eq!(net.members[2].node.counters().drop_record, 0);
+}
+
+#[test]
+fn a_relay_and_the_far_end_judge_each_frame_by_itself() {
+    let mut net = relayed(95);
+    let packets = many(&net, 1, 2, 9);
+    let now = net.now;
+    net.members[1].node.handle_guest_packets(now, &packets);
+    let (mut datagrams, _) = waiting(&mut net, 1);
+    datagrams.retain(|datagram| datagram.len() > RECORD_OVERHEAD_BYTES + 1200);
+    let packets: Vec<_> = packets.0.into_iter().filter(|p| p.len() > 1200).collect();
+    assert_eq!(datagrams.len(), packets.len());
+    // On the first link: one is damaged, one comes twice, one is for the relay itself.
+    *datagrams[2].last_mut().unwrap() ^= 1;
+    datagrams.insert(5, datagrams[4].clone());
+    let id = net.members[0].node.id();
+    net.members[1].node.ping(now, id);
+    datagrams.insert(7, waiting(&mut net, 1).0.remove(0));
+    let before = net.members[0].node.counters().clone();
+    take(&mut net, 1, 0, &mut datagrams);
+    let after = net.members[0].node.counters().clone();
+    assert_eq!(after.drop_record - before.drop_record, 2);
+    assert_eq!(after.forwarded - before.forwarded, packets.len() as u64 - 1);
+    // On the second one is damaged.
+    let (mut datagrams, _) = waiting(&mut net, 0);
+    datagrams.retain(|datagram| datagram.len() > RECORD_OVERHEAD_BYTES + 1200);
+    *datagrams[1].last_mut().unwrap() ^= 1;
+    let before = net.members[2].node.counters().clone();
+    let arrived = take(&mut net, 0, 2, &mut datagrams);
+    let after = net.members[2].node.counters().clone();
+    assert_eq!(after.drop_record - before.drop_record, 1);
+    let mut expected = packets;
+    expected.remove(2);
+    expected.remove(1);
+    assert_eq!(arrived, expected);
+}
+
+#[test]
+fn what_a_relay_makes_up_gets_nothing_from_what_it_passed_on() {
+    let mut net = relayed(96);
+    let [source, destination] = [1, 2].map(|member: usize| net.members[member].node.id());
+    let good = net.packet(1, 2, b"good");
+    let of_another = net.packet(0, 2, b"of another");
+    let mut inner = |packet: &[u8]| {
+        let node = &mut net.members[1].node;
+        node.seal(destination, &[&[frame::GUEST], packet]).unwrap()
+    };
+    let mut bodies: Vec<_> = (0..4).map(|_| inner(&good)).collect();
+    bodies.push(inner(&of_another));
+    bodies.push(inner(&good));
+    *bodies[2].last_mut().unwrap() ^= 1;
+    bodies[3] = bodies[1].clone();
+    let header = net.members[1]
+        .node
+        .header_to(destination, None, Body::Datagram);
+    assert_eq!(header.source, source);
+    let mut head = Vec::new();
+    header.encode(&mut head);
+    let address = net.members[2].address;
+    let relay = &mut net.members[0].node;
+    for body in &bodies {
+        relay.send_whole(destination, address, &[&head, body]);
+    }
+    let (mut datagrams, _) = waiting(&mut net, 0);
+    let before = net.members[2].node.counters().clone();
+    let arrived = take(&mut net, 0, 2, &mut datagrams);
+    assert_eq!(arrived, vec![good; 3]);
+    let after = net.members[2].node.counters();
+    assert_eq!(after.drop_record - before.drop_record, 2);
+    assert_eq!(after.guest_in - before.guest_in, 3);
 }
