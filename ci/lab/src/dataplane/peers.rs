@@ -245,7 +245,7 @@ pub fn n2n(bed: &Bed) -> Result<Tunnel> {
     let mut processes = vec![supernode];
     for (end, name, inside) in ENDS {
         let words = ["edge", "-d", "n2n0", "-a", inside, "-c", "bench"];
-        let key = ["-k", "bench-only", "-l", &at, "-f"];
+        let key = ["-k", "bench-only", "-l", &at];
         processes.push(bed.start(end, name, &[&words[..], &key].concat())?);
         bed.raise(end, "n2n0", &format!("{inside}/24"))?;
     }
