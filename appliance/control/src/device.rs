@@ -1,6 +1,7 @@
 //! The stack's network device: two bounded queues of IP packets.
 
 use std::collections::VecDeque;
+use std::task::Waker;
 
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
@@ -14,6 +15,8 @@ pub struct Queues {
     outward: VecDeque<Vec<u8>>,
     mtu_bytes: u16,
     dropped: u64,
+    /// Who waits for packets that leave.
+    reader: Option<Waker>,
 }
 
 impl Queues {
@@ -23,6 +26,7 @@ impl Queues {
             outward: VecDeque::new(),
             mtu_bytes,
             dropped: 0,
+            reader: None,
         }
     }
 
@@ -40,6 +44,11 @@ impl Queues {
         self.outward.pop_front()
     }
 
+    /// Wakes `reader` with the next packet that leaves.
+    pub fn tell(&mut self, reader: &Waker) {
+        self.reader = Some(reader.clone());
+    }
+
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -47,7 +56,10 @@ impl Queues {
 
 pub struct Inward(Vec<u8>);
 
-pub struct Outward<'a>(&'a mut VecDeque<Vec<u8>>);
+pub struct Outward<'a> {
+    queue: &'a mut VecDeque<Vec<u8>>,
+    reader: &'a mut Option<Waker>,
+}
 
 impl RxToken for Inward {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
@@ -59,7 +71,10 @@ impl TxToken for Outward<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
         let mut packet = vec![0; length];
         let result = write(&mut packet);
-        self.0.push_back(packet);
+        self.queue.push_back(packet);
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
         result
     }
 }
@@ -74,11 +89,18 @@ impl Device for Queues {
             return None;
         }
         let packet = self.inward.pop_front()?;
-        Some((Inward(packet), Outward(&mut self.outward)))
+        let outward = Outward {
+            queue: &mut self.outward,
+            reader: &mut self.reader,
+        };
+        Some((Inward(packet), outward))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Outward<'_>> {
-        (self.outward.len() < QUEUE_PACKETS).then_some(Outward(&mut self.outward))
+        (self.outward.len() < QUEUE_PACKETS).then_some(Outward {
+            queue: &mut self.outward,
+            reader: &mut self.reader,
+        })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

@@ -1,117 +1,187 @@
-//! The pool's control address: a small smoltcp stack that answers the node's own guest.
+//! A small smoltcp stack beside the router: it answers for the pool's control address toward the node's
+//! own guest, or, where the machine has no guest, for the node's own address toward the pool.
 //!
-//! It answers ICMP echo and serves HTTP with questions for the router to answer; its packets never
-//! leave the machine. Sans-IO: packets and the time go in, packets, questions and a deadline come
-//! out. Left out for now: DNS, and stacks toward Ethernet guests.
+//! It answers ICMP echo, serves HTTP and DNS with questions for the router to answer, and carries TCP
+//! connections of this machine's programs. Sans-IO: packets and the time go in, packets, questions and
+//! a deadline come out. Left out: stacks toward Ethernet guests.
 #![forbid(unsafe_code)]
 
 mod device;
+mod dns;
+mod flag;
 mod http;
+mod port;
+mod question;
+mod slots;
+mod streams;
 mod tcp;
 
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
+use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use device::Queues;
-use http::Server;
+use flag::Flag;
+use http::Questions;
 
-pub use http::{Answer, Question};
+pub use dns::Names;
+pub use http::OPENAPI;
+pub use port::PacketPort;
+pub use question::{Answer, Document, Found, Lookup, Question};
+pub use streams::{Listener, STREAMS_MAX, Stream, Streams};
 
 /// Turns of "packets in, connections on, packets out" in one call, before the rest waits for the
 /// next one. A request takes four.
 const TURNS_MAX: usize = 16;
 
 /// Where the stack stands.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ControlConfig {
-    /// The pool's control address.
-    pub address: Ipv4Addr,
-    /// The length of the pool's prefix.
-    pub prefix_length: u8,
+    /// Its IPv4 address: the pool's control address, or the node's own.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address.
+    pub v6: Ipv6Addr,
     /// Largest packet, in bytes.
     pub mtu_bytes: u16,
     /// For initial sequence numbers; must be unpredictable.
     pub seed: u64,
+    /// The pool's names, and its networks.
+    pub names: Names,
 }
 
 /// The stack.
 ///
-/// After every [`Self::handle_packet`], [`Self::handle_deadline`] and answered question drain
-/// [`Self::poll_question`] and [`Self::poll_packet`], then arm a timer for
-/// [`Self::next_deadline`]. An answer needs a [`Self::handle_deadline`] to go out. All times are
-/// since one arbitrary zero.
+/// After every [`Self::handle_packet`], [`Self::handle_deadline`] and whenever [`Self::poll_woken`] is
+/// ready, drain [`Self::poll_question`] and [`Self::poll_packet`], then arm a timer for
+/// [`Self::next_deadline`]. All times are since one arbitrary zero.
 pub struct Control {
-    address: Ipv4Addr,
+    v4: Ipv4Addr,
+    v6: Ipv6Addr,
+    prefix_lengths: (u8, u8),
     interface: Interface,
-    queues: Queues,
+    queues: Rc<RefCell<Queues>>,
+    /// Packets leave by a [`PacketPort`], and an address that it was given.
+    port: Option<Rc<std::cell::Cell<Option<Ipv4Addr>>>>,
     sockets: Rc<RefCell<SocketSet<'static>>>,
-    server: Server,
+    questions: Questions,
+    http: http::Server,
+    dns: dns::Server,
+    streams: Streams,
+    flag: Arc<Flag>,
     due: Option<Instant>,
 }
 
 impl Control {
-    /// A stack that serves HTTP on port 80.
+    /// A stack that serves HTTP on port 80 and DNS on port 53.
     pub fn new(config: ControlConfig, now: Duration) -> Self {
         let mut queues = Queues::new(config.mtu_bytes);
         let mut wanted = Config::new(HardwareAddress::Ip);
         wanted.random_seed = config.seed;
-        let mut interface = Interface::new(wanted, &mut queues, instant(now));
-        interface.update_ip_addrs(|addresses| {
+        let interface = Interface::new(wanted, &mut queues, instant(now));
+        let sockets = Rc::new(RefCell::new(SocketSet::new(Vec::new())));
+        let flag = Arc::<Flag>::default();
+        let questions = Questions::default();
+        let (v4, v6) = (config.v4, config.v6);
+        let prefix_lengths = (config.names.v4.1, config.names.v6.1);
+        let suffix = config.names.suffix.clone();
+        let http = http::Server::new(&sockets, &flag, &questions, &suffix);
+        let mut control = Control {
+            v4,
+            v6,
+            prefix_lengths,
+            interface,
+            queues: Rc::new(RefCell::new(queues)),
+            port: None,
+            http,
+            dns: dns::Server::new(&sockets, &flag, &questions, config.names),
+            streams: Streams::new(&sockets, &flag, config.seed),
+            sockets,
+            questions,
+            flag,
+            due: None,
+        };
+        control.take_addresses();
+        control
+    }
+
+    /// Gives the interface its addresses and routes.
+    fn take_addresses(&mut self) {
+        let (v4, v6) = (self.v4, self.v6);
+        let own = [
+            IpCidr::new(v4.into(), self.prefix_lengths.0),
+            IpCidr::new(v6.into(), self.prefix_lengths.1),
+        ];
+        self.interface.update_ip_addrs(|addresses| {
+            addresses.clear();
             addresses
-                .push(IpCidr::new(
-                    IpAddress::Ipv4(config.address),
-                    config.prefix_length,
-                ))
-                .expect("the table has room for one address");
+                .extend_from_slice(&own)
+                .expect("the table has room for an address of each kind");
         });
         // Guests that forward for others ask from outside the pool's range; everything goes back
         // the same way.
-        interface
-            .routes_mut()
-            .add_default_ipv4_route(config.address)
-            .expect("the table has room for one route");
-        let sockets = Rc::new(RefCell::new(SocketSet::new(Vec::new())));
-        let server = Server::new(&sockets);
-        Control {
-            address: config.address,
-            interface,
-            queues,
-            sockets,
-            server,
-            due: None,
-        }
+        let routes = self.interface.routes_mut();
+        routes
+            .add_default_ipv4_route(v4)
+            .and_then(|_| routes.add_default_ipv6_route(v6))
+            .expect("the table has room for a route of each kind");
     }
 
-    /// Whether a packet from the guest is for this stack.
+    /// Where packets come and go from now on, instead of [`Self::handle_packet`] and
+    /// [`Self::poll_packet`]: for a stack in the place of a guest.
+    pub fn packet_port(&mut self) -> PacketPort {
+        let address = self.port.get_or_insert_default();
+        PacketPort::new(&self.queues, &self.flag, address)
+    }
+
+    /// TCP connections through this stack.
+    pub fn streams(&self) -> Streams {
+        self.streams.clone()
+    }
+
+    /// Whether a packet is for this stack.
     pub fn wants(&self, packet: &[u8]) -> bool {
-        packet.len() >= 20 && packet[0] >> 4 == 4 && packet[16..20] == self.address.octets()
+        match packet.first().map(|first| first >> 4) {
+            Some(4) => packet.get(16..20) == Some(&self.v4.octets()),
+            Some(6) => packet.get(24..40) == Some(&self.v6.octets()),
+            _ => false,
+        }
     }
 
     /// Takes a packet that [`Self::wants`] accepted.
     pub fn handle_packet(&mut self, now: Duration, packet: &[u8]) {
-        self.queues.push(packet);
+        self.queues.borrow_mut().push(packet);
         self.drive(now);
     }
 
-    /// Does what is due.
+    /// Does what is due, and what it was woken for.
     pub fn handle_deadline(&mut self, now: Duration) {
         self.drive(now);
     }
 
+    /// Ready when there is something to do before the deadline: an answer came, or a packet by the
+    /// [`PacketPort`], or a [`Stream`] was written to.
+    pub fn poll_woken(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.flag.poll(cx)
+    }
+
     /// The next packet for the guest.
     pub fn poll_packet(&mut self) -> Option<Vec<u8>> {
-        self.queues.pop()
+        match self.port {
+            None => self.queues.borrow_mut().pop(),
+            Some(_) => None,
+        }
     }
 
     /// The next question for the router.
     pub fn poll_question(&mut self) -> Option<Question> {
-        self.server.poll_question()
+        self.questions.borrow_mut().pop_front()
     }
 
     /// When [`Self::handle_deadline`] is due.
@@ -121,28 +191,53 @@ impl Control {
         Some((Duration::from_micros(micros), "control stack"))
     }
 
-    /// Packets lost because a queue was full.
-    pub fn dropped(&self) -> u64 {
-        self.queues.dropped()
+    /// What was lost, by reason.
+    pub fn losses(&self) -> [(&'static str, u64); 4] {
+        [
+            ("drop_control_full", self.queues.borrow().dropped()),
+            ("drop_control_http", self.http.refused()),
+            ("drop_control_dns", self.dns.dropped()),
+            ("drop_control_streams", self.streams.refused()),
+        ]
     }
 
     fn drive(&mut self, now: Duration) {
         let now = instant(now);
+        if let Some(v4) = self.port.as_ref().and_then(|port| port.take()) {
+            self.v4 = v4;
+            self.take_addresses();
+        }
         let mut busy = true;
         for _ in 0..TURNS_MAX {
-            let changed =
-                self.interface
-                    .poll(now, &mut self.queues, &mut self.sockets.borrow_mut());
-            let served = self.server.serve(now);
+            // What is raised from here on is seen below, or by whoever polls.
+            self.flag.lower();
+            let changed = self.interface.poll(
+                now,
+                &mut *self.queues.borrow_mut(),
+                &mut self.sockets.borrow_mut(),
+            );
+            let mut served = self.http.serve(now);
+            served |= self.dns.serve(now);
+            served |= self.streams.serve(now, &mut self.interface);
             busy = changed == PollResult::SocketStateChanged || served;
             if !busy {
                 break;
             }
         }
         let stack = self.interface.poll_at(now, &self.sockets.borrow());
-        let server = self.server.next_deadline();
-        let unfinished = busy.then_some(now);
-        self.due = [stack, server, unfinished].into_iter().flatten().min();
+        let due = [
+            stack,
+            self.http.next_deadline(),
+            self.dns.next_deadline(),
+            self.streams.next_deadline(),
+            busy.then_some(now),
+        ];
+        self.due = due.into_iter().flatten().min();
+    }
+
+    /// The stack's addresses.
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        [self.v4.into(), self.v6.into()]
     }
 }
 

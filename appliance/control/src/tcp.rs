@@ -1,6 +1,6 @@
-//! A smoltcp TCP socket in the clothes that hyper expects.
+//! A smoltcp TCP socket in the clothes that hyper and tokio expect.
 //!
-//! No waker is ever registered: the server polls its connections after every change of a socket.
+//! No waker is ever registered: whoever owns the connection polls it after every change of a socket.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -24,21 +24,15 @@ impl TcpStream {
     fn with<R>(&self, act: impl FnOnce(&mut Socket<'static>) -> R) -> R {
         act(self.sockets.borrow_mut().get_mut(self.handle))
     }
-}
 
-impl Read for TcpStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        mut buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
+    /// Takes up to `room` bytes that have come; none at the stream's end.
+    fn poll_take(&self, room: usize, take: impl FnOnce(&[u8])) -> Poll<io::Result<()>> {
         self.with(|socket| {
             if socket.can_recv() {
                 self.touched.set(true);
-                let room = buffer.remaining();
                 let taken = socket.recv(|data| {
                     let length = data.len().min(room);
-                    buffer.put_slice(&data[..length]);
+                    take(&data[..length]);
                     (length, ())
                 });
                 return Poll::Ready(taken.map_err(|_| io::ErrorKind::ConnectionReset.into()));
@@ -50,14 +44,8 @@ impl Read for TcpStream {
             }
         })
     }
-}
 
-impl Write for TcpStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_put(&self, data: &[u8]) -> Poll<io::Result<usize>> {
         self.with(|socket| {
             if !socket.may_send() {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -71,6 +59,55 @@ impl Write for TcpStream {
                 Err(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
         })
+    }
+
+    /// Fills `buffer`; false if the stream ended before.
+    pub async fn read_exact(&self, buffer: &mut [u8]) -> io::Result<bool> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let before = filled;
+            std::future::poll_fn(|_| {
+                let room = buffer.len() - before;
+                self.poll_take(room, |data| {
+                    buffer[before..before + data.len()].copy_from_slice(data);
+                    filled = before + data.len();
+                })
+            })
+            .await?;
+            if filled == before {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands all of `data` to the socket.
+    pub async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let taken = std::future::poll_fn(|_| self.poll_put(data)).await?;
+            data = &data[taken..];
+        }
+        Ok(())
+    }
+}
+
+impl Read for TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_take(buffer.remaining(), |data| buffer.put_slice(data))
+    }
+}
+
+impl Write for TcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_put(data)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,12 +1,32 @@
 //! The stack against a second smoltcp stack in the guest's place.
 
+mod names;
+mod streams;
+
 use super::*;
 use smoltcp::phy::{Device, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
-use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr};
+use smoltcp::wire::{
+    Icmpv4Message, Icmpv4Packet, Icmpv4Repr, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr,
+};
 
 const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 1);
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 200, 3, 4);
+
+fn config(v4: Ipv4Addr, forwards: bool) -> ControlConfig {
+    ControlConfig {
+        v4,
+        v6: "fd01:203:405::1".parse().unwrap(),
+        mtu_bytes: 1280,
+        seed: 7,
+        names: Names {
+            suffix: "lab.internal".into(),
+            v4: (CONTROL, 9),
+            v6: ("fd01:203:405::".parse().unwrap(), 48),
+            forwards,
+        },
+    }
+}
 
 /// A guest with one TCP socket per client, and the time of both stacks.
 struct Bench {
@@ -31,14 +51,8 @@ impl Bench {
                 .push(IpCidr::new(IpAddress::Ipv4(GUEST), 9))
                 .unwrap();
         });
-        let config = ControlConfig {
-            address: CONTROL,
-            prefix_length: 9,
-            mtu_bytes: 1280,
-            seed: 7,
-        };
         Bench {
-            control: Control::new(config, Duration::ZERO),
+            control: Control::new(config(CONTROL, false), Duration::ZERO),
             interface,
             queues,
             sockets: SocketSet::new(Vec::new()),
@@ -48,6 +62,10 @@ impl Bench {
     }
 
     fn connect(&mut self) -> smoltcp::iface::SocketHandle {
+        self.connect_to(80)
+    }
+
+    fn connect_to(&mut self, port: u16) -> smoltcp::iface::SocketHandle {
         let mut socket = Socket::new(
             SocketBuffer::new(vec![0; 16384]),
             SocketBuffer::new(vec![0; 16384]),
@@ -56,7 +74,7 @@ impl Bench {
         socket.set_ack_delay(None);
         self.ports += 1;
         socket
-            .connect(self.interface.context(), (CONTROL, 80), self.ports)
+            .connect(self.interface.context(), (CONTROL, port), self.ports)
             .unwrap();
         self.sockets.add(socket)
     }
@@ -65,7 +83,7 @@ impl Bench {
         self.sockets.get_mut(handle)
     }
 
-    /// Passes packets both ways until neither stack has any; answers `/status` with `body`.
+    /// Passes packets both ways until neither stack has any; answers every document with `body`.
     fn settle(&mut self, body: &[u8]) {
         for _ in 0..1000 {
             self.interface
@@ -76,7 +94,10 @@ impl Bench {
                 self.control.handle_packet(self.now, &packet);
                 idle = false;
             }
-            while let Some(Question::Status(reply)) = self.control.poll_question() {
+            while let Some(question) = self.control.poll_question() {
+                let Question::Document(_, reply) = question else {
+                    panic!("no document: {question:?}");
+                };
                 reply.send(Answer(body.to_vec())).unwrap();
                 self.control.handle_deadline(self.now);
                 idle = false;
@@ -136,7 +157,7 @@ impl Bench {
 fn status_is_served_as_json() {
     let mut bench = Bench::new();
     let response = bench.get(
-        b"GET /status HTTP/1.1\r\nHost: control\r\n\r\n",
+        b"GET /api/v1/status HTTP/1.1\r\nHost: 10.128.0.1\r\n\r\n",
         b"{\"joined\":true}",
     );
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
@@ -151,17 +172,20 @@ fn status_is_served_as_json() {
 fn a_body_beyond_every_buffer_arrives_whole() {
     let mut bench = Bench::new();
     let body = vec![b'x'; 100_000];
-    let response = bench.get(b"GET /status HTTP/1.1\r\nHost: control\r\n\r\n", &body);
+    let response = bench.get(
+        b"GET /api/v1/status HTTP/1.1\r\nHost: 10.128.0.1\r\n\r\n",
+        &body,
+    );
     assert!(response.ends_with(std::str::from_utf8(&body).unwrap()));
 }
 
 #[test]
 fn other_requests_get_an_explanation() {
     let mut bench = Bench::new();
-    let missing = bench.get(b"GET /x HTTP/1.1\r\nHost: control\r\n\r\n", b"");
+    let missing = bench.get(b"GET /x HTTP/1.1\r\nHost: lab.internal\r\n\r\n", b"");
     assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
     let post = bench.get(
-        b"POST /status HTTP/1.1\r\nHost: control\r\ncontent-length: 0\r\n\r\n",
+        b"POST /api/v1/status HTTP/1.1\r\nHost: 10.128.0.1\r\ncontent-length: 0\r\n\r\n",
         b"",
     );
     assert!(post.starts_with("HTTP/1.1 405"), "{post}");
@@ -170,10 +194,69 @@ fn other_requests_get_an_explanation() {
 }
 
 #[test]
+fn the_page_brings_its_data_and_a_policy_along() {
+    let mut bench = Bench::new();
+    let page = bench.get(
+        b"GET / HTTP/1.1\r\nHost: n1.lab.internal\r\n\r\n",
+        b"{\"name\":\"<b>\"}",
+    );
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    assert!(page.contains("content-security-policy: default-src 'none'; connect-src 'self'"));
+    assert!(page.contains(r#"id="overview">{"name":"\u003cb>"}</script>"#));
+}
+
+#[test]
+fn another_sites_name_gets_nothing() {
+    let mut bench = Bench::new();
+    for host in ["evil.example", "lab.internal.evil.example"] {
+        let request = format!("GET /api/v1/status HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let response = bench.get(request.as_bytes(), b"{\"secret\":1}");
+        assert!(response.starts_with("HTTP/1.1 421"), "{response}");
+        assert!(!response.contains("secret"), "{response}");
+    }
+}
+
+#[test]
+fn a_question_without_an_answer_is_told_as_unavailable() {
+    let mut bench = Bench::new();
+    let handle = bench.connect();
+    bench.settle(b"");
+    let request = b"GET /metrics HTTP/1.1\r\nHost: 10.128.0.1\r\n\r\n";
+    bench.socket(handle).send_slice(request).unwrap();
+    bench
+        .interface
+        .poll(instant(bench.now), &mut bench.queues, &mut bench.sockets);
+    while let Some(packet) = bench.queues.pop() {
+        bench.control.handle_packet(bench.now, &packet);
+    }
+    let question = bench.control.poll_question();
+    assert!(matches!(
+        question,
+        Some(Question::Document(Document::Metrics, _))
+    ));
+    drop(question);
+    bench.control.handle_deadline(bench.now);
+    bench.settle(b"");
+    let mut response = Vec::new();
+    while bench.socket(handle).can_recv() {
+        let taken = bench.socket(handle).recv(|data| {
+            response.extend_from_slice(data);
+            (data.len(), ())
+        });
+        taken.unwrap();
+    }
+    let response = String::from_utf8(response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 503"), "{response}");
+}
+
+#[test]
 fn clients_in_a_row_reuse_the_slots() {
     let mut bench = Bench::new();
     for _ in 0..50 {
-        let response = bench.get(b"GET /status HTTP/1.1\r\nHost: control\r\n\r\n", b"{}");
+        let response = bench.get(
+            b"GET /api/v1/status HTTP/1.1\r\nHost: 10.128.0.1\r\n\r\n",
+            b"{}",
+        );
         assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     }
 }
@@ -189,19 +272,27 @@ fn silent_clients_are_cut_off_and_make_room() {
     let refused = bench.connect();
     bench.settle(b"");
     assert_eq!(bench.socket(refused).state(), State::Closed);
+    let losses = bench.control.losses();
+    assert!(losses.contains(&("drop_control_http", 1)), "{losses:?}");
 
     bench.pass(Duration::from_secs(11));
     for &handle in &silent {
         assert_ne!(bench.socket(handle).state(), State::Established);
     }
-    let response = bench.get(b"GET /status HTTP/1.1\r\nHost: control\r\n\r\n", b"{}");
+    let response = bench.get(
+        b"GET /api/v1/status HTTP/1.1\r\nHost: 10.128.0.1\r\n\r\n",
+        b"{}",
+    );
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 }
 
 #[test]
 fn an_idle_stack_has_no_deadline() {
     let mut bench = Bench::new();
-    bench.get(b"GET /status HTTP/1.1\r\nHost: control\r\n\r\n", b"{}");
+    bench.get(
+        b"GET /api/v1/status HTTP/1.1\r\nHost: 10.128.0.1\r\n\r\n",
+        b"{}",
+    );
     bench.pass(Duration::from_secs(60));
     assert_eq!(bench.control.next_deadline(), None);
 }

@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use wow_overlay::membership::{NodeName, PoolName, Roles, SeedAddr, TicketLabel};
 
 use crate::config::{GuestMtu, WorkstationRole};
+use crate::services::Forward;
 
 /// Wide-area overlay for clusters of virtual machines.
 #[derive(Debug, Parser)]
@@ -186,7 +187,8 @@ pub struct RunArgs {
     /// A node to join by besides those of the ticket, `tcp:HOST:PORT` over TCP; may be repeated
     #[arg(long = "seed", value_name = "HOST:PORT")]
     pub seeds: Vec<SeedAddr>,
-    /// How this machine takes part: by a TUN device, or not at all (needs no root) [default: tun]
+    /// How this machine takes part: by a TUN device, or without one (needs no root): then the node
+    /// itself answers at its address, and --socks and --forward lead into the pool [default: tun]
     #[arg(long)]
     pub guest: Option<GuestArg>,
     /// The TUN device's name [default: wow0]
@@ -207,6 +209,20 @@ pub struct RunArgs {
     /// Move every packet by itself: for kernels and cards that damage those taken together
     #[arg(long)]
     pub no_offload: bool,
+    /// A DNS server, ADDRESS or ADDRESS:PORT, that the control address forwards queries about names
+    /// outside the pool to; may be repeated. Without one they are refused
+    #[arg(long, value_name = "ADDRESS", value_parser = crate::config::dns_server)]
+    pub dns: Vec<SocketAddr>,
+    /// With --guest none: a SOCKS5 server here, by which programs of this host reach the pool
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub socks: Option<SocketAddr>,
+    /// With --guest none: a TCP port that leads into the pool (127.0.0.1:8080=NODE:80), or one of this
+    /// node in the pool that leads out of it (pool:8080=127.0.0.1:80); may be repeated
+    #[arg(long = "forward", value_name = "LISTEN=TARGET")]
+    pub forwards: Vec<Forward>,
+    /// Let other machines connect to --socks and --forward: whoever reaches them reaches the pool
+    #[arg(long)]
+    pub gateway_for_all: bool,
     /// Go on although the pool's range overlaps a route of this host
     #[arg(long)]
     pub allow_overlap: bool,
@@ -217,7 +233,7 @@ pub struct RunArgs {
     /// fw_cfg `opt/wow/KEY`, /etc/wow.toml; wait until there is a ticket
     #[arg(long, conflicts_with_all = [
         "ticket", "name", "listen", "tcp_listen", "seeds", "guest", "tun", "address", "no_lan",
-        "no_port_mapping", "allow_overlap", "config",
+        "no_port_mapping", "allow_overlap", "config", "dns", "socks", "forwards", "gateway_for_all",
     ])]
     pub from_machine: bool,
 }
@@ -228,7 +244,7 @@ pub struct RunArgs {
 pub enum GuestArg {
     /// This machine's own network stack, by a TUN device
     Tun,
-    /// Only carry others' traffic
+    /// No network device: carry others' traffic, and answer at the node's own address
     None,
 }
 

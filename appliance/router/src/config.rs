@@ -1,6 +1,6 @@
 //! What `wow run` is to do: the command line over the configuration file over defaults.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -11,6 +11,7 @@ use wow_overlay::node::{GUEST_MTU_DEFAULT, GUEST_MTU_MAX, GUEST_MTU_MIN};
 use wow_underlay::tcp::PORTS_MAX;
 
 use crate::cli::{GuestArg, RunArgs};
+use crate::services::{DNS_SERVERS_MAX, Forward, GatewayPlan};
 use crate::{ipc, pool};
 
 const DEFAULT_TUN: &str = "wow0";
@@ -45,6 +46,14 @@ struct RawConfig {
     no_offload: bool,
     #[serde(default)]
     allow_overlap: bool,
+    /// Each ADDRESS or ADDRESS:PORT.
+    #[serde(default)]
+    dns: Vec<String>,
+    socks: Option<SocketAddr>,
+    #[serde(default)]
+    forward: Vec<Forward>,
+    #[serde(default)]
+    gateway_for_all: bool,
 }
 
 /// How the machine takes part.
@@ -52,7 +61,7 @@ struct RawConfig {
 pub enum GuestKind {
     /// By a TUN device of this name.
     Tun(String),
-    /// Not at all.
+    /// Without a device: the node's own address lives on a stack in the daemon.
     None,
 }
 
@@ -87,6 +96,10 @@ pub struct Config {
     pub port_mapping: bool,
     /// Whether kernels and devices may take many packets as one.
     pub offload: bool,
+    /// DNS servers for names outside the pool.
+    pub dns: Vec<SocketAddr>,
+    /// How this machine's programs reach the pool without a device.
+    pub gateway: GatewayPlan,
     /// Whether routes of the host that overlap the pool's range are only warned of.
     pub allow_overlap: bool,
     /// Whether this process is the machine's own node: it booted it, or a service of it runs this.
@@ -107,6 +120,29 @@ impl Config {
         };
         let mut seeds = args.seeds;
         seeds.extend(raw.seeds);
+        let mut dns = args.dns;
+        if dns.is_empty() {
+            let servers = raw.dns.iter().map(|server| dns_server(server));
+            dns = servers
+                .collect::<Result<_, _>>()
+                .map_err(anyhow::Error::msg)?;
+        }
+        let gateway = GatewayPlan {
+            socks: args.socks.or(raw.socks),
+            forwards: match args.forwards.is_empty() {
+                true => raw.forward,
+                false => args.forwards,
+            },
+            for_all: args.gateway_for_all || raw.gateway_for_all,
+        };
+        gateway.check()?;
+        let guest = args.guest.or(raw.guest).unwrap_or(GuestArg::Tun);
+        if guest != GuestArg::None && !gateway.is_empty() {
+            bail!(
+                "--socks and --forward are for --guest none: with a TUN device this host's programs \
+                 reach the pool by themselves"
+            );
+        }
         let tun = args.tun.or(raw.tun).unwrap_or_else(|| DEFAULT_TUN.into());
         Ok(Config {
             ticket: pool::read_ticket(&ticket)?,
@@ -123,7 +159,7 @@ impl Config {
                 false => args.tcp_listen,
             })?,
             seeds,
-            guest: match args.guest.or(raw.guest).unwrap_or(GuestArg::Tun) {
+            guest: match guest {
                 GuestArg::Tun => GuestKind::Tun(tun),
                 GuestArg::None => GuestKind::None,
             },
@@ -133,10 +169,28 @@ impl Config {
             lan: !(args.no_lan || raw.no_lan),
             port_mapping: !(args.no_port_mapping || raw.no_port_mapping),
             offload: !(args.no_offload || raw.no_offload),
+            dns: check_dns(dns)?,
+            gateway,
             allow_overlap: args.allow_overlap || raw.allow_overlap,
             booted: false,
         })
     }
+}
+
+/// A DNS server as people write it: its address, with another port than 53 if there is one.
+pub fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    let plain = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+    plain
+        .or_else(|_| text.parse())
+        .map_err(|_| format!("{text:?} is no DNS server: write ADDRESS or ADDRESS:PORT"))
+}
+
+/// The DNS servers to forward to.
+pub fn check_dns(servers: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
+    if servers.len() > DNS_SERVERS_MAX {
+        bail!("a node forwards to {DNS_SERVERS_MAX} DNS servers at most; give fewer of --dns");
+    }
+    Ok(servers)
 }
 
 /// The guest's MTU.

@@ -23,6 +23,7 @@ mod output;
 mod pool;
 mod random;
 mod run;
+mod services;
 mod state;
 mod wall_clock;
 

@@ -1,4 +1,6 @@
-//! Log messages on standard error.
+//! Log messages on standard error, and the last of them in memory.
+
+mod ring;
 
 use std::io::{self, IsTerminal};
 
@@ -7,6 +9,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+pub use ring::{LogLines, lines};
 
 /// What an operator wants to see.
 const DEFAULT: &str = "info";
@@ -25,6 +29,7 @@ impl Logging {
             .with_filter(targets);
         tracing_subscriber::registry()
             .with(lines)
+            .with(ring::layer())
             .try_init()
             .context("cannot start logging")?;
         Ok(Logging(handle))

@@ -10,8 +10,9 @@ use wow_init::clock;
 use wow_init::config::{Merged, Sources};
 use wow_overlay::membership::{SeedAddr, Ticket};
 
-use crate::config::{Config, GuestKind, WorkstationRole, check_ports};
+use crate::config::{Config, GuestKind, WorkstationRole, check_dns, check_ports, dns_server};
 use crate::logging::Logging;
+use crate::services::GatewayPlan;
 use crate::{ipc, run, wall_clock};
 
 /// Where appliances listen, by IPv4 and IPv6, so that one with a known address can be a seed for the others.
@@ -82,6 +83,8 @@ pub fn configuration(merged: &Merged) -> Result<Config, String> {
         lan: switch(merged, "lan")?,
         port_mapping: switch(merged, "port-mapping")?,
         offload: switch(merged, "offload")?,
+        dns: dns_servers(merged)?,
+        gateway: GatewayPlan::default(),
         // Nobody else uses this machine's routes, and those it has lead to the underlay.
         allow_overlap: true,
         booted: true,
@@ -96,6 +99,15 @@ fn seeds(merged: &Merged) -> Result<Vec<SeedAddr>, String> {
 fn tcp_ports(merged: &Merged) -> Result<Vec<u16>, String> {
     check_ports(list(merged, "tcp-listen")?)
         .map_err(|error| malformed(merged, "tcp-listen", &error))
+}
+
+/// None unless they are asked for.
+fn dns_servers(merged: &Merged) -> Result<Vec<SocketAddr>, String> {
+    let servers: Vec<String> = list(merged, "dns")?;
+    let servers = servers.iter().map(|server| dns_server(server));
+    let servers = servers.collect::<Result<_, _>>();
+    let servers = servers.map_err(|error| malformed(merged, "dns", &error))?;
+    check_dns(servers).map_err(|error| malformed(merged, "dns", &error))
 }
 
 /// A setting that is on unless it is `off`.

@@ -10,9 +10,9 @@ use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use wow_control::{Control, ControlConfig};
-use wow_guest::{Guest, NoGuest, TunConfig, TunGuest};
-use wow_overlay::membership::addresses::control_v4;
+use wow_control::{Control, ControlConfig, Names};
+use wow_guest::{Guest, TunConfig, TunGuest};
+use wow_overlay::membership::addresses::{control_v4, control_v6};
 use wow_overlay::membership::{Addresses, NodeName, SeedAddr, Ticket};
 use wow_underlay::portmap::{Transport, Wanted};
 use wow_underlay::{InterfaceWatch, Lan, PortMapper, TcpUnderlay, UdpUnderlay, Underlay};
@@ -20,6 +20,7 @@ use wow_underlay::{InterfaceWatch, Lan, PortMapper, TcpUnderlay, UdpUnderlay, Un
 use crate::config::{self, Config, GuestKind, GuestMtu};
 use crate::daemon::{Daemon, Parts, Settings, host, overlap, seeds};
 use crate::ipc::{self, Operator, Server};
+use crate::services::{Gateway, Services, StackGuest};
 use crate::state::{self, State};
 use crate::{random, wall_clock};
 
@@ -28,6 +29,9 @@ pub type Stop = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Commands of clients that wait for the loop.
 const COMMANDS_MAX: usize = 64;
+
+/// The MTU of the stack in the place of a guest: IPv6's least.
+const STACK_MTU_BYTES: u16 = 1280;
 
 /// Runs `wow run` until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<()> {
@@ -67,6 +71,10 @@ pub async fn serve(
         .ticket
         .check(wall_clock::now())
         .context("the ticket is refused")?;
+    let control_address = control_v4(facts.range);
+    if config.dns.iter().any(|at| at.ip() == control_address) {
+        bail!("the DNS server {control_address} is this node itself: give one outside the pool");
+    }
 
     let state = match &config.state {
         Some(directory) => State::open(directory)?,
@@ -109,6 +117,7 @@ pub async fn serve(
         addresses,
         config.offload,
         config.mtu,
+        !config.dns.is_empty(),
     )?;
 
     let mut all_seeds: Vec<SeedAddr> = facts.seeds.clone();
@@ -138,7 +147,14 @@ pub async fn serve(
         "starting"
     );
 
-    let has_guest = control.is_some();
+    let has_guest = matches!(config.guest, GuestKind::Tun(_));
+    let services = Services::new(command_sender.clone(), &config.dns);
+    let operator = Operator::new(command_sender, has_guest.then_some(control_address));
+    let streams = control.streams();
+    let gateway = match config.gateway.is_empty() {
+        true => None,
+        false => Some(Gateway::open(&config.gateway, streams, operator.clone(), &facts).await?),
+    };
     let daemon = Daemon::new(
         Settings {
             ticket: config.ticket,
@@ -161,14 +177,14 @@ pub async fn serve(
             lan,
             mapper,
             guest,
-            control,
+            control: Some(control),
+            services,
             interfaces,
             progress,
             seeds: seeds_receiver,
             commands,
         },
     );
-    let operator = Operator::new(command_sender, has_guest.then(|| control_v4(facts.range)));
     // Ended with the set, and the control socket removed with its task.
     let mut tasks = JoinSet::new();
     tasks.spawn(server.run(operator.clone()));
@@ -176,7 +192,13 @@ pub async fn serve(
     if config.booted {
         tasks.spawn(ipc::serve_port(operator));
     }
-    let ended = daemon.run(stop).await;
+    let ended = match gateway {
+        None => daemon.run(stop).await,
+        Some(gateway) => tokio::select! {
+            ended = daemon.run(stop) => ended,
+            () = gateway.run() => unreachable!("it serves for ever"),
+        },
+    };
     tasks.shutdown().await;
     ended
 }
@@ -211,11 +233,33 @@ fn open_guest(
     addresses: Addresses,
     offload: bool,
     mtu: GuestMtu,
-) -> Result<(Box<dyn Guest>, Option<Control>)> {
-    let GuestKind::Tun(name) = kind else {
-        return Ok((Box::new(NoGuest), None));
-    };
+    forwards_dns: bool,
+) -> Result<(Box<dyn Guest>, Control)> {
     let facts = ticket.facts();
+    let pool = facts.pool_id();
+    let prefix = facts.summary().v6_prefix;
+    let stack = |v4, v6, mtu_bytes, forwards| {
+        let config = ControlConfig {
+            v4,
+            v6,
+            mtu_bytes,
+            seed: random::number(),
+            names: Names {
+                suffix: facts.dns_suffix(),
+                v4: (facts.range.addr(), facts.range.prefix_len()),
+                v6: (prefix.addr(), prefix.prefix_len()),
+                forwards,
+            },
+        };
+        Control::new(config, Duration::ZERO)
+    };
+    let GuestKind::Tun(name) = kind else {
+        // Every path carries this much whole, and nobody but the pool asks there, for whom this node is
+        // no resolver.
+        let mut control = stack(addresses.v4, addresses.v6, STACK_MTU_BYTES, false);
+        let guest = StackGuest::new(control.packet_port());
+        return Ok((Box::new(guest), control));
+    };
     let mtu_bytes = mtu.bytes();
     let guest = TunGuest::open(&TunConfig {
         name: name.clone(),
@@ -224,16 +268,9 @@ fn open_guest(
         mtu_bytes,
         offload,
     })?;
-    let control = Control::new(
-        ControlConfig {
-            address: control_v4(facts.range),
-            prefix_length: facts.range.prefix_len(),
-            mtu_bytes,
-            seed: random::number(),
-        },
-        Duration::ZERO,
-    );
-    Ok((Box::new(guest), Some(control)))
+    let (v4, v6) = (control_v4(facts.range), control_v6(pool));
+    let control = stack(v4, v6, mtu_bytes, forwards_dns);
+    Ok((Box::new(guest), control))
 }
 
 fn host_name(short_id: &str, booted: bool) -> NodeName {

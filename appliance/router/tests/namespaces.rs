@@ -108,7 +108,7 @@ fn nodes_with_tun_devices_join_and_answer_pings_and_http() {
 
     // HTTP by the machine's own TCP stack.
     let request = "exec 3<>/dev/tcp/10.128.0.1/80 && \
-                   printf 'GET /status HTTP/1.1\\r\\nHost: wow\\r\\n\\r\\n' >&3 && cat <&3";
+                   printf 'GET /api/v1/status HTTP/1.1\\r\\nHost: 10.128.0.1\\r\\n\\r\\n' >&3 && cat <&3";
     let exec = [
         "netns", "exec", &spaces.a, "timeout", "30", "bash", "-c", request,
     ];

@@ -136,6 +136,7 @@ replay! {
     requests: "requests",
     dns: "dns",
     control_address: "control-address",
+    names: "names",
     upnp_search: "upnp-search",
     upnp_description: "upnp-description",
     upnp_action: "upnp-action",

@@ -151,6 +151,12 @@ pub enum PoolError {
 }
 
 impl PoolFacts {
+    /// What the DNS names of its nodes end with, without dots at its ends: `.internal` is set aside for
+    /// networks of one's own.
+    pub fn dns_suffix(&self) -> String {
+        format!("{}.internal", self.name)
+    }
+
     /// The facts, if a pool can have them.
     pub fn new(
         name: PoolName,

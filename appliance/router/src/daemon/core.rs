@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use wow_control::{Answer, Control, Question};
+use wow_control::Control;
 use wow_dataplane::{Coalescer, Outbound, SendQueue, segment};
 use wow_guest::{Guest, Offload, WriteError};
 use wow_init::clock::PauseWatch;
@@ -23,6 +22,7 @@ use super::second::Second;
 use super::seeds::Seeds;
 use super::trouble::Trouble;
 use super::{host, report};
+use crate::services::Services;
 use crate::{api, config, random, state, wall_clock};
 
 /// How often it is looked whether the machine has stood still.
@@ -57,7 +57,9 @@ pub struct Core {
     second: Option<Second>,
     /// More datagrams waited than were taken last.
     pub is_behind: bool,
-    control: Option<Control>,
+    pub control: Option<Control>,
+    /// Who answers what the control stack asks.
+    answers: Services,
     node: Node,
     /// The address that the guest was last given.
     guest_v4: Ipv4Addr,
@@ -89,6 +91,7 @@ impl Core {
         lan: Option<Lan>,
         guest: Box<dyn Guest>,
         control: Option<Control>,
+        answers: Services,
         seeds: Seeds,
     ) -> Self {
         let node = Node::new(
@@ -127,6 +130,7 @@ impl Core {
             is_behind: false,
             guest,
             control,
+            answers,
             guest_v4: node.addresses().v4,
             node,
             waiting: Waiting::default(),
@@ -205,6 +209,15 @@ impl Core {
         }
     }
 
+    /// Lets the control stack do what is due, or what it was woken for.
+    pub fn handle_control(&mut self) {
+        let now = self.now() - Instant::ZERO;
+        if let Some(control) = &mut self.control {
+            control.handle_deadline(now);
+        }
+        self.drain_control();
+    }
+
     /// Does what follows from datagrams or packets that came together.
     pub fn finish_batch(&mut self) {
         self.drain_node();
@@ -218,10 +231,7 @@ impl Core {
         }
         let control_due = self.control.as_ref().and_then(Control::next_deadline);
         if control_due.is_some_and(|(due, _)| due <= now - Instant::ZERO) {
-            if let Some(control) = &mut self.control {
-                control.handle_deadline(now - Instant::ZERO);
-            }
-            self.drain_control();
+            self.handle_control();
         }
         if self.pause_due <= now {
             self.pause_due = now + PAUSE_CHECK;
@@ -498,7 +508,8 @@ impl Core {
             counters.insert("drop_tcp_malformed".into(), tallies.malformed);
         }
         if let Some(control) = &self.control {
-            counters.insert("drop_control_full".into(), control.dropped());
+            let losses = control.losses().into_iter();
+            counters.extend(losses.map(|(name, count)| (name.to_owned(), count)));
         }
         api::Status {
             id: self.node.id().to_string(),
@@ -626,27 +637,11 @@ impl Core {
     }
 
     fn drain_control(&mut self) {
-        let now = self.now() - Instant::ZERO;
         while let Some(question) = self.control.as_mut().and_then(Control::poll_question) {
-            let Question::Status(asker) = question;
-            self.answer(asker);
-            if let Some(control) = &mut self.control {
-                control.handle_deadline(now);
-            }
+            self.answers.answer(question);
         }
         while let Some(packet) = self.control.as_mut().and_then(Control::poll_packet) {
             self.write_guest(Offload::default(), &packet);
-        }
-    }
-
-    fn answer(&self, asker: oneshot::Sender<Answer>) {
-        match serde_json::to_vec_pretty(&self.status()) {
-            Ok(mut body) => {
-                body.push(b'\n');
-                // The client may have hung up.
-                let _ = asker.send(Answer(body));
-            }
-            Err(error) => tracing::error!(%error, "cannot write the status as JSON"),
         }
     }
 

@@ -32,6 +32,7 @@ use self::core::Core;
 use self::seeds::Seeds;
 pub use self::trouble::overlap;
 use crate::config::GuestMtu;
+use crate::services::Services;
 use crate::state::State;
 
 /// How long the goodbye may wait for room in the sockets' buffers.
@@ -69,8 +70,10 @@ pub struct Parts {
     pub tcp: Option<TcpUnderlay>,
     /// The way to the guest.
     pub guest: Box<dyn Guest>,
-    /// The control address, where there is a guest.
+    /// The stack that answers at the pool's control address, or in the place of a guest.
     pub control: Option<Control>,
+    /// Who answers what the stack asks.
+    pub services: Services,
     /// The machine's local networks, where members are found without a seed; `None` where they are not
     /// looked for.
     pub lan: Option<Lan>,
@@ -111,6 +114,8 @@ enum Wake {
     Sendable,
     Packets(Result<(), GuestGone>),
     Deadline,
+    /// The control stack has something to do.
+    Control,
     Command(Command),
     Interfaces(std::io::Result<Vec<u32>>),
     Mapped(Vec<Mapped>),
@@ -133,6 +138,7 @@ impl Daemon {
                 parts.lan,
                 parts.guest,
                 parts.control,
+                parts.services,
                 seeds,
             ),
             received,
@@ -223,6 +229,7 @@ impl Daemon {
                 self.core.handle_deadline();
                 (self.progress)();
             }
+            Wake::Control => self.core.handle_control(),
             Wake::Command(command) => self.core.handle_command(command),
             Wake::Interfaces(Ok(links)) => {
                 self.core.interfaces_changed();
@@ -258,6 +265,7 @@ impl Daemon {
             lan,
             guest,
             outbox,
+            control,
             ..
         } = &mut self.core;
         let network = poll_fn(|cx| {
@@ -286,6 +294,7 @@ impl Daemon {
         tokio::select! {
             wake = network => wake,
             result = poll_fn(|cx| guest.poll_read(cx, packets)), if has_room => Wake::Packets(result),
+            () = woken(control.as_ref()) => Wake::Control,
             () = &mut self.alarm => Wake::Deadline,
             Some(command) = self.commands.recv() => Wake::Command(command),
             changed = changed(&mut self.interfaces) => Wake::Interfaces(changed),
@@ -298,6 +307,13 @@ impl Daemon {
 async fn changed(interfaces: &mut Option<InterfaceWatch>) -> std::io::Result<Vec<u32>> {
     match interfaces {
         Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn woken(control: Option<&Control>) {
+    match control {
+        Some(control) => poll_fn(|cx| control.poll_woken(cx)).await,
         None => std::future::pending().await,
     }
 }

@@ -1,12 +1,14 @@
 //! Whole daemons in one process: memory underlays, memory guests, virtual time.
 
+mod documents;
+
 use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
-use wow_control::ControlConfig;
+use wow_control::{ControlConfig, Names};
 use wow_guest::memory::{MemoryHost, pair};
-use wow_overlay::membership::addresses::control_v4;
+use wow_overlay::membership::addresses::{control_v4, control_v6};
 use wow_overlay::membership::{Addresses, PoolAuthority, PoolName, Roles};
 use wow_overlay::node::Target;
 use wow_overlay::time::UnixTime;
@@ -65,12 +67,20 @@ fn start_certified(network: &Network, ticket: &Ticket, number: u8, then: UnixTim
         ..Seeds::default()
     };
     let (_, seeds) = watch::channel(seeds);
+    let facts = ticket.facts();
+    let prefix = facts.summary().v6_prefix;
     let control = Control::new(
         ControlConfig {
-            address: control_v4(ticket.facts().range),
-            prefix_length: 9,
+            v4: control_v4(facts.range),
+            v6: control_v6(facts.pool_id()),
             mtu_bytes: 1280,
             seed: 1,
+            names: Names {
+                suffix: facts.dns_suffix(),
+                v4: (facts.range.addr(), facts.range.prefix_len()),
+                v6: (prefix.addr(), prefix.prefix_len()),
+                forwards: false,
+            },
         },
         Duration::ZERO,
     );
@@ -94,6 +104,7 @@ fn start_certified(network: &Network, ticket: &Ticket, number: u8, then: UnixTim
             mapper: None,
             guest: Box::new(guest),
             control: Some(control),
+            services: Services::new(command_sender.clone(), &[]),
             interfaces: None,
             progress: Box::new(|| {}),
             seeds,

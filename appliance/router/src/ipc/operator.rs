@@ -151,7 +151,7 @@ impl Operator {
     }
 
     /// How the node is.
-    pub(super) async fn status(&self) -> Result<Status, String> {
+    pub async fn status(&self) -> Result<Status, String> {
         Ok(*self.ask(Command::Status).await?)
     }
 
@@ -163,7 +163,7 @@ impl Operator {
     }
 
     /// The node that a person calls `text`.
-    pub(super) async fn resolve(&self, text: &str) -> Result<Resolved, String> {
+    pub async fn resolve(&self, text: &str) -> Result<Resolved, String> {
         let found = self
             .ask(|asker| Command::Resolve(target(text), asker))
             .await?;
@@ -207,7 +207,7 @@ impl Operator {
     }
 
     /// Asks the loop, which answers at once or when the pool has answered it.
-    pub(super) async fn ask<T>(
+    pub async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, String> {

@@ -1,6 +1,6 @@
 //! The pool's control address: packets of a hostile guest, and whatever it says on a TCP connection.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use smoltcp::phy::ChecksumCapabilities;
@@ -8,7 +8,7 @@ use smoltcp::wire::{
     Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr,
     TcpSeqNumber,
 };
-use wow_control::{Answer, Control, ControlConfig, Question};
+use wow_control::{Answer, Control, ControlConfig, Names, Question};
 
 use crate::Target;
 use crate::script::{Script, Writer};
@@ -36,7 +36,7 @@ pub(super) const CONTROL_ADDRESS: Target = Target {
         let checksums = ChecksumCapabilities::default();
         echo.emit(&mut Icmpv4Packet::new_unchecked(&mut ping), &checksums);
         vec![
-            say(b"GET /status HTTP/1.1\r\nHost: a\r\n\r\n")
+            say(b"GET /api/v1/log?from=3 HTTP/1.1\r\nHost: 10.128.0.1\r\n\r\n")
                 .byte(2)
                 .byte(9)
                 .0,
@@ -69,10 +69,16 @@ struct Guest {
 fn control_address(input: &[u8]) {
     let mut script = Script::new(input);
     let config = ControlConfig {
-        address: CONTROL,
-        prefix_length: 9,
+        v4: CONTROL,
+        v6: Ipv6Addr::LOCALHOST,
         mtu_bytes: 1280,
         seed: 7,
+        names: Names {
+            suffix: "lab.internal".into(),
+            v4: (CONTROL, 9),
+            v6: (Ipv6Addr::LOCALHOST, 48),
+            forwards: false,
+        },
     };
     let mut guest = Guest {
         control: Control::new(config, Duration::ZERO),
@@ -136,9 +142,11 @@ impl Guest {
     fn drain(&mut self) {
         let mut packets = 0;
         loop {
-            while let Some(Question::Status(asker)) = self.control.poll_question() {
+            while let Some(question) = self.control.poll_question() {
                 // Who asked may have hung up.
-                let _ = asker.send(Answer(b"{}".to_vec()));
+                if let Question::Document(_, asker) = question {
+                    let _ = asker.send(Answer(b"{}".to_vec()));
+                }
                 self.control.handle_deadline(self.now);
             }
             let Some(packet) = self.control.poll_packet() else {

@@ -8,6 +8,7 @@ mod http;
 mod images;
 mod member;
 mod membership;
+mod names;
 mod node;
 mod replay;
 mod wire;
@@ -41,6 +42,7 @@ pub(crate) const ALL: &[Target] = &[
     appliance::REQUESTS,
     appliance::DNS,
     http::CONTROL_ADDRESS,
+    names::NAMES,
     gateway::SEARCH,
     gateway::DESCRIPTION,
     gateway::ACTION,
