@@ -258,10 +258,13 @@ fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
         &mut lab("image", &image),
     );
     let namespaces = "routers in network namespaces";
+    let page = "the status page in a browser, with four nodes and with forty-one";
     if rustix::process::geteuid().is_root() {
         runner.counted("namespaces", namespaces, &mut lab("namespaces", &image));
+        runner.counted("page", page, &mut lab("page", &image));
     } else {
         runner.skip(namespaces, "needs root");
+        runner.skip(page, "needs root");
     }
     let mut built = None;
     runner.test("debian", "the workstation image is built", || {

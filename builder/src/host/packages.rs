@@ -199,6 +199,7 @@ const BENCH: &[Package] = &[
 ];
 
 const TEST: &[Package] = &[
+    program("chromium", "chromium", "shows the status page in a test"),
     program("cpio", "cpio", "reads the initramfs in a test"),
     program("fdisk", "sfdisk", "reads the disk's partitions in a test"),
     program(
