@@ -1,13 +1,14 @@
 //! Disk images: a GPT with a FAT partition that boots by BIOS (syslinux) and by UEFI, and an ext4
 //! root where the image has one.
 //!
-//! The partition tables, the boot code in the first sector, qcow2 and VMDK are written here; the file
-//! systems are made by mkfs.fat, mtools, syslinux and e2fsprogs, none of which needs root.
+//! The partition tables, the boot code in the first sector, ISO 9660, qcow2 and VMDK are written here; the
+//! other file systems are made by mkfs.fat, mtools, syslinux and e2fsprogs, none of which needs root.
 
 pub mod boot_code;
 pub mod ext4;
 pub mod fat;
 pub mod gpt;
+pub mod iso;
 pub mod layout;
 pub mod qcow2;
 pub mod raw;

@@ -5,6 +5,7 @@ mod appliance;
 pub(crate) mod binary;
 mod conversion;
 mod debian;
+mod disc;
 mod publish;
 mod runner;
 

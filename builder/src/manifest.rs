@@ -30,17 +30,20 @@ pub enum Format {
     Vmdk,
     /// The same as a virtual machine that hypervisors import.
     Ova,
+    /// A CD-ROM.
+    Iso,
 }
 
 impl Format {
     /// All there are.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Kernel,
         Self::Initrd,
         Self::Raw,
         Self::Qcow2,
         Self::Vmdk,
         Self::Ova,
+        Self::Iso,
     ];
     /// Those that a build makes without being asked, where the image has them.
     pub const DEFAULT: [Self; 4] = [Self::Kernel, Self::Initrd, Self::Raw, Self::Qcow2];
@@ -54,6 +57,7 @@ impl Format {
             Self::Qcow2 => "qcow2",
             Self::Vmdk => "vmdk",
             Self::Ova => "ova",
+            Self::Iso => "iso",
         }
     }
 }

@@ -63,4 +63,6 @@ pub fn write(contents: &Contents<'_>, to: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
+mod schema;
+#[cfg(test)]
 mod tests;

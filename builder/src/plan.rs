@@ -32,6 +32,8 @@ pub enum StepId {
     Vmdk,
     /// A virtual machine with that VMDK.
     Ova,
+    /// A CD-ROM with the kernel.
+    Iso,
     /// Which packages and versions make a Debian image.
     Packages,
     /// The root file system out of them.
@@ -65,6 +67,7 @@ impl StepId {
             Self::Qcow2 => "qcow2",
             Self::Vmdk => "vmdk",
             Self::Ova => "ova",
+            Self::Iso => "iso",
             Self::Packages => "debian-packages",
             Self::Root => "debian-root",
             Self::RootKernel => "debian-kernel",
@@ -114,7 +117,9 @@ pub struct Inputs {
     pub disk: String,
     /// What an OVA says of the machine, in canonical text.
     pub machine: String,
-    /// What is made from the raw disk.
+    /// The CD-ROM's parameters and tools, in canonical text.
+    pub disc: String,
+    /// The formats to make besides the raw disk.
     pub conversions: Vec<StepId>,
 }
 
@@ -167,7 +172,7 @@ impl Plan {
                 step(Disk, &[Kernel], recipe(Disk).field("disk", &inputs.disk)),
             ],
         };
-        plan.convert(&inputs.conversions, &inputs.machine);
+        plan.convert(&inputs.conversions, &inputs.machine, &inputs.disc);
         plan
     }
 
@@ -189,17 +194,18 @@ impl Plan {
                 step(RootDisk, &[Root, RootKernel, RootInitramfs, Programs], disk),
             ],
         };
-        plan.convert(&inputs.conversions, &inputs.machine);
+        plan.convert(&inputs.conversions, &inputs.machine, "");
         plan
     }
 
-    fn convert(&mut self, to: &[StepId], machine: &str) {
+    fn convert(&mut self, to: &[StepId], machine: &str, disc: &str) {
         use StepId::*;
         let steps = to.iter().map(|id| {
             let recipe = recipe(*id);
             match id {
                 Ova => step(*id, &[Disk, Vmdk], recipe.field("machine", machine)),
                 RootOva => step(*id, &[RootDisk, RootVmdk], recipe.field("machine", machine)),
+                Iso => step(*id, &[Kernel], recipe.field("disc", disc)),
                 RootQcow2 | RootVmdk => step(*id, &[RootDisk], recipe),
                 _ => step(*id, &[Disk], recipe),
             }
@@ -249,7 +255,8 @@ mod tests {
             skeleton: b"070701".to_vec(),
             disk: "8 MiB".into(),
             machine: "128 MiB".into(),
-            conversions: vec![StepId::Qcow2, StepId::Vmdk, StepId::Ova],
+            disc: "isolinux 6".into(),
+            conversions: vec![StepId::Qcow2, StepId::Vmdk, StepId::Ova, StepId::Iso],
         }
     }
 
@@ -290,19 +297,23 @@ mod tests {
         use StepId::*;
         assert_eq!(changed(|i| i.machine.push('x')), [Ova]);
         assert_eq!(changed(|i| i.disk.push('x')), [Disk, Qcow2, Vmdk, Ova]);
+        assert_eq!(changed(|i| i.disc.push('x')), [Iso]);
         assert_eq!(
             changed(|i| i.skeleton.push(0)),
-            [Initramfs, Kernel, Disk, Qcow2, Vmdk, Ova]
+            [Initramfs, Kernel, Disk, Qcow2, Vmdk, Ova, Iso]
         );
         for change in [
             (|i: &mut Inputs| i.kernel_options.push('x')) as fn(&mut Inputs),
             |i| i.toolchain.push('x'),
         ] {
-            assert_eq!(changed(change), [Objects, Kernel, Disk, Qcow2, Vmdk, Ova]);
+            assert_eq!(
+                changed(change),
+                [Objects, Kernel, Disk, Qcow2, Vmdk, Ova, Iso]
+            );
         }
         assert_eq!(
             changed(|i| i.source.1.push('x')),
-            [Source, Objects, Kernel, Disk, Qcow2, Vmdk, Ova]
+            [Source, Objects, Kernel, Disk, Qcow2, Vmdk, Ova, Iso]
         );
     }
 
@@ -311,7 +322,10 @@ mod tests {
         use StepId::*;
         let (before, after) = (keys(&inputs(), b"elf"), keys(&inputs(), b"other"));
         let changed: Vec<_> = before.keys().filter(|id| before[id] != after[id]).collect();
-        assert_eq!(changed, [&Initramfs, &Kernel, &Disk, &Qcow2, &Vmdk, &Ova]);
+        assert_eq!(
+            changed,
+            [&Initramfs, &Kernel, &Disk, &Qcow2, &Vmdk, &Ova, &Iso]
+        );
         assert_eq!(before, keys(&inputs(), b"elf"));
     }
 

@@ -25,7 +25,7 @@ pub struct Arguments {
     /// Whose public keys let the user `wow` of a Debian image log in; may be given several times.
     #[arg(long = "ssh-key", value_name = "FILE")]
     ssh_keys: Vec<PathBuf>,
-    /// What to make of it, such as `raw,vmdk`: kernel, initrd (of Debian images), raw, qcow2, vmdk, ova.
+    /// What to make of it, such as `raw,vmdk`: kernel, initrd (of Debian images), raw, qcow2, vmdk, ova, iso.
     #[arg(
         long = "format",
         value_name = "FORMAT",

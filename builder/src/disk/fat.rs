@@ -1,9 +1,11 @@
-//! The boot partition: FAT16 with what BIOS and UEFI load, and syslinux for the former.
+//! FAT volumes with what firmware loads: a disk's boot partition, FAT16 with syslinux for BIOS, and the
+//! volume that UEFI looks for on a CD-ROM.
 //!
 //! One copy of a kernel serves both. Times, the volume id and the order of the files are fixed.
 
 use std::path::{Path, PathBuf};
 
+use super::iso;
 use super::layout::Extent;
 use crate::BuildError;
 use crate::digest::Fields;
@@ -13,15 +15,32 @@ use crate::process::{self, Log};
 const SMALL_CLUSTERS: (u64, &str) = (63 << 20, "2");
 const LARGE_CLUSTERS: &str = "4";
 
-/// What a boot partition holds.
+/// Clusters of a CD-ROM's volume: as long as its sectors, so that its files begin with one.
+const DISC_CLUSTER: u64 = iso::SECTOR_BYTES;
+/// With fewer clusters a volume is FAT12, and with more FAT16.
+const FAT12_CLUSTERS_MAX: u64 = 4084;
+const FAT16_CLUSTERS: std::ops::Range<u64> = 4096..65_000;
+/// Room on a CD-ROM's volume for its tables and directories, in clusters beside those of the files.
+const DISC_OVERHEAD: u64 = 160;
+
+/// What a volume holds.
 #[derive(Debug, Clone)]
 pub struct Content<'a> {
     /// The volume's label.
     pub label: &'a str,
     /// Files in this order, each with its place such as `/EFI/BOOT/BOOTX64.EFI`.
     pub files: &'a [(&'a str, &'a Path)],
-    /// The configuration of syslinux.
-    pub syslinux: &'a str,
+    /// The configuration of syslinux, where a BIOS shall start it.
+    pub syslinux: Option<&'a str>,
+}
+
+/// How a volume is made.
+struct Shape<'a> {
+    bytes: u64,
+    /// Where it lies on its disk, in sectors.
+    first: u64,
+    bits: &'a str,
+    cluster_sectors: &'a str,
 }
 
 /// The tools that make the file system, with their packages' versions: part of the disk's key.
@@ -45,38 +64,74 @@ pub fn partition(
     directory: &Path,
     log: &mut Log<'_>,
 ) -> Result<PathBuf, BuildError> {
+    let shape = Shape {
+        bytes: place.bytes(),
+        first: place.first,
+        bits: "16",
+        cluster_sectors: match place.bytes() <= SMALL_CLUSTERS.0 {
+            true => SMALL_CLUSTERS.1,
+            false => LARGE_CLUSTERS,
+        },
+    };
+    volume(&shape, content, directory, log)
+}
+
+/// Makes the image of a CD-ROM's volume, just large enough, in `directory`.
+pub fn disc(
+    content: &Content<'_>,
+    directory: &Path,
+    log: &mut Log<'_>,
+) -> Result<PathBuf, BuildError> {
+    let mut clusters = DISC_OVERHEAD;
+    for (_, file) in content.files {
+        let bytes = std::fs::metadata(file)
+            .map_err(BuildError::io("read", file))?
+            .len();
+        clusters += bytes.div_ceil(DISC_CLUSTER);
+    }
+    let bits = match clusters {
+        ..=FAT12_CLUSTERS_MAX => "12",
+        _ => "16",
+    };
+    if bits == "16" {
+        // Its tables are longer, and what has too few clusters is taken for FAT12.
+        clusters = (clusters + clusters / 512).max(FAT16_CLUSTERS.start + DISC_OVERHEAD);
+    }
+    if clusters >= FAT16_CLUSTERS.end {
+        let message = "too much for the FAT volume of a CD-ROM".to_owned();
+        return Err(BuildError::Input(message));
+    }
+    let shape = Shape {
+        bytes: clusters * DISC_CLUSTER,
+        first: 0,
+        bits,
+        cluster_sectors: "4",
+    };
+    volume(&shape, content, directory, log)
+}
+
+fn volume(
+    shape: &Shape<'_>,
+    content: &Content<'_>,
+    directory: &Path,
+    log: &mut Log<'_>,
+) -> Result<PathBuf, BuildError> {
     let label = content.label;
     let image = directory.join("partition.img");
-    let created = std::fs::File::create(&image).and_then(|file| file.set_len(place.bytes()));
+    let created = std::fs::File::create(&image).and_then(|file| file.set_len(shape.bytes));
     created.map_err(BuildError::io("create", &image))?;
     let id = &Fields::new("wow fat")
         .field("label", label)
         .finish()
         .to_string()[..8];
-    let clusters = match place.bytes() <= SMALL_CLUSTERS.0 {
-        true => SMALL_CLUSTERS.1,
-        false => LARGE_CLUSTERS,
-    };
     log.run(
         "making the file system",
         process::command("mkfs.fat")
-            .args([
-                "--invariant",
-                "-F",
-                "16",
-                "-s",
-                clusters,
-                "-i",
-                id,
-                "-n",
-                label,
-            ])
-            .args(["-h", &place.first.to_string()])
+            .args(["--invariant", "-F", shape.bits])
+            .args(["-s", shape.cluster_sectors, "-i", id, "-n", label])
+            .args(["-h", &shape.first.to_string()])
             .arg(&image),
     )?;
-    let configuration = directory.join("syslinux.cfg");
-    std::fs::write(&configuration, content.syslinux)
-        .map_err(BuildError::io("write", &configuration))?;
     let mtool = |program: &str| {
         let mut command = process::command(program);
         // mtools would read a configuration of the user's.
@@ -87,9 +142,14 @@ pub fn partition(
             .arg(&image);
         command
     };
+    let configuration = directory.join("syslinux.cfg");
+    let mut files = content.files.to_vec();
+    if let Some(text) = content.syslinux {
+        std::fs::write(&configuration, text).map_err(BuildError::io("write", &configuration))?;
+        files.push(("/syslinux/syslinux.cfg", &configuration));
+    }
     let mut directories: Vec<String> = Vec::new();
-    let parents = content.files.iter().map(|(name, _)| *name);
-    for name in parents.chain(["/syslinux/syslinux.cfg"]) {
+    for (name, _) in &files {
         for (at, _) in name.match_indices('/').skip(1) {
             let directory = format!("::{}", &name[..at]);
             if !directories.contains(&directory) {
@@ -98,25 +158,21 @@ pub fn partition(
         }
     }
     log.run("making directories", mtool("mmd").args(&directories))?;
-    for (name, file) in content.files {
+    for (name, file) in files {
         log.run(
             &format!("copying {name} to the disk (is it too small?)"),
             mtool("mcopy").arg(file).arg(format!("::{name}")),
         )?;
     }
-    log.run(
-        "copying the loader's configuration",
-        mtool("mcopy")
-            .arg(&configuration)
-            .arg("::/syslinux/syslinux.cfg"),
-    )?;
-    log.run(
-        "installing the boot loader",
-        process::command("syslinux")
-            .env("MTOOLSRC", "/dev/null")
-            .args(["--install", "--directory", "/syslinux"])
-            .arg(&image),
-    )?;
+    if content.syslinux.is_some() {
+        log.run(
+            "installing the boot loader",
+            process::command("syslinux")
+                .env("MTOOLSRC", "/dev/null")
+                .args(["--install", "--directory", "/syslinux"])
+                .arg(&image),
+        )?;
+    }
     Ok(image)
 }
 
@@ -143,7 +199,7 @@ mod tests {
         let content = Content {
             label: "TEST",
             files: &[("/EFI/BOOT/BOOTX64.EFI", &file)],
-            syslinux: "DEFAULT x\n",
+            syslinux: Some("DEFAULT x\n"),
         };
         let place = Layout::new(MIN_DISK_MIB).boot;
         let image = partition(&place, &content, directory.path(), &mut log);

@@ -95,6 +95,18 @@ const DOSFSTOOLS: Package = program("dosfstools", "mkfs.fat", "makes the disk's 
 const MTOOLS: Package = program("mtools", "mcopy", "writes files into the disk without root");
 const SYSLINUX: Package = program("syslinux", "syslinux", "boots the disk by BIOS");
 
+// What a CD-ROM boots with by BIOS.
+const ISOLINUX: Package = files(
+    "isolinux",
+    &["/usr/lib/ISOLINUX/isolinux.bin"],
+    "boots the CD-ROM by BIOS",
+);
+const SYSLINUX_COMMON: Package = files(
+    "syslinux-common",
+    &["/usr/lib/syslinux/modules/bios/ldlinux.c32"],
+    "boots the CD-ROM by BIOS",
+);
+
 const IMAGE: &[Package] = &[
     program("bc", "bc", "computes the kernel's time constants"),
     program("bison", "bison", "generates kconfig's parser"),
@@ -121,6 +133,8 @@ const IMAGE: &[Package] = &[
     DOSFSTOOLS,
     MTOOLS,
     SYSLINUX,
+    ISOLINUX,
+    SYSLINUX_COMMON,
     keyring("checks the signatures of the kernel source"),
 ];
 
@@ -213,6 +227,7 @@ const TEST: &[Package] = &[
         "qemu-img",
         "reads disks in other formats in tests",
     ),
+    program("xorriso", "xorriso", "reads the CD-ROM in a test"),
 ];
 
 const FUZZ: &[Package] = &[program("g++", "g++", "compiles libFuzzer")];

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::publish::{self, Image, Product};
 use super::runner::{self, Bench, Results};
-use super::{Options, binary, conversion};
+use super::{Options, binary, conversion, disc};
 use crate::BuildError;
 use crate::cache::{self, Fact, Seal};
 use crate::cpio::{Archive, CpioError};
@@ -24,6 +24,9 @@ const BUILD: &str = "build";
 
 /// The configuration of syslinux: no question, no delay, and the file that UEFI runs too.
 const SYSLINUX: &str = "DEFAULT wow\nPROMPT 0\nLABEL wow\n  LINUX /EFI/BOOT/BOOTX64.EFI\n";
+
+/// That of isolinux, which knows the same file by a name of the CD-ROM's.
+const ISOLINUX: &str = "DEFAULT wow\nPROMPT 0\nLABEL wow\n  LINUX /WOW.EFI\n";
 
 /// Entries to keep of each step in the cache: the current one, and that of another branch.
 const KEEP_ENTRIES: usize = 2;
@@ -49,6 +52,12 @@ pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, Buil
         skeleton: skeleton(definition)?,
     };
     let tools = (compile::toolchain()?, fat::tools()?);
+    let mut conversions = conversion::steps(conversion::APPLIANCE, &options.formats);
+    let mut disc_tools = String::new();
+    if options.formats.contains(&Format::Iso) {
+        disc_tools = disc::tools()?;
+        conversions.push(StepId::Iso);
+    }
     let plan = Plan::new(&Inputs {
         source: (
             workshop.request.package.clone(),
@@ -67,10 +76,17 @@ pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, Buil
         skeleton: workshop.skeleton.to_bytes(),
         disk: format!("{:?}\n{}\n{}", definition.disk, definition.name, tools.1),
         machine: format!("{:?}", definition.machine),
-        conversions: conversion::steps(conversion::APPLIANCE, &options.formats),
+        disc: format!("{}\n{ISOLINUX}{disc_tools}", definition.disk.label),
+        conversions,
     });
     let results = runner::run(&plan, &workshop, &logs)?;
-    let mut inputs = static_inputs(definition, &workshop.merged.canonical(), &tools.0, &tools.1);
+    let disk_tools = format!("{}{disc_tools}", tools.1);
+    let mut inputs = static_inputs(
+        definition,
+        &workshop.merged.canonical(),
+        &tools.0,
+        &disk_tools,
+    );
     for result in results.values() {
         inputs.extend(result.seal.facts.iter().cloned());
     }
@@ -95,6 +111,7 @@ pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, Buil
             "disk.raw",
             limit(limits.disk_bytes, "disk-bytes"),
         ),
+        product(Format::Iso, StepId::Iso, disc::FILE, None),
     ];
     let image = Image {
         name: &definition.name,
@@ -139,6 +156,7 @@ impl runner::Workshop for Workshop<'_> {
             StepId::Qcow2 => "converting the disk to qcow2",
             StepId::Vmdk => "converting the disk to VMDK",
             StepId::Ova => "packing the OVA",
+            StepId::Iso => "writing the CD-ROM",
             other => other.name(),
         }
     }
@@ -170,6 +188,7 @@ impl runner::Workshop for Workshop<'_> {
             StepId::Initramfs => self.initramfs(entry, results)?,
             StepId::Kernel => self.kernel(entry, results, log)?,
             StepId::Disk => self.disk(entry, results, log)?,
+            StepId::Iso => self.disc(entry, results, log)?,
             other => conversion::make(
                 conversion::APPLIANCE,
                 other,
@@ -238,6 +257,17 @@ impl Workshop<'_> {
         write(entry, "bzImage", &read(&image)?)
     }
 
+    fn disc(&self, entry: &Path, results: &Results, log: &mut Log<'_>) -> Result<Seal, BuildError> {
+        let kernel = results[&StepId::Kernel].file();
+        let content = disc::Content {
+            label: &self.definition.disk.label,
+            uefi: &[("/EFI/BOOT/BOOTX64.EFI", &kernel)],
+            files: &[("WOW.EFI", &kernel)],
+            isolinux: ISOLINUX,
+        };
+        disc::make(&content, entry, log)
+    }
+
     fn disk(&self, entry: &Path, results: &Results, log: &mut Log<'_>) -> Result<Seal, BuildError> {
         let disk = &self.definition.disk;
         let layout = Layout::new(disk.size_mib);
@@ -247,7 +277,7 @@ impl Workshop<'_> {
         let content = fat::Content {
             label: &disk.label,
             files: &[("/EFI/BOOT/BOOTX64.EFI", &kernel)],
-            syslinux: SYSLINUX,
+            syslinux: Some(SYSLINUX),
         };
         let partition = fat::partition(&layout.boot, &content, &scratch, log)?;
         let file = "disk.raw";

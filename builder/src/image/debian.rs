@@ -259,7 +259,7 @@ impl Workshop<'_> {
                 ("/vmlinuz", &kernel),
                 ("/initrd.img", &initramfs),
             ],
-            syslinux: &syslinux(line),
+            syslinux: Some(&syslinux(line)),
         };
         let bytes = std::fs::metadata(&root)
             .map_err(BuildError::io("read", &root))?

@@ -70,6 +70,7 @@ pub fn publish(
                 Format::Kernel => "the kernel",
                 Format::Initrd => "the initramfs",
                 Format::Raw | Format::Qcow2 | Format::Vmdk | Format::Ova => "the disk",
+                Format::Iso => "the CD-ROM",
             };
             return Err(BuildError::TooLarge {
                 what,

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use roxmltree::{Document, Node};
 
 use super::*;
-use crate::definition::Property;
+use crate::definition::{Definition, Property};
 
 fn machine() -> VirtualMachine {
     VirtualMachine {
@@ -137,4 +137,77 @@ fn the_descriptor_is_of_the_standards_shape() {
     assert_eq!(label.text(), Some("Ticket <of> \"a & b\""));
     assert_eq!(attribute("Property", "password").unwrap(), "true");
     assert_eq!(attribute("ProductSection", "class").unwrap(), "wow");
+}
+
+/// The descriptors of the machine above and of our own images.
+fn descriptors() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let own = ["router", "workstation"].map(|name| match Definition::load(root, name).unwrap() {
+        Definition::Appliance(appliance) => appliance.machine,
+        Definition::Debian(debian) => debian.machine,
+    });
+    let make = |machine: &VirtualMachine| {
+        let contents = Contents {
+            name: "small",
+            machine,
+            vmdk: Path::new("unused"),
+            capacity_bytes: 8 << 20,
+        };
+        let system = descriptor::System {
+            contents: &contents,
+            disk_file: "small-disk1.vmdk",
+            disk_bytes: 6,
+        };
+        String::from_utf8(descriptor::descriptor(&system).unwrap()).unwrap()
+    };
+    own.iter().chain([&machine()]).map(make).collect()
+}
+
+#[test]
+fn descriptors_hold_to_the_schema() {
+    for text in descriptors() {
+        assert_eq!(schema::errors(&text), [""; 0], "{text}");
+    }
+}
+
+#[test]
+fn what_the_schema_forbids_is_found() {
+    let text = descriptors().pop().unwrap();
+    for (from, to, expected) in [
+        (" ovf:id=\"file1\"", "", "lacks the attribute id"),
+        ("ovf:size=\"6\"", "ovf:size=\"six\"", "is not of its type"),
+        ("ovf:id=\"101\"", "ovf:id=\"70000\"", "is not of its type"),
+        ("ovf:key=", "ovf:name=", "has no attribute name"),
+        ("<Info>The disks</Info>", "", "lacks [\"Info\"]"),
+        (
+            "<Info>The disks</Info>",
+            "<Info>The disks</Info><Info>Again</Info>",
+            "2 times",
+        ),
+        ("<Name>small</Name>", "<Nick>small</Nick>", "out of order"),
+        (
+            "<rasd:Parent>3</rasd:Parent>",
+            "<Parent>3</Parent>",
+            "is not of",
+        ),
+        (
+            "<rasd:ElementName>Memory</rasd:ElementName>",
+            "",
+            "lacks [\"ElementName\"]",
+        ),
+        ("<System>", "<System>text", "has text"),
+        ("</Envelope>", "", "never closed"),
+    ] {
+        assert!(text.contains(from), "{from} in {text}");
+        let errors = schema::errors(&text.replacen(from, to, 1)).join("\n");
+        assert!(errors.contains(expected), "{from} to {to}: {errors}");
+    }
+    // An item whose elements do not stand in the order of their names.
+    let swapped = text.replacen(
+        "<rasd:InstanceID>1</rasd:InstanceID>",
+        "<rasd:InstanceID>1</rasd:InstanceID><rasd:Address>0</rasd:Address>",
+        1,
+    );
+    let errors = schema::errors(&swapped).join("\n");
+    assert!(errors.contains("Address is out of order"), "{errors}");
 }

@@ -303,7 +303,7 @@ impl VmSpec {
             "-machine",
             match self.machine {
                 // Boards' parts that a router never uses and Linux probes at length.
-                Machine::Q35 if self.hardware == Hardware::Plain => "q35,smbus=off,hpet=off",
+                Machine::Q35 if self.needs_ahci() => "q35,smbus=off,hpet=off",
                 Machine::Q35 => "q35,sata=off,smbus=off,hpet=off",
                 // With ACPI this board hangs now and then; the guest resets by triple fault.
                 Machine::Microvm => "microvm,acpi=off",
@@ -383,6 +383,15 @@ impl VmSpec {
         }
     }
 
+    fn is_disc(&self) -> bool {
+        self.image.disk_format == Format::Iso
+    }
+
+    /// Plain disks are attached by it, and CD-ROMs to any machine.
+    fn needs_ahci(&self) -> bool {
+        self.hardware == Hardware::Plain || self.is_disc()
+    }
+
     /// A virtio device's name on this board's bus.
     fn device(&self, kind: &str) -> String {
         match self.machine {
@@ -421,6 +430,22 @@ impl VmSpec {
                 }
             }
         }
+        // QEMU's own loader of kernels is the first to boot from, where it is used.
+        let first = match self.firmware {
+            Firmware::Direct => "",
+            Firmware::Bios | Firmware::Uefi => ",bootindex=0",
+        };
+        if self.is_disc() {
+            line.option(
+                "-drive",
+                &format!(
+                    "if=none,id=disk0,format=raw,media=cdrom,readonly=on,file={}",
+                    path(&self.image.disk)?
+                ),
+            );
+            line.option("-device", &format!("ide-cd,bus=ide.0,drive=disk0{first}"));
+            return Ok(());
+        }
         // The artefact itself is never written to.
         let snapshot = if self.image.own_disk { "off" } else { "on" };
         line.option(
@@ -431,11 +456,6 @@ impl VmSpec {
                 path(&self.image.disk)?
             ),
         );
-        // QEMU's own loader of kernels is the first to boot from, where it is used.
-        let first = match self.firmware {
-            Firmware::Direct => "",
-            Firmware::Bios | Firmware::Uefi => ",bootindex=0",
-        };
         let disk = match self.hardware {
             Hardware::Virtio => self.device("virtio-blk"),
             Hardware::Vmware => {

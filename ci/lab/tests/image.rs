@@ -56,6 +56,15 @@ fn built() -> ImageFiles {
     }
 }
 
+/// The image as a CD-ROM.
+fn disc() -> ImageFiles {
+    ImageFiles {
+        disk: path("WOW_TEST_IMAGE").join("disc.iso"),
+        disk_format: Format::Iso,
+        ..built()
+    }
+}
+
 fn check(case: &Case, image: ImageFiles) {
     interrupt::install().unwrap();
     let logs = path("WOW_TEST_LOGS");
@@ -128,6 +137,28 @@ fn started_by_uefi_it_joins() {
         ..DIRECT
     };
     check(&case, built());
+}
+
+#[test]
+fn started_from_a_cd_rom_by_bios_it_joins_in_64_mb() {
+    let case = Case {
+        name: "disc-bios",
+        firmware: Firmware::Bios,
+        ..DIRECT
+    };
+    check(&case, disc());
+}
+
+#[test]
+fn started_from_a_cd_rom_by_uefi_with_vmwares_hardware_it_joins() {
+    let case = Case {
+        name: "disc-uefi",
+        firmware: Firmware::Uefi,
+        hardware: Hardware::Vmware,
+        memory_mib: 256,
+        ..DIRECT
+    };
+    check(&case, disc());
 }
 
 /// Packs the disk as an OVA and takes it out again with programs that know nothing of ours.

@@ -222,3 +222,17 @@ fn other_hardware_has_its_own_cards_and_disks() {
     let refused = small.arguments(Accelerator::Tcg).unwrap_err();
     assert_eq!(refused, SpecError::MicrovmHardware);
 }
+
+#[test]
+fn a_cd_rom_is_read_only_and_on_ahci() {
+    let mut spec = spec(Machine::Q35, Firmware::Bios);
+    spec.image.disk_format = Format::Iso;
+    spec.image.disk = "/i/disc.iso".into();
+    let line = spec.arguments(Accelerator::Tcg).unwrap();
+    let drive = "if=none,id=disk0,format=raw,media=cdrom,readonly=on,file=/i/disc.iso";
+    assert_eq!(values(&line, "-drive"), [drive]);
+    assert_eq!(values(&line, "-machine"), ["q35,smbus=off,hpet=off"]);
+    let devices = values(&line, "-device").join(" ");
+    let disc = "ide-cd,bus=ide.0,drive=disk0,bootindex=0 virtio-net-pci,";
+    assert!(devices.starts_with(disc), "{devices}");
+}
