@@ -1,4 +1,6 @@
-//! `cargo xtask bench dataplane`: WOW's throughput beside that of other overlays, on this machine.
+//! `cargo xtask bench WHAT`: figures of this machine.
+
+mod boot;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +25,8 @@ pub struct Arguments {
 enum What {
     /// Throughput, round trips, processor time and memory, in network namespaces. Needs root.
     Dataplane(DataplaneArguments),
+    /// From power-on to the pool, on each kind of machine.
+    Boot(boot::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,7 +59,14 @@ fn parse_contender(text: &str) -> Result<Contender, String> {
 
 /// Runs a benchmark; success when everybody was measured.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let What::Dataplane(arguments) = &arguments.what;
+    match &arguments.what {
+        What::Dataplane(arguments) => dataplane(arguments),
+        What::Boot(arguments) => boot::run(arguments),
+    }
+}
+
+/// WOW's throughput beside that of other overlays.
+fn dataplane(arguments: &DataplaneArguments) -> Result<ExitCode> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "the benchmark makes network namespaces: run it as root"

@@ -51,12 +51,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// Builds the image of this name as its definition has it, with these packages besides.
 pub fn build(name: &str, with: &[String]) -> Result<Manifest> {
+    build_as(name, with, &Format::DEFAULT)
+}
+
+/// The same in these formats.
+pub fn build_as(name: &str, with: &[String], formats: &[Format]) -> Result<Manifest> {
     manifest(&Arguments {
         name: name.to_owned(),
         mirrors: Vec::new(),
         with: with.to_vec(),
         ssh_keys: Vec::new(),
-        formats: Format::DEFAULT.to_vec(),
+        formats: formats.to_vec(),
         report: None,
     })
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use wow_builder::host::{self, Consent, Purpose};
+use wow_builder::manifest::{Format, Manifest};
 use wow_builder::qemu::{Accelerator, Choice, Emulator, Firmware, Hardware, ImageFiles, Machine};
 
 use crate::image;
@@ -124,7 +125,15 @@ pub fn build(name: &str) -> Result<Built> {
 
 /// The same with these packages besides those of its definition.
 pub fn build_with(name: &str, packages: &[String]) -> Result<Built> {
-    let manifest = image::build(name, packages)?;
+    built(image::build(name, packages)?)
+}
+
+/// The same in every format.
+pub fn build_all(name: &str) -> Result<Built> {
+    built(image::build_as(name, &[], &Format::ALL)?)
+}
+
+fn built(manifest: Manifest) -> Result<Built> {
     Ok(Built {
         files: ImageFiles::of(&manifest)?,
         directory: manifest.directory,

@@ -227,7 +227,7 @@ fn deploy(runner: &mut Runner, root: &Path) {
 fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
     let mut built = None;
     runner.test("image", "the router image is built", || {
-        let image = router::build("router")?;
+        let image = router::build_all("router")?;
         let wow = router::wow(target)?;
         let wan = cargo::build_wan(root, target)?;
         built = Some((image, wow, wan));
@@ -268,7 +268,7 @@ fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
     }
     let mut built = None;
     runner.test("debian", "the workstation image is built", || {
-        built = Some(router::build("workstation")?);
+        built = Some(router::build_all("workstation")?);
         Ok(())
     });
     if let Some(image) = built {

@@ -6,6 +6,7 @@
 //! creates is gone when its value is dropped, when it fails, and when this process is killed.
 #![forbid(unsafe_code)]
 
+pub mod boots;
 pub mod browser;
 pub mod client;
 pub mod cluster;

@@ -51,6 +51,7 @@ pub struct VmTestbed {
     vms: Vec<Vm>,
     nodes: Vec<Node>,
     consoles: Vec<PathBuf>,
+    ticket: PathBuf,
     wan: Wan,
     // Last, so that sockets outlive what uses them.
     dir: RunDir,
@@ -83,23 +84,41 @@ impl VmTestbed {
             vms: Vec::new(),
             nodes: Vec::new(),
             consoles: Vec::new(),
+            ticket,
             wan,
             dir,
         };
         for (index, place) in setup.topology.places.iter().enumerate() {
-            bed.start_machine(setup, index, place, &ticket)
-                .with_context(|| format!("cannot start machine {}", place.name))?;
+            let (vm, node, console) = bed.machine(setup, index, place)?;
+            bed.vms.push(vm);
+            bed.nodes.push(node);
+            bed.consoles.push(console);
         }
         Ok(bed)
     }
 
+    /// Pulls the plug of a machine and boots it anew, as the node that it is then.
+    pub fn boot_again(&mut self, setup: &Setup, index: usize) -> Result<()> {
+        let place = &setup.topology.places[index];
+        self.vms[index].kill();
+        let (vm, node, console) = self.machine(setup, index, place)?;
+        self.vms[index] = vm;
+        self.nodes[index] = node;
+        self.consoles[index] = console;
+        Ok(())
+    }
+
+    fn machine(&self, setup: &Setup, index: usize, place: &Place) -> Result<(Vm, Node, PathBuf)> {
+        self.start_machine(setup, index, place)
+            .with_context(|| format!("cannot start machine {}", place.name))
+    }
+
     fn start_machine(
-        &mut self,
+        &self,
         setup: &Setup,
         index: usize,
         place: &Place,
-        ticket: &std::path::Path,
-    ) -> Result<()> {
+    ) -> Result<(Vm, Node, PathBuf)> {
         let file = |kind: &str| self.dir.private(&format!("{}.{kind}", place.name));
         let name_file = file("name");
         std::fs::write(&name_file, &place.name)?;
@@ -135,7 +154,7 @@ impl VmTestbed {
             fw_cfg: vec![
                 FwCfg {
                     name: "opt/wow/ticket".into(),
-                    file: ticket.to_path_buf(),
+                    file: self.ticket.clone(),
                 },
                 FwCfg {
                     name: "opt/wow/name".into(),
@@ -143,7 +162,8 @@ impl VmTestbed {
                 },
             ],
             append: Vec::new(),
-            reboots: false,
+            // What it has written to a disk of its own is there for its next start.
+            reboots: setup.image.own_disk,
             incoming: None,
         };
         let messages = self.dir.log(&format!("{}.qemu.log", place.name));
@@ -154,14 +174,12 @@ impl VmTestbed {
             &messages,
             setup.tether,
         )?;
-        self.nodes.push(Node {
+        let node = Node {
             name: place.name.clone(),
             client: Client::new(&setup.tools.wow, &file("sock")),
             started: vm.started(),
-        });
-        self.consoles.push(file("serial"));
-        self.vms.push(vm);
-        Ok(())
+        };
+        Ok((vm, node, file("serial")))
     }
 
     /// The nodes, the seed first.
