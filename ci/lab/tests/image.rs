@@ -15,10 +15,11 @@ use wow_builder::host::Tether;
 use wow_builder::manifest::Format;
 use wow_builder::ova;
 use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, ImageFiles, Machine};
+use wow_lab::progress::Progress;
 use wow_lab::report::{nodes_table, pairs_table};
 use wow_lab::topology::Topology;
 use wow_lab::vms::{Setup, VmTestbed};
-use wow_lab::{experiment, interrupt};
+use wow_lab::{boots, experiment, interrupt};
 
 use support::path;
 
@@ -159,6 +160,29 @@ fn started_from_a_cd_rom_by_uefi_with_vmwares_hardware_it_joins() {
         ..DIRECT
     };
     check(&case, disc());
+}
+
+#[test]
+fn one_that_boots_again_and_again_joins_each_time() {
+    interrupt::install().unwrap();
+    let logs = path("WOW_TEST_LOGS");
+    let emulator = Emulator::find().unwrap();
+    let plan = boots::Plan {
+        tools: support::tools(),
+        accelerator: Accelerator::probe(&emulator, &logs).unwrap(),
+        emulator,
+        image: built(),
+        ways: boots::WAYS[..1].to_vec(),
+        runs: 2,
+        logs: &logs.join("boots"),
+    };
+    let rows = boots::run(&plan, &Progress::to_stderr().start("boots")).unwrap();
+    println!("{}", boots::table(&rows));
+    let [row] = &rows[..] else {
+        panic!("one way was asked for: {rows:?}");
+    };
+    assert_eq!(row.boots.len(), 2);
+    assert_ne!(row.boots[0].id, row.boots[1].id, "each boot is a new node");
 }
 
 /// Packs the disk as an OVA and takes it out again with programs that know nothing of ours.
