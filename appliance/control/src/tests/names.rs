@@ -188,7 +188,7 @@ fn names_addresses_and_services_of_the_pool_are_told() {
     check(
         "_web._tcp.lab.internal",
         Rtype::SRV,
-        &["_web._tcp.lab.internal SRV 0 0 8080 n1.lab.internal."],
+        &["_web._tcp.lab.internal SRV 0 0 8080 n1.lab.internal"],
     );
     let any = [
         "n1.lab.internal A 10.200.3.4",
