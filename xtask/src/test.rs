@@ -257,6 +257,11 @@ fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
         "the image boots and joins, by each firmware",
         &mut lab("image", &image),
     );
+    runner.counted(
+        "configuration",
+        "a machine waits for its configuration, and takes it from a disk",
+        &mut lab("configuration", &image),
+    );
     let namespaces = "routers in network namespaces";
     let page = "the status page in a browser, with four nodes and with forty-one";
     if rustix::process::geteuid().is_root() {

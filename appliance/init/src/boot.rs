@@ -7,7 +7,7 @@ use crate::config::{Merged, Sources};
 use crate::network::{Network, Plan};
 use crate::step::{Blocking, Eventual, Last, OnFailure, Step, StepError, StepReport};
 use crate::step::{run_blocking, run_eventual};
-use crate::{clock, console, entropy, hostname, mounts, panic};
+use crate::{clock, console, entropy, hostname, mounts, panic, state};
 
 /// How long boot waits for the first lease before it goes on; the network keeps asking.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(3);
@@ -45,6 +45,17 @@ const EARLY: &[Step<Blocking<Machine>>] = &[
         deadline: Duration::from_secs(5),
         on_failure: OnFailure::Continue,
         run: |_| clock::step(),
+    },
+    Step {
+        name: "state",
+        deadline: Duration::from_secs(5),
+        on_failure: OnFailure::Continue,
+        run: |machine| {
+            let partition = state::attach();
+            let told = state::told(&partition);
+            *lock(&machine.state) = partition;
+            told
+        },
     },
     Step {
         name: "configuration",
@@ -101,6 +112,7 @@ const NETWORK: &[Step<Eventual<Network>>] = &[
 #[derive(Debug, Default)]
 struct Machine {
     sources: Arc<Sources>,
+    state: Mutex<state::Partition>,
     settings: Mutex<Merged>,
 }
 
@@ -134,6 +146,11 @@ impl Boot {
     /// The configuration as read at boot. Its problems have been logged.
     pub fn settings(&self) -> Merged {
         self.machine.settings()
+    }
+
+    /// What became of the state partition.
+    pub fn state(&self) -> state::Partition {
+        lock(&self.machine.state).clone()
     }
 
     /// The sources, to read them again or wait for a usable ticket ([`Sources::until`]).
@@ -175,6 +192,9 @@ fn read_configuration(machine: &Machine) -> Result<String, StepError> {
     let merged = machine.sources.read();
     for problem in merged.problems() {
         tracing::error!("configuration: {problem}");
+    }
+    for lost in merged.lost().iter().filter(|lost| lost.is_contradiction()) {
+        tracing::warn!("configuration: {}", merged.contradiction(lost));
     }
     if let Some(ticket) = merged.get("ticket")
         && ticket.origin().is_kernel_command_line()

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
@@ -28,7 +29,12 @@ pub enum ClockSource {
     Floor,
     /// Moved forward by [`raise_to`].
     Raised,
+    /// A time server's.
+    Network,
 }
+
+/// How often the machine was found to have stood still.
+static PAUSES: AtomicU64 = AtomicU64::new(0);
 
 static SOURCE: Mutex<ClockSource> = Mutex::new(ClockSource::Kernel);
 
@@ -109,6 +115,7 @@ impl PauseWatch {
         let clocks = Clocks::read();
         let before = std::mem::replace(&mut self.before, clocks);
         let seconds = clocks.pause_since(before)?;
+        PAUSES.fetch_add(1, Ordering::Relaxed);
         if crate::is_machine_init() && clocks.rtc != before.rtc {
             let missed = u64::try_from(seconds).unwrap_or(0);
             match set(now() + missed, source()) {
@@ -118,6 +125,22 @@ impl PauseWatch {
         }
         u64::try_from(seconds).ok().map(Duration::from_secs)
     }
+}
+
+/// How often the machine was found to have stood still, by whichever [`PauseWatch`] it has: whoever waits for
+/// the next time compares.
+pub fn pauses() -> u64 {
+    PAUSES.load(Ordering::Relaxed)
+}
+
+/// Sets the wall clock to a time since 1970 that a server has told, if it is this machine's own and the time is
+/// one that can be. Returns whether it did.
+pub fn step_to(time: Duration) -> std::io::Result<bool> {
+    if !crate::is_machine_init() || !is_believable(time.as_secs()) {
+        return Ok(false);
+    }
+    set_exactly(time, ClockSource::Network)?;
+    Ok(true)
 }
 
 /// Moves the wall clock forward to `unix_seconds`, unless it comes from a believable source or is
@@ -153,8 +176,13 @@ fn is_believable(time: u64) -> bool {
 }
 
 fn set(unix_seconds: u64, source: ClockSource) -> std::io::Result<()> {
-    let tv_sec = i64::try_from(unix_seconds).map_err(std::io::Error::other)?;
-    clock_settime(ClockId::Realtime, Timespec { tv_sec, tv_nsec: 0 })?;
+    set_exactly(Duration::from_secs(unix_seconds), source)
+}
+
+fn set_exactly(time: Duration, source: ClockSource) -> std::io::Result<()> {
+    let tv_sec = i64::try_from(time.as_secs()).map_err(std::io::Error::other)?;
+    let tv_nsec = time.subsec_nanos().into();
+    clock_settime(ClockId::Realtime, Timespec { tv_sec, tv_nsec })?;
     *SOURCE
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner) = source;

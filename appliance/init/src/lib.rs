@@ -50,7 +50,9 @@ pub mod entropy;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
     //! Entrances for fuzzers to parsers that are private to this crate.
-    pub use crate::config::fuzzing::{command_line, fw_cfg, image_file, ovf_environment};
+    pub use crate::config::fuzzing::{
+        command_line, config_disk, fw_cfg, image_file, ovf_environment,
+    };
     pub use crate::network::dhcp::fuzzing::dhcp;
 }
 pub mod hostname;
@@ -61,9 +63,11 @@ pub mod power;
 mod process;
 pub mod reaper;
 pub mod shutdown;
+pub mod state;
 pub mod step;
 #[allow(unsafe_code)]
 mod system;
+pub mod terminal;
 pub mod watchdog;
 
 pub use boot::Boot;

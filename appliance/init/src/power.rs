@@ -97,8 +97,8 @@ const SIGNALS: [(libc::c_int, Request); 5] = [
 #[derive(Debug)]
 pub struct PowerEvents {
     requests: mpsc::Receiver<Request>,
-    /// Kept, so that the stream stays open when no source is left.
-    _sender: mpsc::Sender<Request>,
+    /// Kept, so that the stream stays open when no source is left, and for other sources.
+    sender: mpsc::Sender<Request>,
 }
 
 impl PowerEvents {
@@ -135,10 +135,12 @@ impl PowerEvents {
             tracing::debug!("power button {}", path.display());
             tokio::spawn(watch_button(device, sender.clone()));
         }
-        Ok(Self {
-            requests,
-            _sender: sender,
-        })
+        Ok(Self { requests, sender })
+    }
+
+    /// Where others ask for the machine's end, such as somebody at its keyboard.
+    pub fn sender(&self) -> mpsc::Sender<Request> {
+        self.sender.clone()
     }
 
     /// Waits for the next request. Safe to cancel.

@@ -75,6 +75,8 @@ pub enum Op {
         /// A name, a virtual IPv4 address, or `service:NAME`.
         key: String,
     },
+    /// Where the machine's configuration came from: [`Report`](crate::configuration::Report).
+    Config,
     /// Spread a revocation: [`RevocationReport`].
     Revoke {
         /// Its line of text.
@@ -131,6 +133,7 @@ impl Op {
             | Op::Ping { .. }
             | Op::Wait { .. }
             | Op::Leases
+            | Op::Config
             | Op::LookUp { .. }
             | Op::Whois { .. }
             | Op::Resolve { .. }

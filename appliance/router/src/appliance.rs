@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use wow_init::backoff::Backoff;
 use wow_init::power::{PowerEvents, Request, Shutdown};
+use wow_init::state::Partition;
 use wow_init::watchdog::Watchdog;
 use wow_init::{Boot, console, reaper, shutdown};
 
 use crate::config::Config;
 use crate::logging::Logging;
-use crate::{machine, run};
+use crate::screen::{Board, Phase, Screen};
+use crate::{configuration, ipc, machine, run, sntp};
 
 /// For the daemon's goodbye; the kernel's buffers take it at once.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -36,7 +39,8 @@ pub fn boot() -> ! {
         .enable_all()
         .build()
         .expect("a runtime needs an epoll and a pipe");
-    let how = runtime.block_on(live(&mut boot));
+    // The screen's task shares what it shows with this one.
+    let how = tokio::task::LocalSet::new().block_on(&runtime, live(&mut boot));
     shutdown::finish(how, None)
 }
 
@@ -45,20 +49,47 @@ async fn live(boot: &mut Boot) -> Shutdown {
     let mut power = PowerEvents::start().expect("signal handlers are installed once");
     tokio::spawn(reaper::run());
     let sources = boot.sources();
+    let partition = boot.state();
     // Whoever holds it keeps the links and the lease alive.
-    let _network = match boot.start_network().await {
+    let network = match boot.start_network().await {
         Ok(network) => Some(network),
         Err(error) => {
             tracing::error!("no network: {error}");
             None
         }
     };
+    let board = Board::default();
+    let status = network.as_ref().map(|network| network.status());
+    let screen = Screen::new(board.clone(), status, power.sender(), ipc::default_socket());
+    tokio::task::spawn_local(screen.run());
     let mut pace = RESTART;
+    let mut timekeeper = Timekeeper::default();
     loop {
-        let configured = sources.until("configuration", machine::configuration);
+        let configured = sources.until("configuration", |merged| {
+            let mut problems = configuration::problems(merged);
+            problems.extend(refused(&partition));
+            board.set_problems(problems);
+            // Before the ticket is looked at, which a wrong clock makes invalid.
+            timekeeper.follow(machine::time_servers(merged));
+            machine::configuration(merged)
+                .inspect_err(|refusal| board.set_phase(Phase::Waiting(refusal.clone())))
+        });
         let config = tokio::select! {
             request = power.next() => return ended(request),
             config = configured => config,
+        };
+        board.set_phase(Phase::Running);
+        let report = config.sources.map(|mut report| {
+            report.problems.extend(refused(&partition));
+            report
+        });
+        let config = Config {
+            sources: report,
+            state: match &partition {
+                Partition::Mounted(directory) => Some(directory.clone()),
+                Partition::Absent | Partition::Refused(_) => None,
+            },
+            ..config
         };
         match run_daemon(config, &mut power).await {
             Err(request) => return ended(request),
@@ -68,12 +99,41 @@ async fn live(boot: &mut Boot) -> Shutdown {
                     Ok(()) => "it ended by itself".to_owned(),
                     Err(error) => format!("{error:#}"),
                 };
+                board.set_phase(Phase::Stopped(why.clone()));
                 tracing::error!(restart_in = ?pause, "the node stopped: {why}");
                 tokio::select! {
                     request = power.next() => return ended(request),
                     () = tokio::time::sleep(pause) => {}
                 }
             }
+        }
+    }
+}
+
+/// What is wrong with the state partition.
+fn refused(partition: &Partition) -> Option<String> {
+    match partition {
+        Partition::Refused(why) => Some(why.clone()),
+        Partition::Absent | Partition::Mounted(_) => None,
+    }
+}
+
+/// Keeps the clock by the servers that are configured.
+#[derive(Default)]
+struct Timekeeper {
+    servers: Vec<String>,
+    task: JoinSet<()>,
+}
+
+impl Timekeeper {
+    fn follow(&mut self, servers: Vec<String>) {
+        if self.servers == servers {
+            return;
+        }
+        self.task.abort_all();
+        self.servers.clone_from(&servers);
+        if !servers.is_empty() {
+            self.task.spawn(sntp::run(servers));
         }
     }
 }

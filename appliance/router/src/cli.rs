@@ -68,6 +68,9 @@ pub enum Verb {
     /// Tell the running node of trouble on this machine, for `wow status`
     #[command(subcommand)]
     Trouble(TroubleVerb),
+    /// Look at the machine's configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
     /// Find the node behind a name, an address or an id
     Resolve(ResolveArgs),
     /// Show the virtual addresses that the running node leases
@@ -230,7 +233,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Take all of it from where appliances do: `wow.KEY=` on the kernel's command line, QEMU's
-    /// fw_cfg `opt/wow/KEY`, /etc/wow.toml; wait until there is a ticket
+    /// fw_cfg `opt/wow/KEY`, VMware's guestinfo, a disk labelled WOW or cidata, /var/lib/wow/wow.toml,
+    /// /etc/wow.toml; wait until there is a ticket
     #[arg(long, conflicts_with_all = [
         "ticket", "name", "listen", "tcp_listen", "seeds", "guest", "tun", "address", "no_lan",
         "no_port_mapping", "allow_overlap", "config", "dns", "socks", "forwards", "gateway_for_all",
@@ -350,6 +354,23 @@ pub enum TroubleVerb {
         /// The program
         from: String,
     },
+}
+
+/// `wow config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Show which value came from where, and what it won against; secrets are not shown
+    Show(ConfigShowArgs),
+}
+
+/// `wow config show`.
+#[derive(Debug, Args)]
+pub struct ConfigShowArgs {
+    /// Read this machine's own sources now, instead of asking the running node what it took
+    #[arg(long)]
+    pub machine: bool,
+    #[command(flatten)]
+    pub client: ClientArgs,
 }
 
 /// `wow resolve`.

@@ -72,6 +72,8 @@ pub struct Config {
     pub ticket: Ticket,
     /// `None` keeps the identity in memory.
     pub state: Option<PathBuf>,
+    /// Whether the node goes on where its state cannot be used.
+    pub forgetful: bool,
     /// `None` takes the host's.
     pub name: Option<NodeName>,
     /// What the machine is in the pool of workstations, if it was said.
@@ -104,6 +106,10 @@ pub struct Config {
     pub allow_overlap: bool,
     /// Whether this process is the machine's own node: it booted it, or a service of it runs this.
     pub booted: bool,
+    /// Where log messages are shipped to.
+    pub syslog: Option<crate::syslog::Server>,
+    /// Where it came from, if from the machine's own sources.
+    pub sources: Option<crate::configuration::Report>,
 }
 
 impl Config {
@@ -147,6 +153,7 @@ impl Config {
         Ok(Config {
             ticket: pool::read_ticket(&ticket)?,
             state: Some(args.state.or(raw.state).map_or_else(default_state, Ok)?),
+            forgetful: false,
             name: args.name.or(raw.name),
             role: args.role.or(raw.role).map(WorkstationRole::role),
             // Both families, and any port: a node that others join by sets its own.
@@ -173,6 +180,8 @@ impl Config {
             gateway,
             allow_overlap: args.allow_overlap || raw.allow_overlap,
             booted: false,
+            syslog: None,
+            sources: None,
         })
     }
 }

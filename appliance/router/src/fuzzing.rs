@@ -2,3 +2,4 @@
 
 pub use crate::dns::fuzzing::{answer, configuration};
 pub use crate::ipc::fuzzing::requests;
+pub use crate::sntp::fuzzing::time;

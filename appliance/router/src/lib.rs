@@ -9,6 +9,7 @@ mod appliance;
 mod cli;
 mod client;
 mod config;
+mod configuration;
 mod daemon;
 mod dns;
 mod failure;
@@ -22,9 +23,14 @@ mod map;
 mod output;
 mod pool;
 mod random;
+mod remembered;
 mod run;
+mod screen;
 mod services;
+mod sntp;
 mod state;
+mod syslog;
+mod tail;
 mod wall_clock;
 
 use std::process::ExitCode;
@@ -79,6 +85,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Whois(args) => client::whois(&node, &args),
         Verb::Service(verb) => client::service(&node, verb),
         Verb::Trouble(verb) => client::trouble(&node, verb),
+        Verb::Config(cli::ConfigVerb::Show(args)) => configuration::show(&node, &args),
         Verb::Trace(args) => client::trace(&node, &args),
         Verb::Map(args) => map::run(&node, &args),
         #[cfg(feature = "completions")]

@@ -35,6 +35,7 @@ pub fn run(state: Option<PathBuf>, socket: Option<PathBuf>, logging: &Logging) -
         };
         let config = Config {
             state: Some(state.map_or_else(crate::config::default_state, Ok)?),
+            forgetful: false,
             socket: socket.unwrap_or(config.socket),
             ..config
         };
@@ -69,8 +70,9 @@ pub fn configuration(merged: &Merged) -> Result<Config, String> {
     };
     Ok(Config {
         ticket,
-        // The machine has no disk of its own: each boot is a new node.
+        // Without a disk of its own each boot is a new node.
         state: None,
+        forgetful: true,
         name: parsed(merged, "name")?,
         role: parsed(merged, "role")?.map(WorkstationRole::role),
         listen: parsed(merged, "listen")?.unwrap_or(DEFAULT_LISTEN),
@@ -88,7 +90,17 @@ pub fn configuration(merged: &Merged) -> Result<Config, String> {
         // Nobody else uses this machine's routes, and those it has lead to the underlay.
         allow_overlap: true,
         booted: true,
+        syslog: parsed(merged, "syslog")?,
+        sources: Some(crate::configuration::report(merged)),
     })
+}
+
+/// Time servers, `HOST` or `HOST:PORT`.
+pub fn time_servers(merged: &Merged) -> Vec<String> {
+    let servers = merged.get("time").map(|setting| setting.value());
+    let servers = servers.into_iter().flat_map(|value| value.split(','));
+    let servers = servers.map(|server| server.trim().to_owned());
+    servers.filter(|server| !server.is_empty()).collect()
 }
 
 fn seeds(merged: &Merged) -> Result<Vec<SeedAddr>, String> {
@@ -220,5 +232,6 @@ mod tests {
         let error = configured(&[("guest", "tap")]).unwrap_err();
         assert!(error.contains("test") && error.contains("tap"), "{error}");
         assert!(configured(&[("listen", "4001")]).is_err());
+        assert!(configured(&[("syslog", "h:0")]).is_err());
     }
 }

@@ -3,12 +3,13 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use wow_control::{Control, ControlConfig, Names};
 use wow_guest::{Guest, TunConfig, TunGuest};
@@ -18,11 +19,12 @@ use wow_underlay::portmap::{Transport, Wanted};
 use wow_underlay::{InterfaceWatch, Lan, PortMapper, TcpUnderlay, UdpUnderlay, Underlay};
 
 use crate::config::{self, Config, GuestKind, GuestMtu};
+use crate::daemon::command::Command;
 use crate::daemon::{Daemon, Parts, Settings, host, overlap, seeds};
 use crate::ipc::{self, Operator, Server};
 use crate::services::{Gateway, Services, StackGuest};
 use crate::state::{self, State};
-use crate::{random, wall_clock};
+use crate::{random, remembered, syslog, wall_clock};
 
 /// Ends when the process is told to.
 pub type Stop = Pin<Box<dyn Future<Output = ()>>>;
@@ -77,6 +79,7 @@ pub async fn serve(
     }
 
     let state = match &config.state {
+        Some(directory) if config.forgetful => State::if_usable(directory, &facts),
         Some(directory) => State::open(directory)?,
         None => State::in_memory(),
     };
@@ -121,7 +124,9 @@ pub async fn serve(
     )?;
 
     let mut all_seeds: Vec<SeedAddr> = facts.seeds.clone();
-    for seed in config.seeds {
+    let kept = state.directory().map(Path::to_owned);
+    let remembered = kept.as_deref().map(remembered::read).unwrap_or_default();
+    for seed in config.seeds.into_iter().chain(remembered) {
         if !all_seeds.contains(&seed) {
             all_seeds.push(seed);
         }
@@ -132,6 +137,14 @@ pub async fn serve(
 
     let (seeds_sender, seeds_receiver) = watch::channel(seeds::literal(&all_seeds));
     let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
+    tell(
+        &command_sender,
+        "state",
+        state.unkept().into_iter().collect(),
+    );
+    let sources = config.sources.iter();
+    let problems = sources.flat_map(|report| report.problems.clone());
+    tell(&command_sender, "configuration", problems.collect());
     let interfaces = InterfaceWatch::new()
         .inspect_err(
             |error| tracing::warn!(%error, "not told of changes of the machine's addresses"),
@@ -149,7 +162,9 @@ pub async fn serve(
 
     let has_guest = matches!(config.guest, GuestKind::Tun(_));
     let services = Services::new(command_sender.clone(), &config.dns);
-    let operator = Operator::new(command_sender, has_guest.then_some(control_address));
+    let peers_asker = command_sender.clone();
+    let operator = Operator::new(command_sender, has_guest.then_some(control_address))
+        .with_configuration(config.sources);
     let streams = control.streams();
     let gateway = match config.gateway.is_empty() {
         true => None,
@@ -161,7 +176,7 @@ pub async fn serve(
             state,
             identity,
             certificate,
-            name,
+            name: name.clone(),
             role: config.role,
             address: config.address,
             tun: match &config.guest {
@@ -189,6 +204,12 @@ pub async fn serve(
     let mut tasks = JoinSet::new();
     tasks.spawn(server.run(operator.clone()));
     tasks.spawn(seeds::follow(all_seeds, seeds_sender));
+    if let Some(directory) = kept {
+        tasks.spawn(remembered::follow(directory, peers_asker));
+    }
+    if let Some(server) = config.syslog {
+        tasks.spawn(syslog::run(server, name.clone()));
+    }
     if config.booted {
         tasks.spawn(ipc::serve_port(operator));
     }
@@ -201,6 +222,16 @@ pub async fn serve(
     };
     tasks.shutdown().await;
     ended
+}
+
+/// Has the loop tell trouble that was there before it.
+fn tell(commands: &mpsc::Sender<Command>, from: &str, sentences: Vec<String>) {
+    if sentences.is_empty() {
+        return;
+    }
+    let from = NodeName::new(from).expect("ours are labels");
+    // Nobody asked, so nobody waits for the answer; and the channel was empty.
+    let _ = commands.try_send(Command::Trouble(from, sentences, oneshot::channel().0));
 }
 
 /// The IPv4 ports that a gateway is asked to map: not those of the loopback.

@@ -1,5 +1,6 @@
 //! The state directory: the node's identity and certificate, for one node and one process.
 
+use std::cell::RefCell;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::net::Ipv4Addr;
@@ -26,6 +27,8 @@ pub struct State {
     /// `None` keeps everything in memory.
     directory: Option<PathBuf>,
     _lock: Option<File>,
+    /// Goes on where something cannot be kept, with the reason here.
+    unkept: Option<RefCell<Option<String>>>,
 }
 
 impl State {
@@ -65,6 +68,7 @@ impl State {
         Ok(State {
             directory: Some(directory.to_owned()),
             _lock: Some(lock),
+            unkept: None,
         })
     }
 
@@ -73,6 +77,57 @@ impl State {
         State {
             directory: None,
             _lock: None,
+            unkept: None,
+        }
+    }
+
+    /// A machine's own directory for its state, which is used if it can be: one that is another pool's, full or
+    /// damaged costs the node its memory, and not its work. See [`Self::unkept`].
+    pub fn if_usable(directory: &Path, pool: &PoolFacts) -> Self {
+        let opened = Self::open(directory).and_then(|state| {
+            // Whatever may be wrong with it shows here.
+            state.identity(pool)?;
+            Ok(state)
+        });
+        let (state, unkept) = match opened {
+            Ok(state) => (state, None),
+            Err(error) => (Self::in_memory(), Some(format!("{error:#}"))),
+        };
+        let state = Self {
+            unkept: Some(RefCell::default()),
+            ..state
+        };
+        if let Some(why) = unkept {
+            state.forget(why);
+        }
+        state
+    }
+
+    /// Where it is kept, if it is.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// Why something could not be kept, if that is so.
+    pub fn unkept(&self) -> Option<String> {
+        self.unkept.as_ref()?.borrow().clone()
+    }
+
+    fn forget(&self, why: String) {
+        tracing::error!("this machine's state is not kept: {why}");
+        if let Some(unkept) = &self.unkept {
+            *unkept.borrow_mut() = Some(format!("this machine's state is not kept: {why}"));
+        }
+    }
+
+    /// What became of writing: an error where everything must be kept, else the reason is noted.
+    fn kept(&self, written: Result<()>) -> Result<()> {
+        match written {
+            Err(error) if self.unkept.is_some() => {
+                self.forget(format!("{error:#}"));
+                Ok(())
+            }
+            written => written,
         }
     }
 
@@ -155,8 +210,9 @@ impl State {
             .context("cannot make this node's certificate")?;
         if let Some(directory) = &self.directory {
             let path = directory.join("certificate");
-            files::write_private(&path, certificate.bytes(), Existing::Replace)
-                .with_context(|| format!("cannot keep the certificate in {}", path.display()))?;
+            let written = files::write_private(&path, certificate.bytes(), Existing::Replace)
+                .with_context(|| format!("cannot keep the certificate in {}", path.display()));
+            self.kept(written)?;
         }
         Ok(certificate)
     }
@@ -195,8 +251,9 @@ impl State {
         if kept.contains(&line) {
             return Ok(());
         }
-        files::write_private(&path, (kept + &line).as_bytes(), Existing::Replace)
-            .with_context(|| format!("cannot keep the revocation in {}", path.display()))
+        let written = files::write_private(&path, (kept + &line).as_bytes(), Existing::Replace)
+            .with_context(|| format!("cannot keep the revocation in {}", path.display()));
+        self.kept(written)
     }
 
     fn revocations_file(&self) -> Option<PathBuf> {
@@ -310,6 +367,34 @@ mod tests {
             .to_string();
         assert!(error.contains("pool lab"), "{error}");
         assert!(error.contains("--state"), "{error}");
+    }
+
+    #[test]
+    fn a_machine_goes_on_without_a_state_that_it_cannot_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lab, office) = (ticket("lab"), ticket("office"));
+        let keep = |ticket: &Ticket| {
+            let state = State::if_usable(dir.path(), ticket.facts());
+            let identity = state.identity(ticket.facts()).unwrap();
+            let roles = Roles::ROUTER;
+            let certificate = state.certificate(&identity, ticket, &node_name(), roles, None, NOW);
+            certificate.unwrap();
+            (identity.node_id(), state.unkept())
+        };
+        let (id, unkept) = keep(&lab);
+        assert_eq!(unkept, None);
+        let (other, unkept) = keep(&office);
+        assert_ne!(other, id);
+        assert!(unkept.unwrap().contains("of the pool lab"));
+        // Nothing of the other pool's was changed; and what cannot be written is told.
+        let path = dir.path().join("certificate");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let (same, unkept) = keep(&lab);
+        assert_eq!(same, id);
+        assert!(unkept.unwrap().contains("cannot keep the certificate"));
+        std::fs::remove_dir(&path).unwrap();
+        assert_eq!(keep(&lab), (id, None));
     }
 
     #[test]

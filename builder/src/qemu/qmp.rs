@@ -55,6 +55,19 @@ impl Qmp {
         self.execute("system_powerdown").map(drop)
     }
 
+    /// Attaches a raw disk, read only, to a machine with a SCSI controller ([`super::Hardware::Vmware`]).
+    pub fn attach_scsi_disk(&mut self, id: &str, file: &Path) -> io::Result<()> {
+        let node = json!({
+            "driver": "raw",
+            "node-name": id,
+            "read-only": true,
+            "file": { "driver": "file", "filename": file },
+        });
+        self.execute_with("blockdev-add", node)?;
+        let device = json!({ "driver": "scsi-hd", "bus": "scsi0.0", "drive": id, "id": format!("device-{id}") });
+        self.execute_with("device_add", device).map(drop)
+    }
+
     /// Stops the guest's processors.
     pub fn stop(&mut self) -> io::Result<()> {
         self.execute("stop").map(drop)

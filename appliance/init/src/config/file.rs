@@ -1,8 +1,9 @@
-//! The image's own file: a flat TOML table of strings (`seeds` may be an array of them).
+//! A file of the image or of the state partition: a flat TOML table of strings (`seeds` may be an array of
+//! them).
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
@@ -10,23 +11,34 @@ use super::{Origin, Problem, Rank, Reading, Setting, Source, printable};
 
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// `/etc/wow.toml` of the image.
+/// `wow.toml`.
 #[derive(Debug)]
-pub struct ImageFile {
+pub struct TableFile {
     path: PathBuf,
+    rank: Rank,
 }
 
-impl Default for ImageFile {
-    fn default() -> Self {
+impl TableFile {
+    /// `/etc/wow.toml` of the image.
+    pub fn of_image() -> Self {
         Self {
             path: "/etc/wow.toml".into(),
+            rank: Rank::Image,
+        }
+    }
+
+    /// The one on the state partition, mounted at `directory`.
+    pub fn of_state(directory: &Path) -> Self {
+        Self {
+            path: directory.join("wow.toml"),
+            rank: Rank::StatePartition,
         }
     }
 }
 
-impl Source for ImageFile {
+impl Source for TableFile {
     fn rank(&self) -> Rank {
-        Rank::Image
+        self.rank
     }
 
     fn read(&self) -> Reading {
@@ -157,16 +169,11 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_no_problem_and_an_unreadable_one_is() {
-        let missing = ImageFile {
-            path: "/nonexistent/wow.toml".into(),
-        }
-        .read();
+        let missing = TableFile::of_state(Path::new("/nonexistent")).read();
         assert!(missing.problems.is_empty() && missing.absent.is_some());
         let directory = tempfile::tempdir().unwrap();
-        let unreadable = ImageFile {
-            path: directory.path().to_owned(),
-        }
-        .read();
+        std::fs::create_dir(directory.path().join("wow.toml")).unwrap();
+        let unreadable = TableFile::of_state(directory.path()).read();
         assert_eq!(unreadable.problems.len(), 1);
     }
 }

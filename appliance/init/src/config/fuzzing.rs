@@ -1,7 +1,7 @@
 //! Entrances for fuzzers to the sources of configuration.
 
 use super::fw_cfg_ports::{self, Device};
-use super::{MAX_VALUE_BYTES, Reading, cmdline, file, guest_info};
+use super::{MAX_VALUE_BYTES, Reading, cmdline, disk, file, guest_info};
 
 /// Reads a kernel command line.
 pub fn command_line(line: &str) {
@@ -11,6 +11,13 @@ pub fn command_line(line: &str) {
 /// Reads the image's configuration file.
 pub fn image_file(text: &str) {
     check(&file::parse("/etc/wow.toml", text));
+}
+
+/// Reads a disk's image.
+pub fn config_disk(image: &[u8]) {
+    if let Some(reading) = disk::read_image(image) {
+        check(&reading);
+    }
 }
 
 /// Reads an OVF environment as VMware's hosts hand it on.

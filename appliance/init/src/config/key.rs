@@ -53,6 +53,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("mtu", "the guest's MTU: 1280 to 8939 bytes"),
     key("net", "dhcp, none, or static:ADDRESS/PREFIX,GATEWAY[,DNS…]"),
+    key(
+        "time",
+        "time servers, HOST or HOST:PORT, separated by commas",
+    ),
+    key("syslog", "a syslog server, HOST or HOST:PORT (UDP 514)"),
     key("log", "a filter for log messages, such as info or debug"),
     key(
         "hostname",

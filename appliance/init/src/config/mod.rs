@@ -5,6 +5,7 @@
 //! never fails as a whole: what is wrong with one value is a [`Problem`] and the rest counts.
 
 mod cmdline;
+pub(crate) mod disk;
 mod file;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
@@ -16,12 +17,13 @@ mod problem;
 mod sources;
 
 pub use cmdline::KernelCommandLine;
-pub use file::ImageFile;
+pub use disk::Disks;
+pub use file::TableFile;
 pub use fw_cfg::FwCfg;
 pub use guest_info::GuestInfo;
 pub use key::{KEYS, Key};
 pub use problem::{Origin, Problem};
-pub use sources::Sources;
+pub use sources::{Lost, Sources};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,6 +58,12 @@ pub trait Source: Send + Sync {
 
     /// How a person would give `key` through this source, for messages.
     fn example(&self, key: &str) -> String;
+
+    /// A text that is another one when the source may hold something else, and costs little to ask for. Empty
+    /// where that cannot be known.
+    fn changes(&self) -> String {
+        String::new()
+    }
 }
 
 /// What one source holds now.
@@ -148,6 +156,7 @@ impl fmt::Debug for Setting {
 #[derive(Debug, Clone, Default)]
 pub struct Merged {
     settings: BTreeMap<&'static str, Setting>,
+    lost: Vec<Lost>,
     problems: Vec<Problem>,
     looked_in: Vec<String>,
 }
@@ -180,6 +189,27 @@ impl Merged {
     /// All winning values, by key.
     pub fn iter(&self) -> impl Iterator<Item = &Setting> {
         self.settings.values()
+    }
+
+    /// Values that were found and do not count, since an earlier source has the key; in the sources' order.
+    pub fn lost(&self) -> &[Lost] {
+        &self.lost
+    }
+
+    /// What a person is told of two sources that disagree.
+    pub fn contradiction(&self, lost: &Lost) -> String {
+        let key = lost.setting().key().name;
+        let counts = self.get(key).map(|setting| setting.origin().to_string());
+        format!(
+            "{key} from {} does not count: it comes otherwise from {}, which is asked before; remove one of them",
+            lost.setting().origin(),
+            counts.unwrap_or_default(),
+        )
+    }
+
+    /// Every place that was looked in, as one would give the key `KEY` there, and why there was nothing.
+    pub fn looked_in(&self) -> &[String] {
+        &self.looked_in
     }
 
     /// What was wrong with values that were found.
@@ -242,6 +272,10 @@ pub(crate) mod testing {
 
         fn example(&self, key: &str) -> String {
             format!("memory: {key}")
+        }
+
+        fn changes(&self) -> String {
+            format!("{:?}", self.pairs.lock().unwrap())
         }
     }
 

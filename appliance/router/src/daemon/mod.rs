@@ -81,7 +81,7 @@ pub struct Parts {
     pub mapper: Option<PortMapper>,
     /// News of the machine's addresses; `None` where they never change.
     pub interfaces: Option<InterfaceWatch>,
-    /// Called whenever the loop has done what was due: at least every few seconds.
+    /// Called whenever the loop has done what was due and datagrams leave: at least every few seconds.
     pub progress: Box<dyn FnMut()>,
     /// Where the seeds are.
     pub seeds: watch::Receiver<Seeds>,
@@ -97,6 +97,8 @@ pub struct Daemon {
     mapper: Option<PortMapper>,
     interfaces: Option<InterfaceWatch>,
     progress: Box<dyn FnMut()>,
+    /// Something left since the last deadline, or nothing waited.
+    moves: bool,
     seeds: watch::Receiver<Seeds>,
     commands: mpsc::Receiver<Command>,
     /// Rings when the next deadline is due, or before: one that moves away costs nothing until then.
@@ -146,6 +148,7 @@ impl Daemon {
             mapper: parts.mapper,
             interfaces: parts.interfaces,
             progress: parts.progress,
+            moves: true,
             seeds: parts.seeds,
             commands: parts.commands,
             alarm: Box::pin(sleep_until(Instant::now())),
@@ -159,7 +162,7 @@ impl Daemon {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<()> {
         let mut stop = std::pin::pin!(stop);
         loop {
-            self.core.flush();
+            self.moves |= self.flush();
             let wake = tokio::select! {
                 () = &mut stop => break,
                 wake = self.wake() => wake,
@@ -184,6 +187,13 @@ impl Daemon {
             tracing::debug!("not every neighbour heard the goodbye");
         }
         Ok(())
+    }
+
+    /// Sends what waits, as far as the sockets take it. False where nothing of it left: a loop that turns while
+    /// no datagram leaves is no progress, and not for the watchdog.
+    fn flush(&mut self) -> bool {
+        let waited = self.core.outbox.waiting().len();
+        self.core.flush() || self.core.outbox.waiting().len() < waited
     }
 
     fn handle(&mut self, wake: Wake) -> Result<()> {
@@ -227,7 +237,9 @@ impl Daemon {
             }
             Wake::Deadline => {
                 self.core.handle_deadline();
-                (self.progress)();
+                if std::mem::take(&mut self.moves) {
+                    (self.progress)();
+                }
             }
             Wake::Control => self.core.handle_control(),
             Wake::Command(command) => self.core.handle_command(command),

@@ -53,6 +53,18 @@ fn start(network: &Network, ticket: &Ticket, number: u8) -> Running {
 
 /// Starts a node whose clock was at `then` when it made its certificate.
 fn start_certified(network: &Network, ticket: &Ticket, number: u8, then: UnixTime) -> Running {
+    let underlay = Box::new(network.attach(underlay_address(number)));
+    start_on(underlay, Box::new(|| {}), ticket, number, then)
+}
+
+/// Starts a node on an underlay of any kind.
+fn start_on(
+    underlay: Box<dyn Underlay>,
+    progress: Box<dyn FnMut()>,
+    ticket: &Ticket,
+    number: u8,
+    then: UnixTime,
+) -> Running {
     let state = State::in_memory();
     let identity = state.identity(ticket.facts()).unwrap();
     let name = NodeName::new(&format!("n{number}")).unwrap();
@@ -98,7 +110,7 @@ fn start_certified(network: &Network, ticket: &Ticket, number: u8, then: UnixTim
             booted: false,
         },
         Parts {
-            underlay: Box::new(network.attach(underlay_address(number))),
+            underlay,
             tcp: None,
             lan: None,
             mapper: None,
@@ -106,7 +118,7 @@ fn start_certified(network: &Network, ticket: &Ticket, number: u8, then: UnixTim
             control: Some(control),
             services: Services::new(command_sender.clone(), &[]),
             interfaces: None,
-            progress: Box::new(|| {}),
+            progress,
             seeds,
             commands,
         },
@@ -195,6 +207,71 @@ fn packet(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
     packet.extend(payload);
     packet
+}
+
+/// A network card that takes a number of datagrams and then none.
+struct Stuck {
+    takes: usize,
+    address: SocketAddr,
+}
+
+impl Underlay for Stuck {
+    fn poll_receive(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+        _: &mut ReceiveBatch,
+    ) -> Poll<Result<(), ReceiveError>> {
+        Poll::Pending
+    }
+
+    fn send(&mut self, batch: &[wow_underlay::Outgoing]) -> wow_underlay::Sent {
+        let taken = self.takes.min(batch.len());
+        self.takes -= taken;
+        wow_underlay::Sent {
+            taken,
+            failures: Vec::new(),
+        }
+    }
+
+    fn poll_sendable(&mut self, _: &mut std::task::Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    fn bound(&self) -> Vec<SocketAddr> {
+        vec![self.address]
+    }
+
+    fn oversized(&self) -> u64 {
+        0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_whose_datagrams_do_not_leave_makes_no_progress() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let ticket = ticket();
+            let progress_with = async |takes| {
+                let count = std::rc::Rc::new(std::cell::Cell::new(0));
+                let counted = std::rc::Rc::clone(&count);
+                let address = underlay_address(2);
+                let node = start_on(
+                    Box::new(Stuck { takes, address }),
+                    Box::new(move || counted.set(counted.get() + 1)),
+                    &ticket,
+                    2,
+                    wall_clock::now(),
+                );
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                drop(node);
+                count.get()
+            };
+            let (stuck, sound) = (progress_with(1).await, progress_with(usize::MAX).await);
+            assert!(stuck <= 2, "{stuck}");
+            assert!(sound >= 30, "{sound}");
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

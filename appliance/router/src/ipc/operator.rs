@@ -1,6 +1,7 @@
 //! Carries out what clients ask, by asking the daemon's loop.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,6 +16,7 @@ use crate::api::{
     LINKS_NODES_MAX, NodeLinks, Op, PING_COUNT_MAX, Place, Resolved, Status, TIMEOUT_MS_MAX,
     TraceReport,
 };
+use crate::configuration::Report;
 use crate::daemon::command::Command;
 use crate::daemon::report;
 
@@ -36,6 +38,8 @@ pub struct Operator {
     pub(super) control: Option<Ipv4Addr>,
     /// Whether only looking is allowed.
     looks_only: bool,
+    /// Where the configuration came from, if from the machine's own sources.
+    configuration: Option<Arc<Report>>,
 }
 
 /// Parses what a person calls a node.
@@ -57,6 +61,15 @@ impl Operator {
             commands,
             control,
             looks_only: false,
+            configuration: None,
+        }
+    }
+
+    /// The same, which also tells where the machine's configuration came from.
+    pub fn with_configuration(self, report: Option<Report>) -> Self {
+        Self {
+            configuration: report.map(Arc::new),
+            ..self
         }
     }
 
@@ -77,6 +90,14 @@ impl Operator {
             Op::Status => json(&self.status().await?),
             Op::Peers => json(&self.ask(Command::Peers).await?),
             Op::Leases => json(&self.ask(Command::Leases).await?),
+            Op::Config => match &self.configuration {
+                Some(report) => json(&**report),
+                None => Err(
+                    "this node was configured by options of `wow run`; what this machine's own sources \
+                     say is shown by `wow config show --machine`"
+                        .into(),
+                ),
+            },
             Op::LookUp { key } => {
                 let wanted = report::key(&key);
                 let found = self.ask(|asker| Command::LookUp(wanted, asker)).await?;

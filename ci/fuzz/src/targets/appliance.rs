@@ -69,6 +69,62 @@ pub(super) const OVF_ENVIRONMENT: Target = Target {
     },
 };
 
+pub(super) const CONFIG_DISK: Target = Target {
+    name: "config-disk",
+    input_bytes_max: 128 * 1024,
+    run: wow_init::fuzzing::config_disk,
+    seeds: || {
+        let all = [
+            include_str!("../../../../appliance/init/src/config/disk/fixtures/fat12.txt"),
+            include_str!("../../../../appliance/init/src/config/disk/fixtures/ext2.txt"),
+            include_str!("../../../../appliance/init/src/config/disk/fixtures/iso-plain.txt"),
+        ];
+        all.into_iter().map(disk_image).collect()
+    },
+};
+
+/// The image that a list of offsets and bytes describes.
+fn disk_image(text: &str) -> Vec<u8> {
+    let hexadecimal =
+        |text| usize::from_str_radix(text, 16).expect("the fixtures are hexadecimal numbers");
+    let mut image = Vec::new();
+    for line in text.lines() {
+        let (place, content) = line.split_once(' ').expect("an offset and its bytes");
+        if place == "bytes" {
+            image.resize(hexadecimal(content), 0);
+            continue;
+        }
+        let bytes = content.as_bytes().chunks(2).map(|pair| {
+            let pair = std::str::from_utf8(pair).expect("hexadecimal digits");
+            u8::try_from(hexadecimal(pair)).expect("two digits")
+        });
+        for (at, byte) in (hexadecimal(place)..).zip(bytes) {
+            image[at] = byte;
+        }
+    }
+    image
+}
+
+pub(super) const TIME: Target = Target {
+    name: "time",
+    input_bytes_max: 128,
+    run: |input| {
+        if let Some((nonce, answer)) = input.split_first_chunk() {
+            wow_router::fuzzing::time(*nonce, answer);
+        }
+    },
+    seeds: || {
+        let nonce = *b"12345678";
+        let mut answer = [0; 48];
+        answer[0] = 0x24;
+        answer[1] = 2;
+        answer[24..32].copy_from_slice(&nonce);
+        answer[32..40].copy_from_slice(&[0xed, 0, 0, 0, 0x80, 0, 0, 0]);
+        answer[40..].copy_from_slice(&[0xed, 0, 0, 1, 0, 0, 0, 0]);
+        vec![[&nonce[..], &answer].concat()]
+    },
+};
+
 pub(super) const DHCP: Target = Target {
     name: "dhcp",
     input_bytes_max: 2048,

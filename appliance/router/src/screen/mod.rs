@@ -1,0 +1,294 @@
+//! The appliance's status screen: drawn in place on the machine's screen, and printed on its serial console when
+//! something changes; a few keys on both. It asks the node by its control socket, as anybody else.
+
+mod keys;
+mod view;
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, interval};
+use wow_init::network;
+use wow_init::power::{Request, Shutdown};
+use wow_init::terminal::Terminal;
+
+use self::keys::{Action, Keys, Page};
+pub use self::view::Phase;
+use crate::api::{Op, Peer, Status};
+use crate::{ipc, tail};
+
+/// How often the screen is drawn anew, which also repairs what the kernel wrote over it.
+const DRAW: Duration = Duration::from_secs(1);
+/// How often the node is asked.
+const ASK: Duration = Duration::from_secs(2);
+/// How long it may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// On the serial console changes are gathered for so long, and shown together.
+const SETTLE: Duration = Duration::from_secs(3);
+/// A PC's screen.
+const COLUMNS: usize = 80;
+const ROWS: usize = 25;
+/// Messages that a serial console shows at once.
+const PRINTED_LOGS: usize = 20;
+/// Sentences of problems kept.
+const PROBLEMS_MAX: usize = 16;
+
+/// What the machine says of itself besides its node; shared between the machine's tasks.
+#[derive(Debug, Clone)]
+pub struct Board(Rc<RefCell<Said>>);
+
+#[derive(Debug)]
+struct Said {
+    phase: Phase,
+    problems: Vec<String>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        let phase = Phase::Waiting(String::new());
+        let problems = Vec::new();
+        Board(Rc::new(RefCell::new(Said { phase, problems })))
+    }
+}
+
+impl Board {
+    /// What the machine does now.
+    pub fn set_phase(&self, phase: Phase) {
+        self.0.borrow_mut().phase = phase;
+    }
+
+    /// What is wrong now, instead of what was said before; a sentence each.
+    pub fn set_problems(&self, mut problems: Vec<String>) {
+        problems.truncate(PROBLEMS_MAX);
+        self.0.borrow_mut().problems = problems;
+    }
+}
+
+/// The screen's task.
+pub struct Screen {
+    board: Board,
+    network: Option<watch::Receiver<network::Status>>,
+    power: mpsc::Sender<Request>,
+    socket: PathBuf,
+    node: Option<(Status, Vec<Peer>)>,
+    display: Option<Shown>,
+    serial: Option<Shown>,
+    summary: Summary,
+}
+
+/// A terminal and what was pressed on it.
+struct Shown {
+    terminal: Terminal,
+    keys: Keys,
+}
+
+/// What a log was last told, and what it may be told next.
+#[derive(Debug, Default)]
+struct Summary {
+    printed: Vec<String>,
+    /// The last one that differs, and since when it stands.
+    pending: Option<(Vec<String>, Instant)>,
+}
+
+impl Summary {
+    /// The lines to print, once they have stood for a while.
+    fn settle(&mut self, lines: Vec<String>, now: Instant) -> Option<&[String]> {
+        if lines == self.printed {
+            self.pending = None;
+            return None;
+        }
+        match &self.pending {
+            Some((pending, since)) if *pending == lines => {
+                if now.duration_since(*since) < SETTLE {
+                    return None;
+                }
+            }
+            _ => {
+                self.pending = Some((lines, now));
+                return None;
+            }
+        }
+        self.pending = None;
+        self.printed = lines;
+        Some(&self.printed)
+    }
+}
+
+impl Screen {
+    /// A screen on the machine's own terminals, as far as it has any. Needs a running event loop.
+    pub fn new(
+        board: Board,
+        network: Option<watch::Receiver<network::Status>>,
+        power: mpsc::Sender<Request>,
+        socket: PathBuf,
+    ) -> Self {
+        let shown = |terminal| Shown {
+            terminal,
+            keys: Keys::default(),
+        };
+        Screen {
+            board,
+            network,
+            power,
+            socket,
+            node: None,
+            display: Terminal::screen().map(shown),
+            serial: Terminal::serial().map(shown),
+            summary: Summary::default(),
+        }
+    }
+
+    /// Shows for as long as the machine runs.
+    pub async fn run(mut self) {
+        let (mut draw, mut ask) = (interval(DRAW), interval(ASK));
+        // The cursor is of no use here.
+        self.write_display("\x1b[2J\x1b[?25l");
+        loop {
+            tokio::select! {
+                _ = draw.tick() => {
+                    self.draw();
+                    self.tell_changes();
+                }
+                _ = ask.tick() => self.ask().await,
+                key = key(&self.display) => match key {
+                    Some(key) => self.press_on_display(key),
+                    None => self.display = None,
+                },
+                key = key(&self.serial) => match key {
+                    Some(key) => self.press_on_serial(key),
+                    None => self.serial = None,
+                },
+            }
+        }
+    }
+
+    /// Asks the node how it is; one that is not there answers at once.
+    async fn ask(&mut self) {
+        let running = matches!(self.board.0.borrow().phase, Phase::Running);
+        let node = async {
+            let status = ipc::client::ask(&self.socket, Op::Status, ANSWER_MAX).await?;
+            let peers = ipc::client::ask(&self.socket, Op::Peers, ANSWER_MAX).await?;
+            anyhow::Ok((status, peers))
+        };
+        self.node = match running {
+            true => node.await.ok(),
+            false => None,
+        };
+    }
+
+    fn facts(&self) -> view::Facts {
+        let said = self.board.0.borrow();
+        let (status, peers) = self.node.clone().unzip();
+        let network = self.network.as_ref().map(|status| status.borrow().clone());
+        view::Facts {
+            phase: said.phase.clone(),
+            status,
+            peers: peers.unwrap_or_default(),
+            network: network.unwrap_or_default(),
+            problems: said.problems.clone(),
+            last_trouble: tail::last_trouble(),
+            uptime: wow_init::since_boot(),
+        }
+    }
+
+    fn write_display(&mut self, text: &str) {
+        if let Some(display) = &mut self.display {
+            display.terminal.write(text);
+        }
+    }
+
+    fn draw(&mut self) {
+        let Some(display) = &mut self.display else {
+            return;
+        };
+        display.keys.expire(wow_init::since_boot());
+        let page = display.keys.page();
+        let lines = view::page(&self.facts(), page, &tail::last(ROWS), COLUMNS, ROWS);
+        // Each line takes the place of the one that was there; the last has no line feed, or all would move.
+        let text = format!("\x1b[H\x1b[K{}", lines.join("\n\x1b[K"));
+        self.write_display(&text);
+    }
+
+    fn press_on_display(&mut self, key: u8) {
+        let Some(display) = &mut self.display else {
+            return;
+        };
+        match display.keys.press(key, wow_init::since_boot()) {
+            Some(Action::Show(_)) => self.draw(),
+            Some(Action::Restart) => self.restart("the screen's keyboard"),
+            None => {}
+        }
+    }
+
+    fn press_on_serial(&mut self, key: u8) {
+        let Some(serial) = &mut self.serial else {
+            return;
+        };
+        match serial.keys.press(key, wow_init::since_boot()) {
+            Some(Action::Show(page)) => self.print(page),
+            Some(Action::Restart) => self.restart("the serial console"),
+            None => {}
+        }
+    }
+
+    fn print(&mut self, page: Page) {
+        let lines = view::printed(&self.facts(), page, &tail::last(PRINTED_LOGS));
+        if let Some(serial) = &mut self.serial {
+            serial.terminal.write(&format!("\n{}\n", lines.join("\n")));
+        }
+    }
+
+    /// A few lines into the log of whoever records the console. Not among the log's own messages, where it would
+    /// be one of its own causes.
+    fn tell_changes(&mut self) {
+        let summary = view::summary(&self.facts());
+        let Some(serial) = &mut self.serial else {
+            return;
+        };
+        if let Some(lines) = self.summary.settle(summary, Instant::now()) {
+            let lines: String = lines.iter().map(|line| format!("wow: {line}\n")).collect();
+            serial.terminal.write(&lines);
+        }
+    }
+
+    fn restart(&mut self, cause: &'static str) {
+        let shutdown = Shutdown::Restart;
+        // A full queue holds another request to end.
+        let _ = self.power.try_send(Request { shutdown, cause });
+    }
+}
+
+/// The next key; `None` when the terminal is gone. Waits for ever without one.
+async fn key(shown: &Option<Shown>) -> Option<u8> {
+    match shown {
+        Some(shown) => shown.terminal.key().await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_told_of_what_has_settled_and_of_nothing_twice() {
+        let mut summary = Summary::default();
+        let start = Instant::now();
+        let lines = |text: &str| vec![text.to_owned()];
+        let mut at = |seconds, text: &str| {
+            let now = start + Duration::from_secs(seconds);
+            summary.settle(lines(text), now).map(<[String]>::to_vec)
+        };
+        assert_eq!(at(0, "joining"), None);
+        assert_eq!(at(2, "joined"), None, "it changed meanwhile");
+        assert_eq!(at(4, "joined"), None);
+        assert_eq!(at(5, "joined"), Some(lines("joined")));
+        assert_eq!(at(60, "joined"), None);
+        assert_eq!(at(61, "joining"), None);
+        assert_eq!(at(62, "joined"), None, "back before it settled");
+        assert_eq!(at(65, "joined"), None);
+    }
+}
