@@ -159,7 +159,7 @@ fn a_disk_attached_later_ends_the_wait_and_a_broken_one_is_named() {
     assert_eq!(status["name"], "from-disk");
     let trouble = status["trouble"].to_string();
     assert!(trouble.contains("(FAT, WOW), ticket"), "{trouble}");
-    let report = ask(&["config", "show"]).unwrap();
+    let report = wait("the report", &mut vm, || ask(&["config", "show"]));
     let settings = report["settings"].as_array().unwrap();
     let of = |key: &str| {
         settings

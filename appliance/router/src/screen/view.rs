@@ -114,8 +114,15 @@ pub fn summary(facts: &Facts) -> Vec<String> {
         }
     }
     lines.push(underlay(facts));
-    lines.extend(facts.problems.iter().map(|it| format!("problem: {it}")));
+    lines.extend(untold(facts).map(|it| format!("problem: {it}")));
     lines.iter().map(|line| plain(line, usize::MAX)).collect()
+}
+
+/// Problems that the node does not tell itself.
+fn untold(facts: &Facts) -> impl Iterator<Item = &String> {
+    let told = facts.status.as_ref().map(|status| &status.trouble);
+    let problems = facts.problems.iter();
+    problems.filter(move |problem| told.is_none_or(|told| !told.contains(problem)))
 }
 
 fn keys(page: Page) -> &'static str {
@@ -167,7 +174,7 @@ fn status(facts: &Facts, columns: usize) -> Vec<String> {
             }
         }
     }
-    for problem in &facts.problems {
+    for problem in untold(facts) {
         lines.extend(named("problem", problem, columns));
     }
     if let Some(line) = &facts.last_trouble {
