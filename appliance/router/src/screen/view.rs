@@ -303,7 +303,8 @@ fn named(name: &str, value: &str, columns: usize) -> Vec<String> {
 fn wrapped(text: &str, columns: usize, indent: usize) -> Vec<String> {
     let columns = columns.max(indent + 10);
     let mut lines = Vec::new();
-    let mut rest: Vec<char> = text.chars().collect();
+    // Before its length counts.
+    let mut rest: Vec<char> = ascii(text).chars().collect();
     while rest.len() > columns {
         let blank = rest[..=columns].iter().rposition(|c| *c == ' ');
         let at = blank.filter(|at| *at > indent).unwrap_or(columns);
@@ -318,6 +319,12 @@ fn wrapped(text: &str, columns: usize, indent: usize) -> Vec<String> {
 
 /// Text for any terminal: ASCII, nothing that moves a cursor, no blanks at its end.
 fn plain(text: &str, columns: usize) -> String {
+    let mut plain = ascii(text);
+    plain.truncate(columns);
+    plain.trim_end().to_owned()
+}
+
+fn ascii(text: &str) -> String {
     let mut plain = String::new();
     for letter in text.chars() {
         match letter {
@@ -327,8 +334,7 @@ fn plain(text: &str, columns: usize) -> String {
             _ => plain.push('?'),
         }
     }
-    plain.truncate(columns);
-    plain.trim_end().to_owned()
+    plain
 }
 
 fn span(time: Duration) -> String {

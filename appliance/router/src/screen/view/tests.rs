@@ -173,6 +173,7 @@ fn a_summary_changes_with_what_matters_alone() {
 fn words_are_broken_at_blanks_and_long_ones_anywhere() {
     assert_eq!(wrapped("one two three", 12, 2), ["one two", "  three"]);
     assert_eq!(wrapped("", 12, 2), [""]);
+    assert_eq!(wrapped("wow.name=… or", 12, 2), ["wow.name=...", "  or"]);
     let long = wrapped(&"x".repeat(30), 12, 2);
     assert_eq!(
         long,
