@@ -7,6 +7,7 @@ pub mod batch;
 pub mod memory;
 pub mod none;
 pub mod offload;
+pub mod port;
 pub mod tun;
 
 use std::io;
@@ -16,6 +17,7 @@ use std::task::{Context, Poll};
 pub use batch::{PACKET_MAX_BYTES, PacketBatch};
 pub use none::NoGuest;
 pub use offload::Offload;
+pub use port::Port;
 pub use tun::{TunConfig, TunError, TunGuest};
 
 /// The guest's side of the router.
