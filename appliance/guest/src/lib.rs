@@ -1,13 +1,17 @@
-//! How the guest's IP packets enter and leave: a TUN device, its in-memory twin, or no guest at all.
+//! How the guest's IP packets enter and leave: a TUN device, a LAN of guests behind an Ethernet port, an
+//! in-memory twin, or no guest at all.
 //!
 //! Packets are bare IPv4 or IPv6, in batches; where the device can, many packets of one flow are one
-//! superpacket. Left out for now: Ethernet guests.
+//! superpacket.
 
 pub mod batch;
+pub mod ethernet;
 pub mod memory;
 pub mod none;
 pub mod offload;
+pub mod packet;
 pub mod port;
+pub mod tap;
 pub mod tun;
 
 use std::io;
@@ -15,9 +19,12 @@ use std::net::Ipv4Addr;
 use std::task::{Context, Poll};
 
 pub use batch::{PACKET_MAX_BYTES, PacketBatch};
+pub use ethernet::{EthernetGuest, Lan};
 pub use none::NoGuest;
 pub use offload::Offload;
+pub use packet::{PacketError, PacketPort};
 pub use port::Port;
+pub use tap::{TapConfig, TapPort};
 pub use tun::{TunConfig, TunError, TunGuest};
 
 /// The guest's side of the router.
@@ -45,6 +52,9 @@ pub trait Guest {
         None
     }
 
+    /// Has what was written leave, where the device collects.
+    fn flush(&mut self) {}
+
     /// Whether the guest takes anything but complete packets.
     fn takes_offloads(&self) -> bool {
         false
@@ -62,6 +72,11 @@ pub trait Guest {
     /// The device refuses it.
     fn set_address(&mut self, _v4: Ipv4Addr) -> io::Result<()> {
         Ok(())
+    }
+
+    /// The local side of guests on a LAN.
+    fn lan(&mut self) -> Option<&mut dyn Lan> {
+        None
     }
 }
 
@@ -91,6 +106,9 @@ pub enum WriteError {
     /// There is no guest.
     #[error("there is no guest")]
     NoGuest,
+    /// None of the guests holds the packet's destination.
+    #[error("no guest holds the destination")]
+    NoNeighbour,
 }
 
 impl WriteError {
@@ -100,6 +118,7 @@ impl WriteError {
             WriteError::Full => "full",
             WriteError::Refused(_) => "refused",
             WriteError::NoGuest => "no_guest",
+            WriteError::NoNeighbour => "no_neighbour",
         }
     }
 }

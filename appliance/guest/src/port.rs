@@ -1,7 +1,7 @@
 //! The trait of Ethernet ports: network cards, TAP devices and user-space drivers alike.
 //!
 //! A port moves whole Ethernet frames, without their check sequence; what they mean is
-//! not its business.
+//! [`EthernetGuest`](crate::EthernetGuest)'s business.
 
 use std::task::{Context, Poll};
 
@@ -38,4 +38,14 @@ pub trait Port {
 
     /// Frames whose description by the device made no sense.
     fn malformed(&self) -> u64;
+
+    /// Frames that were taken to be written later, and could not be.
+    fn lost(&self) -> u64 {
+        0
+    }
+
+    /// What keeps frames from passing now, in a sentence for the operator.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }

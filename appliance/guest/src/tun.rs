@@ -159,7 +159,7 @@ impl TunGuest {
     }
 }
 
-fn check_name(name: &str) -> Result<(), TunError> {
+pub(crate) fn check_name(name: &str) -> Result<(), TunError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let reserved = name == "." || name == "..";
     if name.is_empty() || name.len() > 15 || reserved || !name.chars().all(plain) {
@@ -168,7 +168,7 @@ fn check_name(name: &str) -> Result<(), TunError> {
     Ok(())
 }
 
-fn opening(name: &str, error: tun::Error) -> TunError {
+pub(crate) fn opening(name: &str, error: tun::Error) -> TunError {
     let source = as_io(error);
     match source.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::Missing(source),
@@ -185,7 +185,7 @@ fn opening(name: &str, error: tun::Error) -> TunError {
     }
 }
 
-fn as_io(error: tun::Error) -> io::Error {
+pub(crate) fn as_io(error: tun::Error) -> io::Error {
     match error {
         tun::Error::Io(error) => error,
         other => io::Error::other(other.to_string()),
@@ -205,7 +205,7 @@ const TUN_F_USO4: libc::c_ulong = 0x20;
 const TUN_F_USO6: libc::c_ulong = 0x40;
 
 /// Lets the kernel hand over TCP superpackets without checksums, and UDP's where it can (Linux 6.2).
-fn set_offloads(device: &tun::Device) -> io::Result<()> {
+pub(crate) fn set_offloads(device: &tun::Device) -> io::Result<()> {
     let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
     set_offload_flags(device, tcp | TUN_F_USO4 | TUN_F_USO6)
         .or_else(|_| set_offload_flags(device, tcp))
@@ -258,41 +258,13 @@ impl Guest for TunGuest {
         cx: &mut Context<'_>,
         batch: &mut PacketBatch,
     ) -> Poll<Result<(), GuestGone>> {
-        batch.clear();
-        let has_headers = self.has_headers;
-        let malformed = &mut self.malformed;
-        loop {
-            let mut ready = ready!(self.device.poll_read_ready(cx)).map_err(GuestGone)?;
-            while !batch.is_full() {
-                match ready.try_io(|device| {
-                    batch.push_with(|slot| {
-                        let length = device.get_ref().recv(slot)?;
-                        // Zero bytes are an end of file, which a device has only when it is gone.
-                        if length == 0 {
-                            return Err(io::ErrorKind::UnexpectedEof.into());
-                        }
-                        if !has_headers {
-                            return Ok((Some(Offload::default()), 0..length));
-                        }
-                        let header = slot[..length].first_chunk().map(Offload::parse);
-                        let Some(Ok(offload)) = header else {
-                            *malformed += 1;
-                            return Ok((None, 0..0));
-                        };
-                        Ok((Some(offload), OFFLOAD_BYTES..length))
-                    })
-                }) {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Ok(Err(_)) if !batch.is_empty() => return Poll::Ready(Ok(())),
-                    Ok(Err(error)) => return Poll::Ready(Err(GuestGone(error))),
-                    Err(_would_block) => break,
-                }
-            }
-            if !batch.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-        }
+        poll_read(
+            &self.device,
+            cx,
+            batch,
+            self.has_headers,
+            &mut self.malformed,
+        )
     }
 
     fn set_address(&mut self, v4: Ipv4Addr) -> io::Result<()> {
@@ -330,25 +302,76 @@ struct TunWriter {
 impl GuestWriter for TunWriter {
     fn write(&mut self, offload: Offload, packet: &[u8]) -> Result<(), WriteError> {
         let written = match self.has_headers {
-            true => write_parts(&self.fd, &offload.encode(), packet),
-            false if offload == Offload::default() => write_parts(&self.fd, &[], packet),
+            true => write_parts(&self.fd, [&offload.encode(), packet]),
+            false if offload == Offload::default() => write_parts(&self.fd, [packet]),
             false => Err(io::ErrorKind::Unsupported.into()),
         };
-        written.map_err(|error| match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOBUFS) => WriteError::Full,
-            _ => WriteError::Refused(error),
-        })
+        written.map_err(refusal)
     }
 }
 
-/// Writes header and packet in one call, as the device takes them.
-fn write_parts(device: &OwnedFd, header: &[u8], packet: &[u8]) -> io::Result<()> {
-    let parts = [header, packet].map(|part| libc::iovec {
+/// Waits for what a device has to read and moves it into `batch`, which it empties first.
+pub(crate) fn poll_read(
+    device: &AsyncFd<tun::Device>,
+    cx: &mut Context<'_>,
+    batch: &mut PacketBatch,
+    has_headers: bool,
+    malformed: &mut u64,
+) -> Poll<Result<(), GuestGone>> {
+    batch.clear();
+    loop {
+        let mut ready = ready!(device.poll_read_ready(cx)).map_err(GuestGone)?;
+        while !batch.is_full() {
+            match ready.try_io(|device| {
+                batch.push_with(|slot| {
+                    let length = device.get_ref().recv(slot)?;
+                    // Zero bytes are an end of file, which a device has only when it is gone.
+                    if length == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    if !has_headers {
+                        return Ok((Some(Offload::default()), 0..length));
+                    }
+                    let header = slot[..length].first_chunk().map(Offload::parse);
+                    let Some(Ok(offload)) = header else {
+                        *malformed += 1;
+                        return Ok((None, 0..0));
+                    };
+                    Ok((Some(offload), OFFLOAD_BYTES..length))
+                })
+            }) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(_)) if !batch.is_empty() => return Poll::Ready(Ok(())),
+                Ok(Err(error)) => return Poll::Ready(Err(GuestGone(error))),
+                Err(_would_block) => break,
+            }
+        }
+        if !batch.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+    }
+}
+
+/// Why a device did not take a packet.
+pub(crate) fn refusal(error: io::Error) -> WriteError {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOBUFS) => WriteError::Full,
+        _ => WriteError::Refused(error),
+    }
+}
+
+/// Writes parts that lie apart in one call, as the device takes them.
+pub(crate) fn write_parts<const N: usize>(
+    device: &impl AsRawFd,
+    parts: [&[u8]; N],
+) -> io::Result<()> {
+    let parts = parts.map(|part| libc::iovec {
         iov_base: part.as_ptr().cast_mut().cast(),
         iov_len: part.len(),
     });
-    // SAFETY: both parts are borrowed for the whole call, and the kernel only reads them.
-    let written = unsafe { libc::writev(device.as_raw_fd(), parts.as_ptr(), 2) };
+    // SAFETY: the parts are borrowed for the whole call, and the kernel only reads them.
+    let written = unsafe { libc::writev(device.as_raw_fd(), parts.as_ptr(), N as libc::c_int) };
     if written < 0 {
         return Err(io::Error::last_os_error());
     }
