@@ -1,6 +1,6 @@
 //! What the answers to our own questions lead to.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::id::NodeId;
 use crate::membership::Addresses;
@@ -178,9 +178,18 @@ impl Node {
             (Key::Name(_), Some(v4)) if self.pool.range.contains(&v4) => v4,
             _ => certified.v4,
         };
+        // A guest behind the node has no IPv6 address.
+        let is_guests = match &claim.key {
+            Key::Name(name) => certificate.name().as_str() != name,
+            _ => false,
+        };
+        let v6 = match is_guests {
+            true => Ipv6Addr::UNSPECIFIED,
+            false => certified.v6,
+        };
         let found = Found {
             certificate,
-            addresses: Addresses { v4, ..certified },
+            addresses: Addresses { v4, v6 },
         };
         self.on_holder(now, open, token, found, claim.candidates, header);
     }

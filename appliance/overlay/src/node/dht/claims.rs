@@ -8,8 +8,8 @@ use std::time::Duration;
 use rand::RngExt;
 
 use crate::id::NodeId;
-use crate::membership::addresses::{derive_v4, lease_position};
-use crate::membership::{Addresses, Certificate};
+use crate::membership::addresses::{check_v4, derive_v4, lease_position};
+use crate::membership::{Addresses, Certificate, NodeName};
 use crate::time::Instant;
 use crate::wire::message::{Control, Finding, Message, Question};
 use crate::wire::record::{Claim, Key, NAME_MAX, RECORD_CANDIDATES_MAX, Record, VALUE_MAX};
@@ -23,6 +23,8 @@ use super::LIFETIME;
 pub const LEASES_MAX: usize = 32;
 /// Services that one node offers.
 const SERVICES_MAX: usize = 16;
+/// Names that one node claims for guests behind it: one for each that it can lease an address for.
+const GUEST_NAMES_MAX: usize = LEASES_MAX - 1;
 /// How often a claim is renewed.
 const RENEW: Duration = Duration::from_secs(60);
 /// When a claim that was granted for the first time is renewed: by then a ring that has grown fast is at
@@ -51,6 +53,8 @@ impl LeaseId {
 pub(in super::super) enum Slot {
     Address(LeaseId),
     Name,
+    /// A name of a guest behind this node.
+    GuestName(String),
     Service(String),
 }
 
@@ -174,10 +178,24 @@ impl Node {
     ///
     /// `None` if the node has [`LEASES_MAX`] already.
     pub fn lease(&mut self, now: Instant) -> Option<LeaseId> {
+        self.lease_preferring(now, None)
+    }
+
+    /// As [`Node::lease`], but tries for `preferred` first, if a node of the pool may have it. If
+    /// somebody else does, [`Event::Leased`] tells of another address.
+    pub fn lease_preferring(
+        &mut self,
+        now: Instant,
+        preferred: Option<Ipv4Addr>,
+    ) -> Option<LeaseId> {
         let is_free = |id: &LeaseId| !self.dht.claims.own.contains_key(&Slot::Address(*id));
         let mut ids = (1..).map(LeaseId).take(LEASES_MAX - 1);
         let id = ids.find(is_free)?;
-        let v4 = self.lease_candidate(id, 0);
+        let preferred = preferred.filter(|v4| {
+            let mut own = self.dht.claims.own.values();
+            check_v4(self.pool.range, *v4).is_ok() && !own.any(|own| own.key == Key::V4(*v4))
+        });
+        let v4 = preferred.unwrap_or_else(|| self.lease_candidate(id, 0));
         let slot = Slot::Address(id);
         self.dht
             .claims
@@ -192,6 +210,29 @@ impl Node {
             self.withdraw(now, Slot::Address(lease));
             self.tell_addresses(now);
         }
+    }
+
+    /// Claims a name for a guest behind this node that holds `address`. A node whose certificate has
+    /// the name takes precedence; otherwise it is whose it was first ([`Event::NameTaken`]).
+    ///
+    /// Returns whether there is room.
+    pub fn claim_guest_name(&mut self, now: Instant, name: &NodeName, address: Ipv4Addr) -> bool {
+        let slot = Slot::GuestName(name.to_string());
+        let own = self.dht.claims.own.keys();
+        let names = own.filter(|slot| matches!(slot, Slot::GuestName(_)));
+        let is_new = !self.dht.claims.own.contains_key(&slot);
+        if is_new && names.count() >= GUEST_NAMES_MAX {
+            return false;
+        }
+        let (key, value) = (Key::Name(name.to_string()), address.octets().to_vec());
+        self.dht.claims.insert(slot.clone(), key, value, now);
+        self.claim(now, slot);
+        true
+    }
+
+    /// Gives a guest's name up.
+    pub fn withdraw_guest_name(&mut self, now: Instant, name: &NodeName) {
+        self.withdraw(now, Slot::GuestName(name.to_string()));
     }
 
     /// Offers a service to the pool under a name, with a value of at most [`VALUE_MAX`] bytes.
@@ -321,7 +362,7 @@ impl Node {
         let (key, value) = (own.key.clone(), own.value.clone());
         let value = match slot {
             Slot::Name => self.addresses().v4.octets().to_vec(),
-            Slot::Address(_) | Slot::Service(_) => value,
+            Slot::Address(_) | Slot::GuestName(_) | Slot::Service(_) => value,
         };
         let Some(position) = self.position_of(&key) else {
             return;
@@ -447,10 +488,10 @@ impl Node {
                     own.due = now;
                 }
             }
-            (Slot::Name | Slot::Service(_), _) => {
+            (Slot::Name | Slot::GuestName(_) | Slot::Service(_), _) => {
                 if was != State::Taken {
                     let name = match slot {
-                        Slot::Service(name) => name.clone(),
+                        Slot::GuestName(name) | Slot::Service(name) => name.clone(),
                         _ => self.certificate.name().to_string(),
                     };
                     self.event(Event::NameTaken { name, with });

@@ -20,7 +20,7 @@ use crate::membership::addresses::{
     check_v4, derive_v6, ring_position_of_name, ring_position_of_service, ring_position_of_v4,
     ring_position_of_v6,
 };
-use crate::membership::{Certificate, Roles};
+use crate::membership::{Certificate, NodeName, Roles};
 use crate::time::Instant;
 use crate::wire::message::{Control, Finding};
 use crate::wire::record::{Claim, Key, Record};
@@ -56,9 +56,16 @@ impl Verified {
         self.certificate.fixed_address().map(Key::V4).as_ref() == Some(&self.claim.key)
     }
 
-    /// Whether it takes the key from a live record of somebody else.
+    /// Whether the key is the name in the claimant's certificate.
+    fn is_own_name(&self) -> bool {
+        matches!(&self.claim.key, Key::Name(name) if self.certificate.name().as_str() == name)
+    }
+
+    /// Whether it takes the key from a live record of somebody else: whose certificate has it goes before
+    /// those who claim it for a guest, or lease it.
     fn precedes(&self, held: &Verified) -> bool {
-        self.is_fixed() && !held.is_fixed()
+        let is_certified = |verified: &Verified| verified.is_fixed() || verified.is_own_name();
+        is_certified(self) && !is_certified(held)
     }
 }
 
@@ -150,7 +157,7 @@ impl Node {
             None => self.verify_certificate(&record.certificate, wall).ok()?,
         };
         let good = !self.revocations.strike(&certificate)
-            && self.may_claim(&certificate, &claim.key)
+            && self.may_claim(&certificate, &claim)
             && (known.is_some_and(|known| known.record == record)
                 || self.has_signed_claim(&certificate, &record));
         good.then_some(Verified {
@@ -160,16 +167,28 @@ impl Node {
         })
     }
 
-    fn may_claim(&self, certificate: &Certificate, key: &Key) -> bool {
-        match key {
+    fn may_claim(&self, certificate: &Certificate, claim: &Claim) -> bool {
+        match &claim.key {
             Key::V4(v4) => check_v4(self.pool.range, *v4).is_ok(),
-            Key::Name(name) => certificate.name().as_str() == name,
+            Key::Name(name) => {
+                certificate.name().as_str() == name || self.may_be_guests_name(name, claim)
+            }
             // A service that is called like a role is that role's.
             Key::Service(name) => name
                 .parse::<Roles>()
                 .map_or(true, |role| certificate.roles().contains(role)),
             Key::Id(_) | Key::V6(_) => false,
         }
+    }
+
+    /// Whether a name may be that of a guest: none that a role goes by, with an address of the pool.
+    fn may_be_guests_name(&self, name: &str, claim: &Claim) -> bool {
+        // Who gives it up says no address.
+        let has_address = match <[u8; 4]>::try_from(&claim.value[..]) {
+            Ok(octets) => check_v4(self.pool.range, octets.into()).is_ok(),
+            Err(_) => claim.lifetime_s == 0,
+        };
+        has_address && NodeName::new(name).is_ok() && name.parse::<Roles>().is_err()
     }
 
     /// Whether a verified certificate by itself gives its node the key.

@@ -641,6 +641,89 @@ fn a_node_leases_addresses_for_guests_behind_it() {
 }
 
 #[test]
+fn a_lease_is_for_the_address_that_a_guest_had_before_unless_somebody_has_it() {
+    let mut net = Net::with_members(52, 6);
+    net.join_all();
+    let range = net.members[2].node.pool.range;
+    let free = Ipv4Addr::from(u32::from(range.network()) + 77);
+    let taken = net.members[4].node.addresses().v4;
+    for (wish, given) in [(free, Some(free)), (free, None), (taken, None)] {
+        let now = net.now;
+        let lease = net.members[2]
+            .node
+            .lease_preferring(now, Some(wish))
+            .unwrap();
+        let mut address = None;
+        net.run_until("it is leased", |net| {
+            let leases = net.members[2].node.leases(net.now).into_iter();
+            let held = leases.filter(|info| info.id == lease && info.remaining.is_some());
+            address = held.map(|info| info.address).last();
+            address.is_some()
+        });
+        match given {
+            Some(given) => assert_eq!(address, Some(given)),
+            None => assert_ne!(address, Some(wish)),
+        }
+        assert!(are_distinct(&held(&net)));
+    }
+}
+
+#[test]
+fn a_guests_name_is_found_with_its_address_until_a_node_is_called_so() {
+    let mut net = Net::with_members(53, 6);
+    net.join_all();
+    let name = |text: &str| crate::membership::NodeName::new(text).unwrap();
+    let address = net.members[2].node.addresses().v4;
+    let now = net.now;
+    let claim = |net: &mut Net, text: &str| {
+        net.members[2]
+            .node
+            .claim_guest_name(now, &name(text), address)
+    };
+    assert!(claim(&mut net, "printer") && claim(&mut net, "head") && claim(&mut net, "node-4"));
+    let key = Key::Name("printer".into());
+    net.run_until("the name is known", |net| {
+        look_up(net, 5, key.clone()).is_ok()
+    });
+    let asked = net.members[5]
+        .node
+        .resolve(net.now, Target::Name("printer".into()));
+    let mut found = None;
+    net.run_until("the answer", |net| {
+        found = net.members[5].events.iter().find_map(|event| match event {
+            Event::Resolved { query, result } if *query == asked => result.clone().ok(),
+            _ => None,
+        });
+        found.is_some()
+    });
+    let found = found.unwrap();
+    assert_eq!(found.addresses.v4, address);
+    assert!(found.addresses.v6.is_unspecified());
+    // A role's name is nobody's guest's, and a node's is its own.
+    assert!(look_up(&mut net, 5, Key::Name("head".into())).is_err());
+    let kept = look_up(&mut net, 5, Key::Name("node-4".into())).unwrap();
+    assert_eq!(kept.owner.node_id(), net.members[4].node.id());
+
+    let owner = net.add_named("printer", None);
+    let id = net.members[owner].node.id();
+    net.run_until("the node that is called so has the name", |net| {
+        net.pass(Duration::from_secs(1));
+        look_up(net, 5, key.clone()).is_ok_and(|found| found.owner.node_id() == id)
+    });
+    net.run_until("who claimed it for a guest is told", |net| {
+        let told =
+            |event: &Event| matches!(event, Event::NameTaken { name, .. } if name == "printer");
+        net.members[2].events.iter().any(told)
+    });
+    let now = net.now;
+    net.members[2]
+        .node
+        .withdraw_guest_name(now, &name("printer"));
+    net.pass(Duration::from_secs(1));
+    assert!(look_up(&mut net, 5, key).is_ok());
+}
+
+#[test]
 fn whoever_uses_an_address_that_is_leased_to_another_is_found_out() {
     let mut net = Net::with_members(48, 5);
     net.join_all();
