@@ -3,13 +3,15 @@
 //!
 //! It answers ICMP echo, serves HTTP and DNS with questions for the router to answer, and carries TCP
 //! connections of this machine's programs. Sans-IO: packets and the time go in, packets, questions and
-//! a deadline come out. Left out: stacks toward Ethernet guests.
+//! a deadline come out. [`lan`] has the services of a LAN of
+//! Ethernet guests.
 #![forbid(unsafe_code)]
 
 mod device;
 mod dns;
 mod flag;
 mod http;
+pub mod lan;
 mod port;
 mod question;
 mod slots;
