@@ -61,7 +61,7 @@ pub struct LanCounters {
 
 /// The local side of an Ethernet guest, for the network's services.
 pub trait Lan {
-    /// The port's own hardware address.
+    /// The port's own hardware address; another one where another card has come in its place.
     fn mac(&self) -> Mac;
 
     /// The next frame for the services.
@@ -93,7 +93,6 @@ pub trait Lan {
 /// A LAN of guests at an Ethernet port.
 pub struct EthernetGuest<P> {
     port: P,
-    mac: Mac,
     gateway: Ipv4Addr,
     neighbours: Neighbours,
     local: VecDeque<LocalFrame>,
@@ -105,7 +104,6 @@ impl<P: Port> EthernetGuest<P> {
     /// Guests behind a port, to whom `gateway` is the way to everybody else.
     pub fn new(port: P, gateway: Ipv4Addr) -> Self {
         EthernetGuest {
-            mac: port.mac(),
             port,
             gateway,
             neighbours: Neighbours::default(),
@@ -115,19 +113,25 @@ impl<P: Port> EthernetGuest<P> {
         }
     }
 
+    /// The port, for whoever stands on its other side.
+    pub fn port_mut(&mut self) -> &mut P {
+        &mut self.port
+    }
+
     /// Leaves the IP packets of a batch of frames, and keeps those for the services.
     fn sort(&mut self, batch: &mut PacketBatch) {
         let Self {
             port,
-            mac,
             gateway,
             neighbours,
             local,
             counters,
             spoofed,
         } = self;
+        // Another card may have come in the place of the one before.
+        let mac = port.mac();
         let reader = Reader {
-            mac: *mac,
+            mac,
             gateway: *gateway,
         };
         batch.sift(|offload, frame| {
@@ -149,7 +153,7 @@ impl<P: Port> EthernetGuest<P> {
                     }
                     if let Some(other) = neighbours.mac_of(destination) {
                         counters.hairpin += 1;
-                        let header = header_to(other, *mac);
+                        let header = header_to(other, mac);
                         // What the port does not take is lost, as on a wire.
                         let _ = port.write(offload, &header, &frame[ETHERNET_BYTES..end]);
                         return None;
@@ -212,7 +216,8 @@ impl<P: Port> Guest for EthernetGuest<P> {
         let mac = mac.ok_or(WriteError::NoNeighbour)?;
         let offload = with_header(offload)
             .ok_or_else(|| WriteError::Refused(std::io::ErrorKind::InvalidInput.into()))?;
-        self.port.write(offload, &header_to(mac, self.mac), packet)
+        self.port
+            .write(offload, &header_to(mac, self.port.mac()), packet)
     }
 
     fn flush(&mut self) {
@@ -234,7 +239,7 @@ impl<P: Port> Guest for EthernetGuest<P> {
 
 impl<P: Port> Lan for EthernetGuest<P> {
     fn mac(&self) -> Mac {
-        self.mac
+        self.port.mac()
     }
 
     fn poll_local(&mut self) -> Option<LocalFrame> {
@@ -295,14 +300,11 @@ fn shifted(offload: Offload, shift: impl Fn(u16) -> Option<u16>) -> Option<Offlo
         }),
         None => None,
     };
-    let segments = match offload.segments {
-        Some(segments) => Some(Segments {
-            // It may be wrong anyway, and nobody relies on it.
-            header_bytes: shift(segments.header_bytes).unwrap_or(0),
-            ..segments
-        }),
-        None => None,
-    };
+    let segments = offload.segments.map(|segments| Segments {
+        // It may be wrong anyway, and nobody relies on it.
+        header_bytes: shift(segments.header_bytes).unwrap_or(0),
+        ..segments
+    });
     Some(Offload { checksum, segments })
 }
 

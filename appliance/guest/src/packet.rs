@@ -102,15 +102,10 @@ impl PacketPort {
         tracing::warn!(interface = self.interface, %error, "the guests' network card is away");
         self.socket = None;
         self.outbox.clear();
-        self.away = match socket::find(&self.interface) {
-            Ok(_) => format!(
-                "the guests' network card {} is down ({error}); bring it up with `ip link set {} up`",
-                self.interface, self.interface
-            ),
-            Err(error) => format!(
-                "the guests' network card is away: {error}; guests are served again when it is back"
-            ),
-        };
+        self.away = format!(
+            "the guests' network card {} is away: {error}",
+            self.interface
+        );
         self.retry.as_mut().reset(Instant::now() + LOOK_FOR);
     }
 
@@ -119,14 +114,24 @@ impl PacketPort {
         while self.socket.is_none() {
             ready!(self.retry.as_mut().poll(cx));
             self.retry.as_mut().reset(Instant::now() + LOOK_FOR);
-            let Ok(card) = socket::find(&self.interface) else {
-                continue;
+            let card = match socket::find(&self.interface) {
+                Ok(card) => card,
+                Err(error) => {
+                    self.away = format!("the guests' network card is away: {error}");
+                    continue;
+                }
             };
+            let is_new = card.index != self.card.index;
             // One that somebody took down stays down; one that is new is ours to bring up.
-            if card.index != self.card.index && socket::bring_up(&self.interface).is_err() {
+            if !is_new && !card.is_up {
+                self.away = format!(
+                    "the guests' network card {name} is down: bring it up with `ip link set {name} up`",
+                    name = self.interface
+                );
                 continue;
             }
-            if !card.is_up && card.index == self.card.index {
+            if is_new && let Err(error) = socket::bring_up(&self.interface) {
+                self.away = error.to_string();
                 continue;
             }
             if card.mac != self.card.mac {
