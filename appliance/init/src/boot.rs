@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::{Merged, Sources};
-use crate::network::{Network, Plan};
+use crate::network::{Network, Plan, SECOND_CARD};
 use crate::step::{Blocking, Eventual, Last, OnFailure, Step, StepError, StepReport};
 use crate::step::{run_blocking, run_eventual};
 use crate::{clock, console, entropy, hostname, mounts, panic, state};
@@ -175,7 +175,8 @@ impl Boot {
     pub async fn start_network(&mut self) -> std::io::Result<Network> {
         let plan = self.network_plan();
         let with_address = plan != Plan::None;
-        let network = Network::start(plan)?;
+        let guests = guests_interface(&self.settings());
+        let network = Network::start(plan, guests)?;
         let steps = if with_address { NETWORK } else { &NETWORK[..1] };
         // No step of these is fatal: a machine without network waits for one.
         let _ = run_eventual(steps, &network, &mut self.reports).await;
@@ -185,6 +186,20 @@ impl Boot {
     /// What became of each step so far.
     pub fn reports(&self) -> &[StepReport] {
         &self.reports
+    }
+}
+
+/// The interface that the key `guest` gives to guests. What else it says is the router's to check.
+fn guests_interface(settings: &Merged) -> Option<String> {
+    let value = settings.get("guest")?.value();
+    let (kind, name) = match value.split_once(':') {
+        Some((kind, name)) => (kind, Some(name)),
+        None => (value, None),
+    };
+    match kind {
+        "tap" => name.map(str::to_owned),
+        "packet" | "virtio" => Some(name.unwrap_or(SECOND_CARD).to_owned()),
+        _ => None,
     }
 }
 

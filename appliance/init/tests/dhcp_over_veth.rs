@@ -120,6 +120,7 @@ fn a_lease_is_taken_configured_and_given_up_with_the_interface() {
     ip_ok("link add wan0 type veth peer name lan0");
     ip_ok("addr add 192.168.7.1/24 dev lan0");
     ip_ok("link set lan0 up");
+    ip_ok("link add eth1 type veth peer name far1");
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 67)).expect("port 67 is ours in here");
     socket
         .set_broadcast(true)
@@ -133,7 +134,8 @@ fn a_lease_is_taken_configured_and_given_up_with_the_interface() {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let network = Network::start_writing(Plan::Dhcp, &resolv).expect("netlink works");
+        let guests = Some("eth1".to_owned());
+        let network = Network::start_writing(Plan::Dhcp, guests, &resolv).expect("netlink works");
         let underlay = tokio::time::timeout(LIMIT, network.underlay())
             .await
             .expect("a lease in time")
@@ -149,6 +151,11 @@ fn a_lease_is_taken_configured_and_given_up_with_the_interface() {
         assert!(route.contains("via 192.168.7.1 dev wan0"), "{route}");
         let servers = std::fs::read_to_string(&resolv).expect("it is written before the status");
         assert_eq!(servers, "nameserver 192.168.7.1\n");
+
+        // Guests are behind this one: it was not even brought up.
+        assert!(ip_ok("-o link show dev eth1").contains("state DOWN"));
+        let interfaces = network.status().borrow().interfaces.clone();
+        assert!(!interfaces.contains(&"eth1".to_owned()), "{interfaces:?}");
 
         ip_ok("link del wan0");
         let mut status = network.status();

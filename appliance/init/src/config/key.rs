@@ -44,7 +44,11 @@ pub const KEYS: &[Key] = &[
         "more seeds, HOST:PORT or tcp:HOST:PORT, separated by commas",
     ),
     key("address", "a fixed virtual IPv4 address"),
-    key("guest", "tun or none"),
+    key(
+        "guest",
+        "who takes part: tun, packet or packet:IFACE (machines behind the second or another network \
+         card), tap:NAME, or none",
+    ),
     key("port-mapping", "on or off: ask the gateway to map ports"),
     key("lan", "on or off: look for members on the local networks"),
     key(

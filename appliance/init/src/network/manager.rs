@@ -55,6 +55,8 @@ impl Drop for Running {
 
 pub(crate) struct Manager {
     plan: Plan,
+    /// The interface that guests are behind: not ours to touch.
+    guests: Option<String>,
     resolv_conf: PathBuf,
     kernel: Kernel,
     news: BoxStream<'static, News>,
@@ -72,6 +74,7 @@ pub(crate) struct Manager {
 impl Manager {
     pub(crate) fn connect(
         plan: Plan,
+        guests: Option<String>,
         resolv_conf: PathBuf,
         publish: watch::Sender<Status>,
     ) -> std::io::Result<Self> {
@@ -79,6 +82,7 @@ impl Manager {
         let (reporter, reports) = mpsc::channel(REPORTS);
         Ok(Self {
             plan,
+            guests,
             resolv_conf,
             kernel,
             news,
@@ -150,6 +154,9 @@ impl Manager {
     }
 
     async fn on_link(&mut self, link: Link) {
+        if self.guests.as_ref() == Some(&link.name) {
+            return;
+        }
         let wanted = match link.kind {
             Kind::Loopback => true,
             Kind::Ethernet(_) => self.plan != Plan::None,

@@ -18,6 +18,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+/// The kernel's name for a machine's second network card. The kernel counts them in the order in which it finds
+/// them, and nothing renames them here.
+pub const SECOND_CARD: &str = "eth1";
+
 /// The network as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
@@ -59,15 +63,20 @@ pub struct Network {
 }
 
 impl Network {
-    /// Starts to bring the network up on the running event loop.
-    pub fn start(plan: Plan) -> std::io::Result<Self> {
-        Self::start_writing(plan, Path::new(resolv::PATH))
+    /// Starts to bring the network up on the running event loop. The interface called `guests` is left
+    /// alone: guests are behind it.
+    pub fn start(plan: Plan, guests: Option<String>) -> std::io::Result<Self> {
+        Self::start_writing(plan, guests, Path::new(resolv::PATH))
     }
 
     /// As [`Network::start`], with name servers written to another file than /etc/resolv.conf.
-    pub fn start_writing(plan: Plan, resolv_conf: &Path) -> std::io::Result<Self> {
+    pub fn start_writing(
+        plan: Plan,
+        guests: Option<String>,
+        resolv_conf: &Path,
+    ) -> std::io::Result<Self> {
         let (publish, status) = watch::channel(Status::default());
-        let manager = manager::Manager::connect(plan, resolv_conf.to_owned(), publish)?;
+        let manager = manager::Manager::connect(plan, guests, resolv_conf.to_owned(), publish)?;
         Ok(Self {
             status,
             task: tokio::spawn(manager.run()),
