@@ -6,6 +6,7 @@ mod emulator;
 mod gateway;
 mod http;
 mod images;
+mod lan;
 mod member;
 mod membership;
 mod names;
@@ -45,6 +46,7 @@ pub(crate) const ALL: &[Target] = &[
     appliance::TIME,
     http::CONTROL_ADDRESS,
     names::NAMES,
+    lan::LAN,
     gateway::SEARCH,
     gateway::DESCRIPTION,
     gateway::ACTION,
