@@ -246,12 +246,30 @@ pub struct Status {
     pub tcp_listen: Vec<SocketAddr>,
     /// The guest back end, and the interface's name if it has one.
     pub guest: String,
+    /// The machines of the LAN behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lan: Vec<LanGuest>,
     /// When its certificate ends, in seconds since 1970.
     pub certificate_until: u64,
     /// The program's version.
     pub version: String,
     /// Monotonic counts; those that begin with `drop` are losses by reason.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// A machine of the LAN behind a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanGuest {
+    /// Its hardware address.
+    pub mac: String,
+    /// Its address, or the last one that it had.
+    pub address: Option<Ipv4Addr>,
+    /// What it calls itself.
+    pub name: Option<String>,
+    /// `bound`, `asking` or `away`.
+    pub state: String,
+    /// How long it holds the address without renewing it.
+    pub remaining_ms: Option<u64>,
 }
 
 /// The path in use to a node.

@@ -4,11 +4,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use ipnet::Ipv4Net;
 use wow_overlay::membership::{NodeName, PoolName, Roles, SeedAddr, TicketLabel};
 
-use crate::config::{GuestMtu, WorkstationRole};
+use crate::config::{GuestArg, GuestMtu, WorkstationRole};
 use crate::services::Forward;
 
 /// Wide-area overlay for clusters of virtual machines.
@@ -190,9 +190,10 @@ pub struct RunArgs {
     /// A node to join by besides those of the ticket, `tcp:HOST:PORT` over TCP; may be repeated
     #[arg(long = "seed", value_name = "HOST:PORT")]
     pub seeds: Vec<SeedAddr>,
-    /// How this machine takes part: by a TUN device, or without one (needs no root): then the node
+    /// Who takes part: this machine by a TUN device (tun), the machines behind one of its network cards
+    /// (packet:IFACE) or behind a TAP device (tap:NAME), or no device (none), which needs no root: then the node
     /// itself answers at its address, and --socks and --forward lead into the pool [default: tun]
-    #[arg(long)]
+    #[arg(long, value_name = "KIND")]
     pub guest: Option<GuestArg>,
     /// The TUN device's name [default: wow0]
     #[arg(long, value_name = "NAME")]
@@ -240,16 +241,6 @@ pub struct RunArgs {
         "no_port_mapping", "allow_overlap", "config", "dns", "socks", "forwards", "gateway_for_all",
     ])]
     pub from_machine: bool,
-}
-
-/// How the machine takes part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GuestArg {
-    /// This machine's own network stack, by a TUN device
-    Tun,
-    /// No network device: carry others' traffic, and answer at the node's own address
-    None,
 }
 
 /// What every verb toward a running node takes.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::api::{
-    Lease, Op, Path, Peer, PingReport, Record, Resolved, RevocationReport, RttSummary, Status,
-    TraceReport,
+    LanGuest, Lease, Op, Path, Peer, PingReport, Record, Resolved, RevocationReport, RttSummary,
+    Status, TraceReport,
 };
 use crate::cli::{
     ClientArgs, DhtVerb, PingArgs, ResolveArgs, RevokeArgs, ServiceVerb, TraceArgs, TroubleVerb,
@@ -90,6 +90,7 @@ fn show_status(status: &Status) -> Result<()> {
         ("right", neighbours(&status.neighbours.right)),
         ("listening on", listen.join(" ")),
         ("guest", status.guest.clone()),
+        ("behind it", lan(&status.lan)),
         (
             "certificate until",
             wall_clock::show(wow_overlay::time::UnixTime(status.certificate_until)),
@@ -101,6 +102,16 @@ fn show_status(status: &Status) -> Result<()> {
         ("dropped", drops.join(", ")),
         ("version", status.version.clone()),
     ])
+}
+
+/// A line for each machine of the LAN.
+fn lan(guests: &[LanGuest]) -> String {
+    let line = |guest: &LanGuest| {
+        let address = guest.address.map_or("-".into(), |v4| v4.to_string());
+        let name = guest.name.as_deref().unwrap_or("-");
+        format!("{} {address} {name} ({})", guest.mac, guest.state)
+    };
+    guests.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// `wow peers`.

@@ -10,7 +10,7 @@ use wow_overlay::membership::{NodeName, Roles, SeedAddr, Ticket};
 use wow_overlay::node::{GUEST_MTU_DEFAULT, GUEST_MTU_MAX, GUEST_MTU_MIN};
 use wow_underlay::tcp::PORTS_MAX;
 
-use crate::cli::{GuestArg, RunArgs};
+use crate::cli::RunArgs;
 use crate::services::{DNS_SERVERS_MAX, Forward, GatewayPlan};
 use crate::{ipc, pool};
 
@@ -56,13 +56,75 @@ struct RawConfig {
     gateway_for_all: bool,
 }
 
-/// How the machine takes part.
+/// Who takes part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestKind {
-    /// By a TUN device of this name.
+    /// This machine, by a TUN device of this name.
     Tun(String),
+    /// The machines behind a network card of this name.
+    Packet(String),
+    /// The machines behind a TAP device of this name.
+    Tap(String),
     /// Without a device: the node's own address lives on a stack in the daemon.
     None,
+}
+
+impl std::fmt::Display for GuestKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            GuestKind::Tun(name) => write!(f, "tun {name}"),
+            GuestKind::Packet(name) => write!(f, "packet {name}"),
+            GuestKind::Tap(name) => write!(f, "tap {name}"),
+            GuestKind::None => f.write_str("none"),
+        }
+    }
+}
+
+/// A [`GuestKind`] as people write it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum GuestArg {
+    /// `tun`, whose name has a setting of its own.
+    Tun,
+    /// `packet:IFACE`; without a name an appliance's second card.
+    Packet(Option<String>),
+    /// `tap:NAME`
+    Tap(String),
+    /// `none`
+    None,
+}
+
+/// A kind of guest that there is none of.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no kind of guest: give tun, packet:IFACE, tap:NAME or none")]
+pub struct NoGuestKind(String);
+
+impl FromStr for GuestArg {
+    type Err = NoGuestKind;
+
+    fn from_str(text: &str) -> Result<Self, NoGuestKind> {
+        match text
+            .split_once(':')
+            .map_or((text, None), |(kind, name)| (kind, Some(name)))
+        {
+            ("tun", None) => Ok(GuestArg::Tun),
+            ("none", None) => Ok(GuestArg::None),
+            ("packet", None) => Ok(GuestArg::Packet(None)),
+            ("packet", Some(name)) if !name.is_empty() => {
+                Ok(GuestArg::Packet(Some(name.to_owned())))
+            }
+            ("tap", Some(name)) if !name.is_empty() => Ok(GuestArg::Tap(name.to_owned())),
+            _ => Err(NoGuestKind(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for GuestArg {
+    type Error = NoGuestKind;
+
+    fn try_from(text: String) -> Result<Self, NoGuestKind> {
+        text.parse()
+    }
 }
 
 /// Everything that a daemon is started with.
@@ -84,7 +146,7 @@ pub struct Config {
     pub tcp_listen: Vec<u16>,
     /// Besides the ticket's.
     pub seeds: Vec<SeedAddr>,
-    /// How the machine takes part.
+    /// Who takes part.
     pub guest: GuestKind,
     /// The longest packet that the guest sends.
     pub mtu: GuestMtu,
@@ -168,6 +230,11 @@ impl Config {
             seeds,
             guest: match guest {
                 GuestArg::Tun => GuestKind::Tun(tun),
+                GuestArg::Packet(Some(name)) => GuestKind::Packet(name),
+                GuestArg::Packet(None) => {
+                    bail!("say which network card the guests are behind: --guest packet:IFACE")
+                }
+                GuestArg::Tap(name) => GuestKind::Tap(name),
                 GuestArg::None => GuestKind::None,
             },
             mtu: args.mtu.or(raw.mtu).unwrap_or_default(),
@@ -373,6 +440,27 @@ mod tests {
         }
         assert_eq!(GuestMtu::default().bytes(), 1419);
         assert!(toml::from_str::<RawConfig>("mtu = 9000").is_err());
+    }
+
+    #[test]
+    fn kinds_of_guests_are_written_with_their_interfaces() {
+        let name = || "eth1".to_owned();
+        for (text, kind) in [
+            ("tun", GuestArg::Tun),
+            ("none", GuestArg::None),
+            ("packet", GuestArg::Packet(None)),
+            ("packet:eth1", GuestArg::Packet(Some(name()))),
+            ("tap:eth1", GuestArg::Tap(name())),
+        ] {
+            assert_eq!(text.parse(), Ok(kind), "{text}");
+        }
+        for wrong in ["", "tap", "tap:", "packet:", "tun:wow0", "none:x", "vde:x"] {
+            let error = wrong.parse::<GuestArg>().unwrap_err().to_string();
+            assert!(error.contains("packet:IFACE"), "{error}");
+        }
+        let raw: RawConfig = toml::from_str("guest = \"packet:eth1\"").unwrap();
+        assert_eq!(raw.guest, Some(GuestArg::Packet(Some(name()))));
+        assert!(toml::from_str::<RawConfig>("guest = \"eth1\"").is_err());
     }
 
     #[test]

@@ -8,9 +8,12 @@ use std::str::FromStr;
 use anyhow::Result;
 use wow_init::clock;
 use wow_init::config::{Merged, Sources};
+use wow_init::network::SECOND_CARD;
 use wow_overlay::membership::{SeedAddr, Ticket};
 
-use crate::config::{Config, GuestKind, WorkstationRole, check_dns, check_ports, dns_server};
+use crate::config::{
+    Config, GuestArg, GuestKind, WorkstationRole, check_dns, check_ports, dns_server,
+};
 use crate::logging::Logging;
 use crate::services::GatewayPlan;
 use crate::{ipc, run, wall_clock};
@@ -57,16 +60,11 @@ pub fn configuration(merged: &Merged) -> Result<Config, String> {
     ticket
         .check(wall_clock::now())
         .map_err(|error| refuse(&error))?;
-    let guest = match merged.get("guest").map(|setting| setting.value()) {
-        None | Some("tun") => GuestKind::Tun("wow0".into()),
-        Some("none") => GuestKind::None,
-        Some(other) => {
-            return Err(malformed(
-                merged,
-                "guest",
-                &format!("{other:?} is neither tun nor none"),
-            ));
-        }
+    let guest = match parsed(merged, "guest")?.unwrap_or(GuestArg::Tun) {
+        GuestArg::Tun => GuestKind::Tun("wow0".into()),
+        GuestArg::Packet(name) => GuestKind::Packet(name.unwrap_or_else(|| SECOND_CARD.into())),
+        GuestArg::Tap(name) => GuestKind::Tap(name),
+        GuestArg::None => GuestKind::None,
     };
     Ok(Config {
         ticket,
@@ -231,6 +229,13 @@ mod tests {
     fn a_malformed_value_is_told_with_its_place() {
         let error = configured(&[("guest", "tap")]).unwrap_err();
         assert!(error.contains("test") && error.contains("tap"), "{error}");
+        for (text, guest) in [
+            ("packet", GuestKind::Packet("eth1".into())),
+            ("packet:eth7", GuestKind::Packet("eth7".into())),
+            ("tap:lan", GuestKind::Tap("lan".into())),
+        ] {
+            assert_eq!(configured(&[("guest", text)]).unwrap().guest, guest);
+        }
         assert!(configured(&[("listen", "4001")]).is_err());
         assert!(configured(&[("syslog", "h:0")]).is_err());
     }

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use wow_control::{Control, ControlConfig, Names};
-use wow_guest::{Guest, TunConfig, TunGuest};
+use wow_guest::{EthernetGuest, Guest, PacketPort, TapConfig, TapPort, TunConfig, TunGuest};
 use wow_overlay::membership::addresses::{control_v4, control_v6};
 use wow_overlay::membership::{Addresses, NodeName, SeedAddr, Ticket};
 use wow_underlay::portmap::{Transport, Wanted};
@@ -20,7 +20,7 @@ use wow_underlay::{InterfaceWatch, Lan, PortMapper, TcpUnderlay, UdpUnderlay, Un
 
 use crate::config::{self, Config, GuestKind, GuestMtu};
 use crate::daemon::command::Command;
-use crate::daemon::{Daemon, Parts, Settings, host, overlap, seeds};
+use crate::daemon::{Daemon, Guests, Parts, Settings, guests, host, overlap, seeds};
 use crate::ipc::{self, Operator, Server};
 use crate::services::{Gateway, Services, StackGuest};
 use crate::state::{self, State};
@@ -122,6 +122,11 @@ pub async fn serve(
         config.mtu,
         !config.dns.is_empty(),
     )?;
+    let mut guest = guest;
+    let guests = guest.lan().map(|lan| {
+        let kind = config.guest.to_string();
+        Guests::new(kind, lan.mac(), &facts, config.mtu, &state)
+    });
 
     let mut all_seeds: Vec<SeedAddr> = facts.seeds.clone();
     let kept = state.directory().map(Path::to_owned);
@@ -160,6 +165,7 @@ pub async fn serve(
         "starting"
     );
 
+    // Elsewhere no ICMP of this machine's leads to the pool.
     let has_guest = matches!(config.guest, GuestKind::Tun(_));
     let services = Services::new(command_sender.clone(), &config.dns);
     let peers_asker = command_sender.clone();
@@ -181,7 +187,7 @@ pub async fn serve(
             address: config.address,
             tun: match &config.guest {
                 GuestKind::Tun(tun) => Some(tun.clone()),
-                GuestKind::None => None,
+                _ => None,
             },
             mtu: config.mtu,
             booted: config.booted,
@@ -194,6 +200,7 @@ pub async fn serve(
             guest,
             control: Some(control),
             services,
+            guests,
             interfaces,
             progress,
             seeds: seeds_receiver,
@@ -284,24 +291,39 @@ fn open_guest(
         };
         Control::new(config, Duration::ZERO)
     };
-    let GuestKind::Tun(name) = kind else {
+    let mtu_bytes = mtu.bytes();
+    let gateway = control_v4(facts.range);
+    let guest: Box<dyn Guest> = match kind {
         // Every path carries this much whole, and nobody but the pool asks there, for whom this node is
         // no resolver.
-        let mut control = stack(addresses.v4, addresses.v6, STACK_MTU_BYTES, false);
-        let guest = StackGuest::new(control.packet_port());
-        return Ok((Box::new(guest), control));
+        GuestKind::None => {
+            let mut control = stack(addresses.v4, addresses.v6, STACK_MTU_BYTES, false);
+            let guest = StackGuest::new(control.packet_port());
+            return Ok((Box::new(guest), control));
+        }
+        GuestKind::Tun(name) => Box::new(TunGuest::open(&TunConfig {
+            name: name.clone(),
+            v4: (addresses.v4, facts.range.prefix_len()),
+            v6: (addresses.v6, facts.summary().v6_prefix.prefix_len()),
+            mtu_bytes,
+            offload,
+        })?),
+        GuestKind::Packet(name) => {
+            let port = PacketPort::open(name, offload)?;
+            Box::new(EthernetGuest::new(port, gateway))
+        }
+        GuestKind::Tap(name) => {
+            let port = TapPort::open(&TapConfig {
+                name: name.clone(),
+                mac: guests::own_mac(addresses.v6),
+                mtu_bytes,
+                offload,
+            })?;
+            Box::new(EthernetGuest::new(port, gateway))
+        }
     };
-    let mtu_bytes = mtu.bytes();
-    let guest = TunGuest::open(&TunConfig {
-        name: name.clone(),
-        v4: (addresses.v4, facts.range.prefix_len()),
-        v6: (addresses.v6, facts.summary().v6_prefix.prefix_len()),
-        mtu_bytes,
-        offload,
-    })?;
-    let (v4, v6) = (control_v4(facts.range), control_v6(pool));
-    let control = stack(v4, v6, mtu_bytes, forwards_dns);
-    Ok((Box::new(guest), control))
+    let control = stack(gateway, control_v6(pool), mtu_bytes, forwards_dns);
+    Ok((guest, control))
 }
 
 fn host_name(short_id: &str, booted: bool) -> NodeName {

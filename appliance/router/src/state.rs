@@ -256,8 +256,13 @@ impl State {
         self.kept(written)
     }
 
+    /// A file of the state; `None` where everything is kept in memory.
+    pub fn file(&self, name: &str) -> Option<PathBuf> {
+        Some(self.directory.as_ref()?.join(name))
+    }
+
     fn revocations_file(&self) -> Option<PathBuf> {
-        Some(self.directory.as_ref()?.join("revocations"))
+        self.file("revocations")
     }
 
     fn kept_certificate(&self, pool: &PoolFacts, now: UnixTime) -> Option<Certificate> {

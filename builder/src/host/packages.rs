@@ -228,6 +228,8 @@ const TEST: &[Package] = &[
         "reads disks in other formats in tests",
     ),
     program("xorriso", "xorriso", "reads the CD-ROM in a test"),
+    program("iputils-ping", "ping", "asks nodes and guests in tests"),
+    program("udhcpc", "udhcpc", "is a guest's DHCP client in tests"),
 ];
 
 const FUZZ: &[Package] = &[program("g++", "g++", "compiles libFuzzer")];

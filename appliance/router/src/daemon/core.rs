@@ -18,6 +18,7 @@ use wow_underlay::{InterfaceAddress, Lan, Lanes, SendError, TcpUnderlay, Underla
 
 use super::Settings;
 use super::command::{Command, Pong, Waiting};
+use super::guests::Guests;
 use super::second::Second;
 use super::seeds::Seeds;
 use super::trouble::Trouble;
@@ -60,6 +61,8 @@ pub struct Core {
     pub control: Option<Control>,
     /// Who answers what the control stack asks.
     answers: Services,
+    /// The services of guests on a LAN.
+    pub guests: Option<Guests>,
     node: Node,
     /// The address that the guest was last given.
     guest_v4: Ipv4Addr,
@@ -90,8 +93,7 @@ impl Core {
         tcp: Option<TcpUnderlay>,
         lan: Option<Lan>,
         guest: Box<dyn Guest>,
-        control: Option<Control>,
-        answers: Services,
+        (control, answers): (Option<Control>, Services),
         seeds: Seeds,
     ) -> Self {
         let node = Node::new(
@@ -131,6 +133,7 @@ impl Core {
             guest,
             control,
             answers,
+            guests: None,
             guest_v4: node.addresses().v4,
             node,
             waiting: Waiting::default(),
@@ -169,7 +172,8 @@ impl Core {
         let announce = self.lan.as_ref().map(|_| self.announce_due);
         let own = self.tick_due.min(self.pause_due);
         let trouble = self.trouble.due(&self.node);
-        let due = [node, control, announce, trouble]
+        let guests = self.guests.as_ref().and_then(Guests::next_deadline);
+        let due = [node, control, announce, trouble, guests]
             .into_iter()
             .flatten()
             .fold(own, Instant::min);
@@ -232,6 +236,12 @@ impl Core {
         let control_due = self.control.as_ref().and_then(Control::next_deadline);
         if control_due.is_some_and(|(due, _)| due <= now - Instant::ZERO) {
             self.handle_control();
+        }
+        if let Some(guests) = &mut self.guests
+            && guests.next_deadline().is_some_and(|due| due <= now)
+        {
+            guests.handle_deadline(now);
+            self.drain_node();
         }
         if self.pause_due <= now {
             self.pause_due = now + PAUSE_CHECK;
@@ -511,6 +521,21 @@ impl Core {
             let losses = control.losses().into_iter();
             counters.extend(losses.map(|(name, count)| (name.to_owned(), count)));
         }
+        let mut trouble = self.trouble.list(&self.node, now);
+        let (kind, lan) = match &self.guests {
+            Some(guests) => {
+                counters.extend(guests.counters());
+                trouble.extend(guests.trouble(now));
+                (guests.kind().to_owned(), guests.list(now))
+            }
+            None => {
+                let tun = self.settings.tun.as_ref();
+                (
+                    tun.map_or("none".into(), |tun| format!("tun {tun}")),
+                    Vec::new(),
+                )
+            }
+        };
         api::Status {
             id: self.node.id().to_string(),
             name: certificate.name().to_string(),
@@ -538,11 +563,9 @@ impl Core {
                 .tcp
                 .as_ref()
                 .map_or_else(Vec::new, |tcp| tcp.listening().to_vec()),
-            guest: match &self.settings.tun {
-                Some(tun) => format!("tun {tun}"),
-                None => "none".into(),
-            },
-            trouble: self.trouble.list(&self.node, now),
+            guest: kind,
+            lan,
+            trouble,
             certificate_until: certificate.not_after().0,
             version: env!("CARGO_PKG_VERSION").into(),
             counters,
@@ -569,6 +592,17 @@ impl Core {
             for asker in self.waiting.joined() {
                 let _ = asker.send(Box::new(self.status()));
             }
+        }
+        self.drain_guests();
+    }
+
+    /// Has the LAN's services do what is to be done, and the node what they want of it.
+    fn drain_guests(&mut self) {
+        let now = self.now();
+        if let Some(guests) = &mut self.guests
+            && guests.drive(now, &mut *self.guest, &mut self.node, &self.settings.state)
+        {
+            self.drain_node();
         }
     }
 
@@ -643,6 +677,7 @@ impl Core {
         while let Some(packet) = self.control.as_mut().and_then(Control::poll_packet) {
             self.write_guest(Offload::default(), &packet);
         }
+        self.guest.flush();
     }
 
     /// Hands a packet from a peer to the guest: soon, where it may be joined with the next ones.
@@ -680,6 +715,7 @@ impl Core {
         let mut coalescer = std::mem::take(&mut self.coalescer);
         coalescer.take(|offload, packet| self.write_guest(offload, packet));
         self.coalescer = coalescer;
+        self.guest.flush();
     }
 
     /// Whether the second thread is to write what was joined: the loop is behind, or what came before is still
@@ -712,6 +748,7 @@ impl Core {
         let reason = match error.reason() {
             "full" => "drop_guest_full",
             "no_guest" => "drop_no_guest",
+            "no_neighbour" => "drop_guest_unknown",
             _ => "drop_guest_refused",
         };
         tracing::trace!(%error, "packet not written to the guest");
@@ -787,12 +824,30 @@ impl Core {
                 self.waiting.looked_up(query, result.map(report::record));
             }
             Event::Leased { lease, address } => self.on_leased(lease, address),
-            Event::LeaseLost { lease, address, to } => tracing::warn!(
-                lease = lease.0,
-                %address,
-                to = to.map(|to| to.short()),
-                "lost an address; leasing another"
-            ),
+            Event::LeaseLost { lease, address, to } => {
+                tracing::warn!(
+                    lease = lease.0,
+                    %address,
+                    to = to.map(|to| to.short()),
+                    "lost an address; leasing another"
+                );
+                let now = self.now();
+                if let Some(guests) = &mut self.guests {
+                    guests.lost(now, lease);
+                }
+            }
+            Event::NameTaken { name, with }
+                if self
+                    .guests
+                    .as_ref()
+                    .is_some_and(|guests| guests.has_name(&name)) =>
+            {
+                tracing::warn!(
+                    name,
+                    with = with.short(),
+                    "another node has the name of this guest; give the guest another"
+                );
+            }
             Event::NameTaken { name, with } => tracing::warn!(
                 name,
                 with = with.short(),
@@ -809,6 +864,10 @@ impl Core {
 
     fn on_leased(&mut self, lease: LeaseId, address: Ipv4Addr) {
         tracing::debug!(lease = lease.0, %address, "leased");
+        let now = self.now();
+        if let Some(guests) = &mut self.guests {
+            guests.leased(now, lease, address);
+        }
         if lease != LeaseId::OWN || self.guest_v4 == address {
             return;
         }

@@ -3,6 +3,7 @@
 
 pub mod command;
 mod core;
+pub mod guests;
 pub mod host;
 pub mod report;
 mod second;
@@ -29,6 +30,7 @@ use wow_underlay::{
 
 use self::command::Command;
 use self::core::Core;
+pub use self::guests::Guests;
 use self::seeds::Seeds;
 pub use self::trouble::overlap;
 use crate::config::GuestMtu;
@@ -74,6 +76,8 @@ pub struct Parts {
     pub control: Option<Control>,
     /// Who answers what the stack asks.
     pub services: Services,
+    /// The services of guests on a LAN, where that is what `guest` leads to.
+    pub guests: Option<Guests>,
     /// The machine's local networks, where members are found without a seed; `None` where they are not
     /// looked for.
     pub lan: Option<Lan>,
@@ -132,17 +136,18 @@ impl Daemon {
             true => ReceiveBatch::for_joined(),
             false => ReceiveBatch::new(),
         };
+        let mut core = Core::new(
+            settings,
+            parts.underlay,
+            parts.tcp,
+            parts.lan,
+            parts.guest,
+            (parts.control, parts.services),
+            seeds,
+        );
+        core.guests = parts.guests;
         Daemon {
-            core: Core::new(
-                settings,
-                parts.underlay,
-                parts.tcp,
-                parts.lan,
-                parts.guest,
-                parts.control,
-                parts.services,
-                seeds,
-            ),
+            core,
             received,
             packets: PacketBatch::new(),
             mapper: parts.mapper,

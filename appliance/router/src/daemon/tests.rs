@@ -117,6 +117,7 @@ fn start_on(
             guest: Box::new(guest),
             control: Some(control),
             services: Services::new(command_sender.clone(), &[]),
+            guests: None,
             interfaces: None,
             progress,
             seeds,

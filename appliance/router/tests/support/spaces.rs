@@ -53,6 +53,18 @@ impl Spaces {
         Some(spaces)
     }
 
+    /// Two nodes as in [`Spaces::new`], and behind each a LAN with one machine: `la` and `lb`. These come
+    /// first, so streams go between them.
+    pub fn with_lans(label: &str) -> Option<Self> {
+        let spaces = Spaces::made(label, &["la", "lb", "a", "b"])?;
+        for ends in [["a", "b"], ["a", "la"], ["b", "lb"]] {
+            spaces.link(ends, 1500);
+        }
+        spaces.address("a", "eth-b", "192.0.2.1/24");
+        spaces.address("b", "eth-a", "192.0.2.2/24");
+        Some(spaces)
+    }
+
     fn made(label: &str, ends: &[&str]) -> Option<Self> {
         let root = rustix::process::geteuid().is_root();
         if !root || !std::path::Path::new("/dev/net/tun").exists() {
@@ -74,7 +86,8 @@ impl Spaces {
         self.0.iter().find(|name| name.starts_with(&start)).unwrap()
     }
 
-    fn link(&self, [one, other]: [&str; 2], mtu: u16) {
+    /// Joins two of them by a veth pair, whose ends are called by the namespace at the other.
+    pub fn link(&self, [one, other]: [&str; 2], mtu: u16) {
         let (device, far) = (format!("eth-{other}"), format!("eth-{one}"));
         let link = ["-n", self.name(one), "link", "add", &device, "type", "veth"];
         let peer = ["peer", "name", &far, "netns", self.name(other)];
@@ -104,8 +117,13 @@ impl Spaces {
 
     /// Runs a command in a namespace.
     pub fn run(&self, end: &str, command: &[&str]) -> Said {
+        self.try_run(end, command).ok()
+    }
+
+    /// Runs a command in a namespace that may fail.
+    pub fn try_run(&self, end: &str, command: &[&str]) -> Said {
         let prefix = ["netns", "exec", self.name(end)];
-        finish(Command::new("ip").args([&prefix[..], command].concat())).ok()
+        finish(Command::new("ip").args([&prefix[..], command].concat()))
     }
 }
 
