@@ -23,7 +23,7 @@ use crate::{GuestGone, Offload, PacketBatch, Port, WriteError};
 use outbox::Outbox;
 use socket::{Card, Received, Socket};
 
-/// How often a card that is away is looked for.
+/// How often a card is looked for that is away, or looked at that is not.
 const LOOK_FOR: Duration = Duration::from_secs(1);
 
 /// Why a card cannot be used.
@@ -67,8 +67,8 @@ pub struct PacketPort {
     card: Card,
     /// None while the card is away.
     socket: Option<AsyncFd<Socket>>,
-    /// When it is looked for again.
-    retry: Pin<Box<Sleep>>,
+    /// When it is looked for again, or whether it is still there.
+    look: Pin<Box<Sleep>>,
     /// Why it is away.
     away: String,
     outbox: Outbox,
@@ -89,7 +89,7 @@ impl PacketPort {
             interface: interface.to_owned(),
             card,
             socket: Some(socket),
-            retry: Box::pin(sleep_until(Instant::now())),
+            look: Box::pin(sleep_until(Instant::now())),
             away: String::new(),
             outbox: Outbox::default(),
             offload,
@@ -106,14 +106,26 @@ impl PacketPort {
             "the guests' network card {} is away: {error}",
             self.interface
         );
-        self.retry.as_mut().reset(Instant::now() + LOOK_FOR);
+        self.look.as_mut().reset(Instant::now() + LOOK_FOR);
+    }
+
+    /// Whether the card has gone away: the socket's error by itself wakes nobody who waits for frames.
+    fn poll_away(&mut self, cx: &mut Context<'_>) -> Option<io::Error> {
+        while self.look.as_mut().poll(cx).is_ready() {
+            self.look.as_mut().reset(Instant::now() + LOOK_FOR);
+            let socket = self.socket.as_ref()?;
+            if let Some(error) = socket.get_ref().take_error() {
+                return Some(error);
+            }
+        }
+        None
     }
 
     /// Waits for the card to come back.
     fn poll_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.socket.is_none() {
-            ready!(self.retry.as_mut().poll(cx));
-            self.retry.as_mut().reset(Instant::now() + LOOK_FOR);
+            ready!(self.look.as_mut().poll(cx));
+            self.look.as_mut().reset(Instant::now() + LOOK_FOR);
             let card = match socket::find(&self.interface) {
                 Ok(card) => card,
                 Err(error) => {
@@ -177,6 +189,10 @@ impl Port for PacketPort {
         batch.clear();
         loop {
             ready!(self.poll_back(cx));
+            if let Some(error) = self.poll_away(cx) {
+                self.lose(&error);
+                continue;
+            }
             let Some(socket) = &self.socket else {
                 continue;
             };

@@ -235,6 +235,27 @@ impl Socket {
         .map(drop)
     }
 
+    /// What has happened to the socket since this was last asked.
+    pub fn take_error(&self) -> Option<io::Error> {
+        let mut error: libc::c_int = 0;
+        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the option's value is a live c_int of the given size, which the call writes.
+        let asked = check(unsafe {
+            libc::getsockopt(
+                self.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ERROR,
+                (&raw mut error).cast(),
+                &raw mut length,
+            )
+        });
+        match (asked, error) {
+            (Err(failed), _) => Some(failed),
+            (Ok(_), 0) => None,
+            (Ok(_), error) => Some(io::Error::from_raw_os_error(error)),
+        }
+    }
+
     fn filter(&self) -> io::Result<()> {
         let program = libc::sock_fprog {
             len: FILTER.len() as u16,
