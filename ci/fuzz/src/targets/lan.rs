@@ -144,7 +144,7 @@ fn lan(input: &[u8]) {
                 let number = script.byte();
                 let wish = Ipv4Addr::new(10, 128, 7, script.byte());
                 let server = [None, Some(GATEWAY), Some(wish)][usize::from(number % 3)];
-                let wish = Some(wish).filter(|_| number % 2 == 0);
+                let wish = Some(wish).filter(|_| number.is_multiple_of(2));
                 // smoltcp can only write what a client or a server says.
                 if !matches!(kind, DhcpMessageType::Unknown(_)) {
                     let frame = dhcp(kind, number, wish, server);

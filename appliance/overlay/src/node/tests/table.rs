@@ -656,8 +656,10 @@ fn a_lease_is_for_the_address_that_a_guest_had_before_unless_somebody_has_it() {
         let mut address = None;
         net.run_until("it is leased", |net| {
             let leases = net.members[2].node.leases(net.now).into_iter();
-            let held = leases.filter(|info| info.id == lease && info.remaining.is_some());
-            address = held.map(|info| info.address).last();
+            let mut held = leases
+                .filter(|info| info.id == lease && info.remaining.is_some())
+                .map(|info| info.address);
+            address = held.next();
             address.is_some()
         });
         match given {
