@@ -13,6 +13,7 @@ pub mod packet;
 pub mod port;
 pub mod tap;
 pub mod tun;
+pub mod virtio;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -26,6 +27,7 @@ pub use packet::{PacketError, PacketPort};
 pub use port::Port;
 pub use tap::{TapConfig, TapPort};
 pub use tun::{TunConfig, TunError, TunGuest};
+pub use virtio::{VirtioOrPacket, VirtioPort};
 
 /// The guest's side of the router.
 pub trait Guest {

@@ -291,7 +291,7 @@ fn describe(whole: &[u8]) -> Option<Offload> {
 }
 
 /// Where the transport's checksum stands in a frame.
-fn transport_checksum(frame: &[u8]) -> Option<ChecksumAt> {
+pub(crate) fn transport_checksum(frame: &[u8]) -> Option<ChecksumAt> {
     let packet = frame.get(ETHERNET_BYTES..)?;
     let (header, protocol) = match packet.first()? >> 4 {
         4 => (usize::from(packet[0] & 0xf) * 4, *packet.get(9)?),
