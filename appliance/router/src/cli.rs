@@ -191,8 +191,9 @@ pub struct RunArgs {
     #[arg(long = "seed", value_name = "HOST:PORT")]
     pub seeds: Vec<SeedAddr>,
     /// Who takes part: this machine by a TUN device (tun), the machines behind one of its network cards
-    /// (packet:IFACE) or behind a TAP device (tap:NAME), or no device (none), which needs no root: then the node
-    /// itself answers at its address, and --socks and --forward lead into the pool [default: tun]
+    /// (packet:IFACE; or virtio:PCI-ADDRESS or virtio:IFACE, where the card is driven from here) or behind a
+    /// TAP device (tap:NAME), or no device (none), which needs no root: then the node itself answers at its
+    /// address, and --socks and --forward lead into the pool [default: tun]
     #[arg(long, value_name = "KIND")]
     pub guest: Option<GuestArg>,
     /// The TUN device's name [default: wow0]

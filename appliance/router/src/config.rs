@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use wow_guest::virtio;
 use wow_overlay::membership::{NodeName, Roles, SeedAddr, Ticket};
 use wow_overlay::node::{GUEST_MTU_DEFAULT, GUEST_MTU_MAX, GUEST_MTU_MIN};
 use wow_underlay::tcp::PORTS_MAX;
@@ -63,6 +64,8 @@ pub enum GuestKind {
     Tun(String),
     /// The machines behind a network card of this name.
     Packet(String),
+    /// The same, with the card driven from here; else by a packet socket.
+    Virtio(virtio::Choice),
     /// The machines behind a TAP device of this name.
     Tap(String),
     /// Without a device: the node's own address lives on a stack in the daemon.
@@ -74,6 +77,7 @@ impl std::fmt::Display for GuestKind {
         match self {
             GuestKind::Tun(name) => write!(f, "tun {name}"),
             GuestKind::Packet(name) => write!(f, "packet {name}"),
+            GuestKind::Virtio(card) => write!(f, "virtio {card}"),
             GuestKind::Tap(name) => write!(f, "tap {name}"),
             GuestKind::None => f.write_str("none"),
         }
@@ -88,6 +92,8 @@ pub enum GuestArg {
     Tun,
     /// `packet:IFACE`; without a name an appliance's second card.
     Packet(Option<String>),
+    /// `virtio:CARD`, by a PCI address or an interface; the same without it.
+    Virtio(Option<virtio::Choice>),
     /// `tap:NAME`
     Tap(String),
     /// `none`
@@ -96,7 +102,7 @@ pub enum GuestArg {
 
 /// A kind of guest that there is none of.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no kind of guest: give tun, packet:IFACE, tap:NAME or none")]
+#[error("{0:?} is no kind of guest: give tun, packet:IFACE, virtio:CARD, tap:NAME or none")]
 pub struct NoGuestKind(String);
 
 impl FromStr for GuestArg {
@@ -112,6 +118,11 @@ impl FromStr for GuestArg {
             ("packet", None) => Ok(GuestArg::Packet(None)),
             ("packet", Some(name)) if !name.is_empty() => {
                 Ok(GuestArg::Packet(Some(name.to_owned())))
+            }
+            ("virtio", None) => Ok(GuestArg::Virtio(None)),
+            ("virtio", Some(card)) if !card.is_empty() => {
+                let Ok(card) = card.parse();
+                Ok(GuestArg::Virtio(Some(card)))
             }
             ("tap", Some(name)) if !name.is_empty() => Ok(GuestArg::Tap(name.to_owned())),
             _ => Err(NoGuestKind(text.to_owned())),
@@ -233,6 +244,13 @@ impl Config {
                 GuestArg::Packet(Some(name)) => GuestKind::Packet(name),
                 GuestArg::Packet(None) => {
                     bail!("say which network card the guests are behind: --guest packet:IFACE")
+                }
+                GuestArg::Virtio(Some(card)) => GuestKind::Virtio(card),
+                GuestArg::Virtio(None) => {
+                    bail!(
+                        "say which network card the guests are behind: --guest virtio:PCI-ADDRESS or \
+                         virtio:IFACE"
+                    )
                 }
                 GuestArg::Tap(name) => GuestKind::Tap(name),
                 GuestArg::None => GuestKind::None,
@@ -450,11 +468,22 @@ mod tests {
             ("none", GuestArg::None),
             ("packet", GuestArg::Packet(None)),
             ("packet:eth1", GuestArg::Packet(Some(name()))),
+            ("virtio", GuestArg::Virtio(None)),
+            (
+                "virtio:0000:00:03.0",
+                GuestArg::Virtio(Some(virtio::Choice::Address("00:03.0".parse().unwrap()))),
+            ),
+            (
+                "virtio:eth1",
+                GuestArg::Virtio(Some(virtio::Choice::Interface(name()))),
+            ),
             ("tap:eth1", GuestArg::Tap(name())),
         ] {
             assert_eq!(text.parse(), Ok(kind), "{text}");
         }
-        for wrong in ["", "tap", "tap:", "packet:", "tun:wow0", "none:x", "vde:x"] {
+        for wrong in [
+            "", "tap", "tap:", "packet:", "virtio:", "tun:wow0", "none:x", "vde:x",
+        ] {
             let error = wrong.parse::<GuestArg>().unwrap_err().to_string();
             assert!(error.contains("packet:IFACE"), "{error}");
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Result;
+use wow_guest::virtio;
 use wow_init::clock;
 use wow_init::config::{Merged, Sources};
 use wow_init::network::SECOND_CARD;
@@ -63,6 +64,9 @@ pub fn configuration(merged: &Merged) -> Result<Config, String> {
     let guest = match parsed(merged, "guest")?.unwrap_or(GuestArg::Tun) {
         GuestArg::Tun => GuestKind::Tun("wow0".into()),
         GuestArg::Packet(name) => GuestKind::Packet(name.unwrap_or_else(|| SECOND_CARD.into())),
+        GuestArg::Virtio(card) => {
+            GuestKind::Virtio(card.unwrap_or_else(|| virtio::Choice::Interface(SECOND_CARD.into())))
+        }
         GuestArg::Tap(name) => GuestKind::Tap(name),
         GuestArg::None => GuestKind::None,
     };
@@ -232,6 +236,10 @@ mod tests {
         for (text, guest) in [
             ("packet", GuestKind::Packet("eth1".into())),
             ("packet:eth7", GuestKind::Packet("eth7".into())),
+            (
+                "virtio",
+                GuestKind::Virtio(virtio::Choice::Interface("eth1".into())),
+            ),
             ("tap:lan", GuestKind::Tap("lan".into())),
         ] {
             assert_eq!(configured(&[("guest", text)]).unwrap().guest, guest);

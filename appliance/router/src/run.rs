@@ -12,7 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use wow_control::{Control, ControlConfig, Names};
-use wow_guest::{EthernetGuest, Guest, PacketPort, TapConfig, TapPort, TunConfig, TunGuest};
+use wow_guest::{
+    EthernetGuest, Guest, PacketPort, TapConfig, TapPort, TunConfig, TunGuest, VirtioOrPacket,
+};
+use wow_init::network::SECOND_CARD;
 use wow_overlay::membership::addresses::{control_v4, control_v6};
 use wow_overlay::membership::{Addresses, NodeName, SeedAddr, Ticket};
 use wow_underlay::portmap::{Transport, Wanted};
@@ -310,6 +313,10 @@ fn open_guest(
         })?),
         GuestKind::Packet(name) => {
             let port = PacketPort::open(name, offload)?;
+            Box::new(EthernetGuest::new(port, gateway))
+        }
+        GuestKind::Virtio(card) => {
+            let port = VirtioOrPacket::open(card, SECOND_CARD, offload)?;
             Box::new(EthernetGuest::new(port, gateway))
         }
         GuestKind::Tap(name) => {

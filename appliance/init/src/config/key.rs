@@ -47,7 +47,7 @@ pub const KEYS: &[Key] = &[
     key(
         "guest",
         "who takes part: tun, packet or packet:IFACE (machines behind the second or another network \
-         card), tap:NAME, or none",
+         card), virtio or virtio:CARD (the same, driven from here), tap:NAME, or none",
     ),
     key("port-mapping", "on or off: ask the gateway to map ports"),
     key("lan", "on or off: look for members on the local networks"),
