@@ -1,6 +1,7 @@
 //! `cargo xtask bench WHAT`: figures of this machine.
 
 mod boot;
+mod guest;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,6 +28,9 @@ enum What {
     Dataplane(DataplaneArguments),
     /// From power-on to the pool, on each kind of machine.
     Boot(boot::Arguments),
+    /// Back ends for guests, packet and virtio, in the same virtual machine: throughput, packets and
+    /// processor time; or a soak. Needs root.
+    Guest(guest::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,6 +66,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.what {
         What::Dataplane(arguments) => dataplane(arguments),
         What::Boot(arguments) => boot::run(arguments),
+        What::Guest(arguments) => guest::run(arguments),
     }
 }
 

@@ -180,6 +180,8 @@ pub enum Backend {
     User,
     /// A Unix socket on which QEMU listens for one WAN emulator; frames after a 4-byte length.
     Stream(PathBuf),
+    /// A TAP device of this name, which QEMU makes: superpackets and missing checksums pass. Needs root.
+    Tap(String),
 }
 
 /// One network card.
@@ -505,6 +507,13 @@ impl VmSpec {
                     &format!(
                         "stream,id=net{index},server=on,addr.type=unix,addr.path={}",
                         path(socket)?
+                    ),
+                ),
+                Backend::Tap(name) => line.option(
+                    "-netdev",
+                    &format!(
+                        "tap,id=net{index},ifname={},script=no,downscript=no,vhost=off",
+                        escape(name)
                     ),
                 ),
             };

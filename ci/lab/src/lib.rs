@@ -16,6 +16,7 @@ pub mod dataplane;
 pub mod demo;
 pub mod distribution;
 pub mod experiment;
+pub mod forwarding;
 pub mod inside;
 pub mod interrupt;
 pub mod join;

@@ -51,6 +51,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         ],
     ),
     ("wow-lab", &["wow-builder", "wow-wan"]),
+    ("wow-forward", &["wow-guest"]),
     ("xtask", &["wow-builder", "wow-lab"]),
 ];
 
