@@ -190,7 +190,8 @@ fn without_offloads_the_same_stream_passes() {
     };
     let a = start("a", &space_a, "packet:eth-la");
     let b = start("b", &space_b, "packet:eth-lb");
-    (a.joined(), b.joined());
+    a.joined();
+    b.joined();
     bed.ask("la", "eth-a", &[]).expect("a lease");
     let bob = bed.ask("lb", "eth-b", &[]).expect("a lease");
     check_stream(&bed.spaces, bob.address().into());
@@ -203,7 +204,8 @@ fn a_tap_device_serves_what_is_on_its_other_end() {
     };
     let a = bed.node("a", "tap:lan0");
     let b = bed.node("b", "packet:eth-lb");
-    (a.joined(), b.joined());
+    a.joined();
+    b.joined();
     // The device's other end may be anywhere: a bridge, or another namespace.
     ip(&[
         "-n",
@@ -228,7 +230,8 @@ fn addresses_outlive_their_router_with_and_without_its_memory() {
     };
     let a = bed.node("a", "packet:eth-la");
     let b = bed.node("b", "packet:eth-lb");
-    (a.joined(), b.joined());
+    a.joined();
+    b.joined();
     let ann = bed.ask("la", "eth-a", &[]).expect("a lease");
     let bob = bed.ask("lb", "eth-b", &[]).expect("a lease");
     bed.ping("la", bob.address(), &[]).ok();
@@ -261,7 +264,8 @@ fn a_guest_that_spoofs_is_dropped_counted_and_named() {
     };
     let mut a = bed.node("a", "packet:eth-la");
     let b = bed.node("b", "packet:eth-lb");
-    (a.joined(), b.joined());
+    a.joined();
+    b.joined();
     let ann = bed.ask("la", "eth-a", &[]).expect("a lease");
     let bob = bed.ask("lb", "eth-b", &[]).expect("a lease");
     bed.ping("la", bob.address(), &[]).ok();
