@@ -71,7 +71,7 @@ pub enum Found {
         name: String,
         /// Its IPv4 address.
         v4: Ipv4Addr,
-        /// Its IPv6 address.
+        /// Its IPv6 address; unspecified for a guest behind a node.
         v6: Ipv6Addr,
         /// The service's port, if its value tells one.
         port: Option<u16>,

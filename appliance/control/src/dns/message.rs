@@ -191,8 +191,10 @@ impl Query {
             return self.failed();
         };
         let asked = question.qname();
+        // Guests behind a node have none.
+        let wants_v6 = self.asks_for(Rtype::AAAA) && !v6.is_unspecified();
         let wanted = match kind {
-            Kind::Addresses => self.asks_for(Rtype::A) || self.asks_for(Rtype::AAAA),
+            Kind::Addresses => self.asks_for(Rtype::A) || wants_v6,
             Kind::Pointer => self.asks_for(Rtype::PTR),
             Kind::Service => self.asks_for(Rtype::SRV) && port.is_some(),
         };
@@ -211,7 +213,7 @@ impl Query {
                         if self.asks_for(Rtype::A) {
                             answer.push((asked, TTL, A::new(v4)))?;
                         }
-                        if self.asks_for(Rtype::AAAA) {
+                        if wants_v6 {
                             answer.push((asked, TTL, Aaaa::new(v6)))?;
                         }
                     }

@@ -35,9 +35,14 @@ fn knows_n1(question: Question) {
     let Question::LookUp(lookup, asker) = question else {
         panic!("not a lookup: {question:?}");
     };
-    let own: (Ipv4Addr, Ipv6Addr) = (GUEST, "fd01:203:405::9".parse().unwrap());
+    let mut own: (Ipv4Addr, Ipv6Addr) = (GUEST, "fd01:203:405::9".parse().unwrap());
+    if let Lookup::Name(name) = &lookup
+        && name == "printer"
+    {
+        own.1 = Ipv6Addr::UNSPECIFIED;
+    }
     let known = match lookup {
-        Lookup::Name(name) => (name == "n1").then_some(None),
+        Lookup::Name(name) => matches!(&*name, "n1" | "printer").then_some(None),
         Lookup::V4(v4) => (v4 == own.0).then_some(None),
         Lookup::V6(v6) => (v6 == own.1).then_some(None),
         Lookup::Service(name) => match &*name {
@@ -195,6 +200,14 @@ fn names_addresses_and_services_of_the_pool_are_told() {
         "n1.lab.internal AAAA fd01:203:405::9",
     ];
     check("n1.lab.internal", Rtype::ANY, &any);
+    // A guest behind a node has no IPv6 address.
+    for kind in [Rtype::A, Rtype::ANY] {
+        check(
+            "printer.lab.internal",
+            kind,
+            &["printer.lab.internal A 10.200.3.4"],
+        );
+    }
 }
 
 #[test]
@@ -212,6 +225,7 @@ fn what_is_missing_is_told_by_its_kind() {
     check("n2.lab.internal", Rtype::A, Rcode::NXDOMAIN, true);
     check("a.n1.lab.internal", Rtype::A, Rcode::NXDOMAIN, true);
     check("n1.lab.internal", Rtype::MX, Rcode::NOERROR, true);
+    check("printer.lab.internal", Rtype::AAAA, Rcode::NOERROR, true);
     check(
         "n1.lab.internal",
         Rtype::from_int(65000),
