@@ -84,13 +84,13 @@ pub enum VirtioError {
     },
     /// It is no card of virtio 1.
     #[error("the card speaks no virtio 1: {0}")]
-    Pci(#[from] virtio_drivers::transport::pci::VirtioPciError),
+    Pci(virtio_drivers::transport::pci::VirtioPciError),
     /// No agreement on features.
     #[error(transparent)]
     Features(#[from] FeatureError),
     /// Its queues or its configuration are not as expected.
     #[error("the card's queues cannot be used (256 descriptors each are needed): {0}")]
-    Queues(#[from] virtio_drivers::Error),
+    Queues(virtio_drivers::Error),
     /// It has no doorbells.
     #[error("the card has no doorbell where its description says")]
     NoDoorbell,
@@ -99,5 +99,17 @@ pub enum VirtioError {
 impl VirtioError {
     fn reach(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| VirtioError::Reach { what, source }
+    }
+}
+
+impl From<virtio_drivers::transport::pci::VirtioPciError> for VirtioError {
+    fn from(error: virtio_drivers::transport::pci::VirtioPciError) -> Self {
+        VirtioError::Pci(error)
+    }
+}
+
+impl From<virtio_drivers::Error> for VirtioError {
+    fn from(error: virtio_drivers::Error) -> Self {
+        VirtioError::Queues(error)
     }
 }

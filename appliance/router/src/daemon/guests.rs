@@ -61,7 +61,7 @@ impl Guests {
             gateway: control_v4(pool.range),
             prefix_length: pool.range.prefix_len(),
             mtu_bytes: mtu.bytes(),
-            domain: Some(pool.name.to_string()),
+            domain: Some(pool.dns_suffix()),
         };
         let kept = match state.file(FILE) {
             Some(path) if path.exists() => read(&path).unwrap_or_else(|error| {

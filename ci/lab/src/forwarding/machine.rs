@@ -236,7 +236,7 @@ fn lines<'a>(console: &'a str, what: &str) -> impl Iterator<Item = &'a str> {
     let whole = console.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().filter_map(move |line| {
         let (_, said) = line.split_once("forward: ")?;
-        said.strip_prefix(what)
+        Some(said.strip_prefix(what)?.trim_end())
     })
 }
 

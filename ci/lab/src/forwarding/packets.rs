@@ -241,12 +241,16 @@ fn one_way(
 
 #[cfg(test)]
 mod tests {
+    use rustix::net::sockopt::set_socket_recv_buffer_size;
+
     use super::*;
 
     fn between(sizes: Sizes, packets: u64) -> Soak {
         let one = UdpSocket::bind("127.0.0.1:0").unwrap();
         let two = UdpSocket::bind("127.0.0.1:0").unwrap();
         one.connect(two.local_addr().unwrap()).unwrap();
+        // As much as everybody may have: a window fits.
+        set_socket_recv_buffer_size(&two, 208 << 10).unwrap();
         let limit = Limit::Packets(packets);
         one_way(&one, &two, limit, sizes, &AtomicU64::new(0)).unwrap()
     }
