@@ -69,7 +69,7 @@ fn a_stream_carries_bytes_both_ways_and_ends_in_order() {
     let mut pair = Pair::new();
     let [one, other] = pair.stacks.each_ref().map(Control::streams);
     let mut listener = other.listen(7000).unwrap();
-    let sent: Vec<u8> = (0..1_000_000u32).map(|n| (n * 7 >> 3) as u8).collect();
+    let sent: Vec<u8> = (0..1_000_000u32).map(|n| ((n * 7) >> 3) as u8).collect();
     let (came, back) = pair.run(async {
         let client = async {
             let mut stream = one.connect(at(OTHER, 7000)).await.unwrap();
