@@ -112,9 +112,25 @@ fn dig(space: &str, at: Ipv4Addr, name: &str, kind: u8) -> (u8, Vec<u8>) {
     let code = answer[3] & 15;
     let data = match answer[7] {
         0 => Vec::new(),
-        _ => answer[query_end(name) + 12..].to_vec(),
+        _ => {
+            let rest = after_name(&answer[query_end(name)..]);
+            // Type, class, time to live and length stand before the data.
+            let length = usize::from(u16::from_be_bytes([rest[8], rest[9]]));
+            rest[10..10 + length].to_vec()
+        }
     };
     (code, data)
+}
+
+/// What follows a name, which ends with an empty label or with a pointer.
+fn after_name(mut bytes: &[u8]) -> &[u8] {
+    loop {
+        match bytes[0] {
+            0 => return &bytes[1..],
+            pointer if pointer & 0xc0 == 0xc0 => return &bytes[2..],
+            length => bytes = &bytes[1 + usize::from(length)..],
+        }
+    }
 }
 
 fn query_end(name: &str) -> usize {

@@ -267,7 +267,7 @@ fn a_missing_definition_names_those_there_are() {
 fn the_definitions_of_this_repository_are_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let router = appliance(Definition::load(root, "router").unwrap());
-    assert_eq!(router.kernel.fragments.len(), 4);
+    assert_eq!(router.kernel.fragments.len(), 6);
     let workstation = debian(Definition::load(root, "workstation").unwrap());
     assert_eq!(workstation.suite, "trixie");
 }

@@ -139,6 +139,7 @@ replay! {
     time: "time",
     control_address: "control-address",
     names: "names",
+    lan: "lan",
     upnp_search: "upnp-search",
     upnp_description: "upnp-description",
     upnp_action: "upnp-action",
