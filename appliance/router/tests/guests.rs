@@ -140,6 +140,7 @@ fn machines_on_two_lans_get_addresses_and_reach_each_other_with_offloads() {
         assert_eq!(told.get("broadcast"), "10.255.255.255");
         assert_eq!(told.get("mtu"), "1419");
         assert_eq!(told.get("lease"), "600");
+        assert_eq!(told.get("domain"), "lab.internal");
     }
     bed.ping("la", GATEWAY, &[]).ok();
     bed.ping("la", bob.address(), &[]).ok();
