@@ -13,7 +13,7 @@ use wow_builder::host::Tether;
 use wow_builder::manifest::Format;
 use wow_builder::qemu::qmp::Qmp;
 use wow_builder::qemu::{
-    Accelerator, Backend, Emulator, Firmware, Hardware, ImageFiles, Machine, Nic, Qmp, Serial, Vm,
+    Accelerator, Backend, Emulator, Firmware, Hardware, ImageFiles, Machine, Nic, Serial, Vm,
     VmSpec,
 };
 use wow_lab::interrupt;
@@ -79,7 +79,7 @@ fn a_disk_attached_later_ends_the_wait_and_a_broken_one_is_named() {
         machine: Machine::Q35,
         // Its disks' controller takes more of them while the machine runs.
         hardware: Hardware::Vmware,
-        firmware: Firmware::Direct,
+        firmware: Firmware::Bios,
         image: ImageFiles {
             kernel: image.join("bzImage"),
             loader: None,
@@ -106,7 +106,14 @@ fn a_disk_attached_later_ends_the_wait_and_a_broken_one_is_named() {
         incoming: None,
     };
     let messages = logs.join("qemu.log");
-    let mut vm = Vm::start(&emulator, accelerator, &spec, &messages, Tether::Tied).unwrap();
+    let mut vm = Vm::start(
+        &emulator,
+        accelerator.accelerator,
+        &spec,
+        &messages,
+        Tether::Tied,
+    )
+    .unwrap();
     let said = |words: &str| {
         let log = std::fs::read(&console).unwrap_or_default();
         String::from_utf8_lossy(&log).contains(words).then_some(())
