@@ -47,8 +47,8 @@ enum Verb {
     Sim(sim::Arguments),
     /// A cluster of virtual machines to work with, and experiments with real routers.
     Lab(lab::Arguments),
-    /// Measure WOW beside other overlays on this machine (dataplane), or its back ends for guests (guest).
-    /// Needs root.
+    /// Measure WOW beside other overlays on this machine (dataplane), its back ends for guests (guest), both as
+    /// root, or the time from power-on to the pool (boot).
     Bench(bench::Arguments),
     /// Look for inputs that break a decoder, guided by coverage; without a target, by turns for all.
     Fuzz(fuzz::Arguments),
