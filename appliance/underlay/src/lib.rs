@@ -33,18 +33,13 @@ pub use portmap::PortMapper;
 pub use tcp::TcpUnderlay;
 pub use udp::{BindError, UdpUnderlay};
 
-/// Most bytes that [`Outgoing`] may hold: what one UDP header can describe over IPv4.
-pub const BATCH_MAX_BYTES: usize = 65_507;
-
-/// Most datagrams: as many as every kernel with UDP_SEGMENT takes at once.
-pub const BATCH_MAX_DATAGRAMS: usize = 64;
-
 /// A datagram on its way out, or several of one length to one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// Where they go.
     pub to: SocketAddr,
-    /// What they carry, one after the other.
+    /// What they carry, one after the other: at most 65,507 bytes, which one UDP header can describe over IPv4,
+    /// in at most 64 datagrams, which every kernel with UDP_SEGMENT takes at once.
     pub payload: Vec<u8>,
     /// The length of each but the last, which may be shorter; one datagram's is the payload's.
     pub datagram_bytes: usize,
@@ -79,11 +74,6 @@ pub struct Sent {
 
 /// A way for datagrams to leave and enter the machine.
 pub trait Underlay {
-    /// Whether several datagrams of one length go out for the price of one, so that joining them pays.
-    fn sends_batches(&self) -> bool {
-        false
-    }
-
     /// Whether datagrams of one sender come together, so that a batch should have room for that.
     fn receives_joined(&self) -> bool {
         false

@@ -289,10 +289,6 @@ fn is_about_batches(error: &io::Error) -> bool {
 }
 
 impl Underlay for UdpUnderlay {
-    fn sends_batches(&self) -> bool {
-        self.cuts
-    }
-
     fn receives_joined(&self) -> bool {
         self.joins
     }

@@ -22,8 +22,8 @@ pub struct Transmit {
     pub datagram: Vec<u8>,
     /// The length of each datagram but the last, which may be shorter.
     pub datagram_bytes: usize,
-    /// Whether it may leave together with those before and after it.
-    pub may_join: bool,
+    /// Whether others may be put behind it.
+    pub(super) may_join: bool,
 }
 
 /// Packets of the guest that have the same addresses, as they come out of one superpacket.

@@ -71,7 +71,7 @@ impl Node {
             });
         }
         self.note_sent(now, &way, longest);
-        let mut watch = (count > 1).then(|| self.watch(now, &way)).flatten();
+        let mut watch = self.watch(now, &way, longest + way.overhead(), count);
         let record = |index| packets.length(index) + 1 + RECORD_OVERHEAD_BYTES;
         let mut next = 0;
         while next < count {
@@ -89,13 +89,14 @@ impl Node {
                 break;
             };
             let before = transmit.datagram.len();
-            let (mut records, mut bytes) = (0, 0);
+            let (mut records, mut bytes, mut has_probe) = (0, 0, false);
             while next < count && takes(transmit, way.remote, record(next) + way.overhead()) {
                 if let Some(watch) = &mut watch
                     && watch.write(transmit, &link.session.sealer)
                 {
                     self.counters.datagrams_out += 1;
                     self.counters.bytes_probes += transmit.datagram_bytes as u64;
+                    has_probe = true;
                     continue;
                 }
                 let write = |out: &mut Vec<u8>| {
@@ -118,6 +119,9 @@ impl Node {
                 }
                 next += 1;
             }
+            if has_probe && let Some(watch) = &mut watch {
+                watch.batch = Some(batch_of(transmit));
+            }
             let sealed = (transmit.datagram.len() - before) as u64;
             self.counters.bytes_out += sealed;
             if !way.head.is_empty() {
@@ -129,7 +133,7 @@ impl Node {
             self.count_sent(&way, id, records, bytes);
         }
         if let Some(watch) = watch {
-            self.watched(now, &way, watch, count);
+            self.watched(now, &way, watch);
         }
         true
     }
@@ -146,10 +150,12 @@ impl Node {
             self.counters.drop_full += 1;
             return true;
         }
+        let mut watch = self.watch(now, way, length, 1);
         let link = self.peers.get(&way.carrier).and_then(Peer::sending);
         let (Some(link), Some(transmit)) = (link, self.transmits.back_mut()) else {
             return true;
         };
+        let is_joined = !transmit.datagram.is_empty();
         let is_sealed = seal_routed(
             &link.session.sealer,
             &way.head,
@@ -165,12 +171,22 @@ impl Node {
             }
             return true;
         }
+        if let Some(watch) = watch.as_mut().filter(|_| is_joined)
+            && watch.write(transmit, &link.session.sealer)
+        {
+            self.counters.datagrams_out += 1;
+            self.counters.bytes_out += transmit.datagram_bytes as u64;
+            self.counters.bytes_probes += transmit.datagram_bytes as u64;
+        }
         self.counters.forwarded += 1;
         self.counters.datagrams_out += 1;
         self.counters.bytes_out += length as u64;
         self.counters.bytes_relayed += length as u64;
         if let Some(carrier) = self.peers.get_mut(&way.carrier) {
             carrier.sent.count(length);
+        }
+        if let Some(watch) = watch {
+            self.watched(now, way, watch);
         }
         true
     }
@@ -265,26 +281,26 @@ impl Node {
         true
     }
 
-    /// Now and then a probe goes within a batch: does it arrive?
-    fn watch(&mut self, now: Instant, way: &Way) -> Option<Watch> {
+    /// Now and then a probe goes within a batch, which gets so many records now: does it arrive?
+    fn watch(&mut self, now: Instant, way: &Way, record: usize, count: usize) -> Option<Watch> {
+        let last = self.transmits.back();
+        let held = last.filter(|last| last.may_join && last.to == way.remote);
+        let held = held.map_or(0, |last| last.datagram.len());
+        let most = record * RECORDS_MAX.min(BYTES_MAX / record);
+        let length = (held + record * count).min(most);
         let carrier = self.peers.get_mut(&way.carrier)?;
         let path = carrier.path_mut(way.remote)?;
-        let is_due = way.remote.is_udp() && path.together.wants_probe(now);
+        let is_due = way.remote.is_udp() && path.together.wants_probe(now, length);
         is_due.then(|| Watch {
             token: self.token(),
-            datagram_bytes: None,
+            batch: None,
         })
     }
 
-    fn watched(&mut self, now: Instant, way: &Way, watch: Watch, count: usize) {
+    fn watched(&mut self, now: Instant, way: &Way, watch: Watch) {
         let carrier = self.peers.get_mut(&way.carrier);
         let path = carrier.and_then(|carrier| carrier.path_mut(way.remote));
-        if let (Some(path), Some(datagram_bytes)) = (path, watch.datagram_bytes) {
-            let most = RECORDS_MAX.min(BYTES_MAX / datagram_bytes);
-            let batch = Batch {
-                datagram_bytes,
-                count: (count + 1).min(most),
-            };
+        if let (Some(path), Some(batch)) = (path, watch.batch) {
             let timeout = path.liveness.patience();
             path.together.on_watched(watch.token, batch, now, timeout);
         }
@@ -373,23 +389,33 @@ impl Node {
 #[derive(Debug)]
 struct Watch {
     token: u64,
-    /// The length that it has, once it is there.
-    datagram_bytes: Option<usize>,
+    /// The batch that it is in.
+    batch: Option<Batch>,
 }
 
 impl Watch {
-    /// Puts the probe behind the first datagram of a batch, if it is not in one yet; whether it did.
+    /// Puts the probe behind the first datagrams of a batch, if it is not in one yet; whether it did.
     fn write(&mut self, transmit: &mut Transmit, sealer: &Sealer) -> bool {
         let length = transmit.datagram_bytes;
-        if self.datagram_bytes.is_some()
+        if self.batch.is_some()
             || transmit.datagram.is_empty()
             || !takes(transmit, transmit.to, length)
         {
             return false;
         }
-        self.datagram_bytes = Some(length);
         let write = |out: &mut Vec<u8>| write_probe(self.token, length, out);
-        sealer.seal_with(&mut transmit.datagram, write).is_ok()
+        if sealer.seal_with(&mut transmit.datagram, write).is_err() {
+            return false;
+        }
+        self.batch = Some(batch_of(transmit));
+        true
+    }
+}
+
+fn batch_of(transmit: &Transmit) -> Batch {
+    Batch {
+        datagram_bytes: transmit.datagram_bytes,
+        count: transmit.datagram.len().div_ceil(transmit.datagram_bytes),
     }
 }
 

@@ -309,11 +309,6 @@ impl Node {
     }
 
     fn transmit(&mut self, to: Remote, datagram: Vec<u8>) {
-        let may_join = !self.one_by_one.contains(&to);
-        self.transmit_so(to, datagram, may_join);
-    }
-
-    fn transmit_so(&mut self, to: Remote, datagram: Vec<u8>, may_join: bool) {
         if self.transmits.len() >= OUTBOX_MAX {
             self.counters.drop_full += 1;
             self.recycle(datagram);
@@ -328,7 +323,7 @@ impl Node {
             to,
             datagram_bytes: datagram.len(),
             datagram,
-            may_join,
+            may_join: false,
         });
     }
 

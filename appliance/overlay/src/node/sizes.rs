@@ -190,7 +190,7 @@ impl Node {
         write_probe(token, length, &mut frame);
         if let Some(datagram) = self.seal(id, &[&frame]) {
             self.counters.bytes_probes += datagram.len() as u64;
-            self.transmit_so(remote, datagram, false);
+            self.transmit(remote, datagram);
         }
         self.recycle(frame);
     }

@@ -45,8 +45,8 @@ struct Net {
     /// The longest datagram that arrives, and between some pairs.
     carries: usize,
     narrow: Vec<(usize, usize, usize)>,
-    /// Datagrams that leave together are damaged.
-    batches_are_lost: bool,
+    /// The most bytes of datagrams that leave together and arrive.
+    together_bytes: usize,
     /// Pairs that cannot reach each other over UDP.
     cut: Vec<(usize, usize)>,
     /// The last messages of handshakes are lost.
@@ -86,7 +86,7 @@ impl Net {
             guest_mtu: GUEST_MTU_DEFAULT,
             carries: 65_507,
             narrow: Vec::new(),
-            batches_are_lost: false,
+            together_bytes: 65_507,
             cut: Vec::new(),
             finals_are_lost: false,
             enemy: None,
@@ -186,7 +186,8 @@ impl Net {
                 if cut.contains(&(index, target)) || cut.contains(&(target, index)) {
                     continue;
                 }
-                if self.batches_are_lost && transmit.datagram.len() > transmit.datagram_bytes {
+                let held = transmit.datagram.len();
+                if held > transmit.datagram_bytes && held > self.together_bytes {
                     continue;
                 }
                 let between = |pair: &&(usize, usize, usize)| {

@@ -26,8 +26,8 @@ pub(super) struct Together {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// They may be looked at again from then on.
-    Trusted { again: Instant },
+    /// They arrive, up to such a length; they are to be looked at again from then on.
+    Trusted { again: Instant, bytes: usize },
     /// A probe is within one.
     Watched {
         token: u64,
@@ -47,6 +47,12 @@ pub(super) struct Batch {
     pub datagram_bytes: usize,
     /// How many they were.
     pub count: usize,
+}
+
+impl Batch {
+    fn bytes(self) -> usize {
+        self.datagram_bytes * self.count
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,13 +86,16 @@ pub(super) enum Verdict {
 impl Together {
     pub(super) fn new(now: Instant) -> Self {
         Together {
-            phase: Phase::Trusted { again: now },
+            phase: Phase::Trusted {
+                again: now,
+                bytes: 0,
+            },
         }
     }
 
-    /// Whether a batch that goes out now is to carry a probe.
-    pub(super) fn wants_probe(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Trusted { again } if again <= now)
+    /// Whether a batch of that length that goes out now is to carry a probe.
+    pub(super) fn wants_probe(&self, now: Instant, length: usize) -> bool {
+        matches!(self.phase, Phase::Trusted { again, bytes } if again <= now || length > bytes)
     }
 
     /// A probe went out within a batch.
@@ -112,17 +121,24 @@ impl Together {
 
     /// A probe's answer came. Returns whether the probe was one of these.
     pub(super) fn on_ack(&mut self, token: u64, now: Instant) -> bool {
-        let trusted = Phase::Trusted {
+        let trusted = |batch: Batch| Phase::Trusted {
             again: now + WATCH_EVERY,
+            bytes: batch.bytes(),
         };
         match &mut self.phase {
-            Phase::Watched { token: watched, .. } if *watched == token => self.phase = trusted,
+            Phase::Watched {
+                token: watched,
+                batch,
+                ..
+            } if *watched == token => self.phase = trusted(*batch),
             Phase::Tested(Test {
-                round: Some(round), ..
+                batch,
+                round: Some(round),
+                ..
             }) => {
                 let [together, alone] = round.tokens;
                 if together == token {
-                    self.phase = trusted;
+                    self.phase = trusted(*batch);
                 } else if alone == token {
                     round.is_alone_answered = true;
                 } else {
@@ -167,8 +183,10 @@ impl Together {
                     return Verdict::GiveUp;
                 }
                 if test.rounds >= ROUNDS_MAX {
-                    let again = now + WATCH_EVERY;
-                    self.phase = Phase::Trusted { again };
+                    self.phase = Phase::Trusted {
+                        again: now + WATCH_EVERY,
+                        bytes: test.batch.bytes(),
+                    };
                     return Verdict::Wait;
                 }
                 Verdict::Compare(test.batch)
@@ -205,7 +223,7 @@ mod tests {
                 let answered = (0..count).any(|_| !dice.random_bool(loss));
                 answered && !damaged && !is_down
             };
-            if together.wants_probe(now) {
+            if together.wants_probe(now, BATCH.bytes()) {
                 tokens += 1;
                 together.on_watched(tokens, BATCH, now, RTT);
                 if arrives(1, damages) {
@@ -258,6 +276,21 @@ mod tests {
     #[test]
     fn a_path_that_is_down_is_no_reason() {
         assert_eq!(check(600, 0.0, false, true).0, None);
+    }
+
+    #[test]
+    fn a_longer_batch_than_the_last_that_arrived_is_watched_at_once() {
+        let mut together = Together::new(Instant::ZERO);
+        let now = Instant::ZERO + RTT;
+        together.on_watched(1, BATCH, Instant::ZERO, RTT);
+        assert!(
+            !together.wants_probe(now, BATCH.bytes() + 1),
+            "one at a time"
+        );
+        assert!(together.on_ack(1, now));
+        assert!(!together.wants_probe(now, BATCH.bytes()));
+        assert!(together.wants_probe(now, BATCH.bytes() + 1));
+        assert!(together.wants_probe(now + WATCH_EVERY, 1));
     }
 
     #[test]

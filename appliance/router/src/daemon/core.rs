@@ -14,7 +14,7 @@ use wow_overlay::time::{Instant, UnixTime};
 use wow_overlay::wire::Remote;
 use wow_underlay::portmap::{Mapped, Transport};
 use wow_underlay::tcp::Refusal;
-use wow_underlay::{InterfaceAddress, Lan, Lanes, SendError, TcpUnderlay, Underlay};
+use wow_underlay::{InterfaceAddress, Lan, Lanes, Outgoing, SendError, TcpUnderlay, Underlay};
 
 use super::Settings;
 use super::command::{Command, Pong, Waiting};
@@ -124,7 +124,7 @@ impl Core {
             lan,
             announce_due: Instant::ZERO,
             lanes: Lanes::new(v4.unwrap_or(Ipv4Addr::UNSPECIFIED)),
-            outbox: SendQueue::new(underlay.sends_batches()),
+            outbox: SendQueue::default(),
             underlay,
             coalescer: Coalescer::default(),
             joins_for_guest: guest.takes_offloads(),
@@ -618,21 +618,15 @@ impl Core {
     }
 
     fn send_udp(&mut self, transmit: Transmit) {
-        let Transmit {
-            to,
-            datagram,
-            datagram_bytes,
-            may_join,
-        } = transmit;
-        let to = to.address();
-        match self.outbox.push(to, datagram, datagram_bytes, may_join) {
-            Ok(Some(free)) => self.node.recycle(free),
-            Ok(None) => {}
-            Err(lost) => {
-                let count = lost.len().div_ceil(datagram_bytes.max(1)) as u64;
-                *self.lost.entry("drop_send_full").or_default() += count;
-                self.node.recycle(lost);
-            }
+        let queued = self.outbox.push(Outgoing {
+            to: transmit.to.address(),
+            payload: transmit.datagram,
+            datagram_bytes: transmit.datagram_bytes,
+        });
+        if let Err(lost) = queued {
+            let count = lost.payload.len().div_ceil(lost.datagram_bytes.max(1)) as u64;
+            *self.lost.entry("drop_send_full").or_default() += count;
+            self.node.recycle(lost.payload);
         }
     }
 

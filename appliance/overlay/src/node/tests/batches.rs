@@ -49,8 +49,8 @@ fn packets_for_a_direct_peer_leave_together_and_arrive_in_order() {
         !net.members[1].received.is_empty()
     });
     net.pass(Duration::from_secs(1));
-    // The first batch carries a probe, and those that soon follow do not.
-    let first = many(&net, 0, 1, 2);
+    // The first long batch carries a probe, and those that soon follow do not.
+    let first = many(&net, 0, 1, 120);
     let now = net.now;
     net.members[0].node.handle_guest_packets(now, &first);
     net.pass(Duration::from_millis(100));
@@ -132,8 +132,7 @@ fn where_batches_never_arrive_datagrams_go_one_by_one() {
     net.join_all();
     net.send(0, 1, b"first");
     net.pass(Duration::from_secs(1));
-    net.batches_are_lost = true;
-    let given_up = |net: &Net| net.members[0].node.counters().batches_given_up == 1;
+    net.together_bytes = 0;
     send_until(&mut net, "batches are given up", given_up);
     let events = net.members[0].events.iter();
     let told = events.filter(|event| matches!(event, Event::BatchesHarm { .. }));
@@ -148,6 +147,51 @@ fn where_batches_never_arrive_datagrams_go_one_by_one() {
         net.members[1].received.len() == 20
     });
     assert_eq!(net.members[1].received, packets.0);
+}
+
+fn given_up(net: &Net) -> bool {
+    net.members[0].node.counters().batches_given_up == 1
+}
+
+#[test]
+fn short_batches_that_arrive_prove_nothing_of_long_ones() {
+    let mut net = Net::with_members(66, 2);
+    net.join_all();
+    net.send(0, 1, b"first");
+    net.together_bytes = 1600;
+    let acknowledgements = |net: &mut Net| {
+        let text = |number: u8| net.packet(0, 1, &[number; 40]);
+        let packets = Many(vec![text(1), text(2)]);
+        for _ in 0..10 {
+            net.members[0].node.handle_guest_packets(net.now, &packets);
+            net.pass(Duration::from_millis(5));
+        }
+    };
+    let deadline = net.now + Duration::from_secs(5);
+    while !given_up(&net) {
+        assert!(net.now < deadline, "long batches are never given up");
+        acknowledgements(&mut net);
+        let (now, packets) = (net.now, many(&net, 0, 1, 10));
+        net.members[0].node.handle_guest_packets(now, &packets);
+        acknowledgements(&mut net);
+    }
+}
+
+#[test]
+fn packets_that_come_by_themselves_and_leave_together_are_watched_too() {
+    let mut net = Net::with_members(67, 2);
+    net.join_all();
+    net.send(0, 1, b"first");
+    net.together_bytes = 0;
+    let deadline = net.now + Duration::from_secs(60);
+    while !given_up(&net) {
+        assert!(net.now < deadline, "batches are never given up");
+        for _ in 0..2 {
+            let (now, packet) = (net.now, many(&net, 0, 1, 1));
+            net.members[0].node.handle_guest_packets(now, &packet);
+        }
+        net.pass(Duration::from_millis(50));
+    }
 }
 
 #[test]

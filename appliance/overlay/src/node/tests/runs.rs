@@ -124,8 +124,8 @@ fn relayed(seed: u64) -> Net {
         !net.members[2].received.is_empty()
     });
     net.pass(Duration::from_secs(2));
-    // The first batch carries a probe, and those that soon follow do not.
-    let first = many(&net, 1, 2, 2);
+    // The first long batch carries a probe, and those that soon follow do not.
+    let first = many(&net, 1, 2, 120);
     let now = net.now;
     net.members[1].node.handle_guest_packets(now, &first);
     net.pass(Duration::from_millis(100));
