@@ -10,6 +10,7 @@ use serde::Serialize;
 use wow_builder::host::Tether;
 use wow_builder::qemu::{Choice, Emulator, Firmware, Hardware, ImageFiles, Machine};
 
+use crate::command::wait_until;
 use crate::progress::Task;
 use crate::report::Joined;
 use crate::topology::{CORE, Topology};
@@ -137,6 +138,13 @@ fn boots(setup: &Setup, runs: u32, name: &str, task: &Task) -> Result<Vec<Joined
     let mut boots = Vec::new();
     for run in 1..=runs {
         task.now(&format!("{name}: {run} of {runs}"));
+        bed.unplug(NODE);
+        // A newcomer asks for its neighbours; the one before it would not answer, and be waited for.
+        let seed = bed.nodes()[SEED].client.clone();
+        wait_until("the seed has given up the node before", JOIN_LIMIT, || {
+            let peers = seed.raw_peers()?;
+            Ok(peers.as_array().is_some_and(Vec::is_empty).then_some(()))
+        })?;
         bed.boot_again(setup, NODE)?;
         let node = bed.nodes()[NODE].clone();
         let joined = experiment::join(&[node], JOIN_LIMIT, &|_| (), &mut || bed.check_running())?;

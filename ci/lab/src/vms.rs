@@ -97,10 +97,15 @@ impl VmTestbed {
         Ok(bed)
     }
 
+    /// Pulls the plug of a machine.
+    pub fn unplug(&mut self, index: usize) {
+        self.vms[index].kill();
+    }
+
     /// Pulls the plug of a machine and boots it anew, as the node that it is then.
     pub fn boot_again(&mut self, setup: &Setup, index: usize) -> Result<()> {
         let place = &setup.topology.places[index];
-        self.vms[index].kill();
+        self.unplug(index);
         let (vm, node, console) = self.machine(setup, index, place)?;
         self.vms[index] = vm;
         self.nodes[index] = node;

@@ -1,4 +1,5 @@
-//! Raw I/O ports of a PC, for the one device that has no usable driver: see `config::fw_cfg`.
+//! Raw I/O ports of a PC, for devices without a driver that is of use: see `config::fw_cfg` and its
+//! floppy drive.
 
 use std::io;
 use std::ops::Range;
@@ -34,6 +35,19 @@ impl Ports {
         // touches no memory and no flags.
         unsafe {
             core::arch::asm!("out dx, ax", in("dx") port, in("ax") value,
+                options(nomem, nostack, preserves_flags));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = value;
+    }
+
+    /// Writes 8 bits to a port of the range.
+    pub fn write_u8(&self, port: u16, value: u8) {
+        assert!(self.0.contains(&port), "only claimed ports are written");
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `write_u16`.
+        unsafe {
+            core::arch::asm!("out dx, al", in("dx") port, in("al") value,
                 options(nomem, nostack, preserves_flags));
         }
         #[cfg(not(target_arch = "x86_64"))]

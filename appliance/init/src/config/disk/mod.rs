@@ -8,6 +8,7 @@
 mod cidata;
 mod ext;
 mod fat;
+mod floppy;
 mod iso;
 mod volume;
 
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use self::floppy::{Controller, Floppy};
 use self::volume::{Fault, Medium, Volume};
 use super::{MAX_VALUE_BYTES, Origin, Problem, Rank, Reading, Setting, Source, file};
 
@@ -41,6 +43,8 @@ pub struct Disks {
     /// What the kernel knows: a directory for each block device.
     class: PathBuf,
     devices: PathBuf,
+    /// Whether to look for a floppy drive, of which the kernel knows nothing.
+    floppies: bool,
     answer_max: Duration,
     /// Devices whose threads have not come back.
     busy: Arc<Mutex<BTreeSet<String>>>,
@@ -51,6 +55,7 @@ impl Default for Disks {
         Self {
             class: "/sys/class/block".into(),
             devices: "/dev".into(),
+            floppies: true,
             answer_max: ANSWER_MAX,
             busy: Arc::default(),
         }
@@ -63,7 +68,7 @@ impl Source for Disks {
     }
 
     fn read(&self) -> Reading {
-        let names = names(&self.class);
+        let names = self.names();
         let seen = names.len();
         let mut reading = Reading::default();
         let mut found = false;
@@ -92,16 +97,36 @@ impl Source for Disks {
     }
 
     fn changes(&self) -> String {
-        let names = names(&self.class);
-        let sizes = names.iter().map(|name| {
-            let size = fs::read_to_string(self.class.join(name).join("size"));
-            format!("{name}={};", size.unwrap_or_default().trim())
+        let names = self.names();
+        let sizes = names.iter().map(|name| match &name[..] {
+            floppy::NAME => format!("{name}={:?};", first_sector().ok()),
+            _ => {
+                let size = fs::read_to_string(self.class.join(name).join("size"));
+                format!("{name}={};", size.unwrap_or_default().trim())
+            }
         });
         sizes.collect()
     }
 }
 
+/// What tells one floppy from another.
+fn first_sector() -> io::Result<[u8; 512]> {
+    let controller = Controller::claim().ok_or(io::ErrorKind::NotFound)?;
+    let mut sector = [0; 512];
+    Floppy::open(controller)?.read_at(0, &mut sector)?;
+    Ok(sector)
+}
+
 impl Disks {
+    /// The names of all that may hold something for us, in order.
+    fn names(&self) -> Vec<String> {
+        let mut names = names(&self.class);
+        if self.floppies && Controller::claim().is_some() {
+            names.insert(0, floppy::NAME.to_owned());
+        }
+        names
+    }
+
     /// Reads the devices side by side, in the order of their names.
     fn read_each(
         &self,
@@ -190,9 +215,12 @@ fn problem(name: &str, complaint: String) -> Reading {
 
 /// What a device holds for us; `None` for one that is not meant for us.
 fn read_device(path: &Path, name: &str) -> Option<Reading> {
-    match open(path) {
-        Ok(Some(file)) => read_medium(&file, name),
-        Ok(None) => None,
+    let reading = match name {
+        floppy::NAME => Floppy::open(Controller::claim()?).map(|floppy| read_medium(&floppy, name)),
+        _ => open(path).map(|file| read_medium(&file?, name)),
+    };
+    match reading {
+        Ok(reading) => reading,
         Err(error) => match error.raw_os_error() {
             // An empty drive, one that is gone by now, or one that was never there.
             Some(libc::ENOMEDIUM | libc::ENXIO | libc::ENODEV | libc::ENOENT) => None,
@@ -286,9 +314,7 @@ pub(crate) struct Found {
 pub(crate) fn find(label: &str) -> Option<Found> {
     let disks = Disks::default();
     let names = names(&disks.class);
-    let kept = names
-        .iter()
-        .filter(|name| !name.starts_with("sr") && !name.starts_with("fd"));
+    let kept = names.iter().filter(|name| !name.starts_with("sr"));
     for name in kept {
         let device = disks.devices.join(name);
         // What cannot be opened or read is another's to tell: it is no partition of ours, as far as is known.

@@ -165,6 +165,7 @@ fn disks(directory: &Path) -> Disks {
     Disks {
         class: directory.join("class"),
         devices: directory.join("dev"),
+        floppies: false,
         answer_max: Duration::from_millis(50),
         busy: Arc::default(),
     }
