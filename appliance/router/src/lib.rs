@@ -30,7 +30,6 @@ mod services;
 mod sntp;
 mod state;
 mod syslog;
-mod tail;
 mod wall_clock;
 
 use std::process::ExitCode;

@@ -10,8 +10,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::tail::TailLayer;
-pub use ring::{LogLines, lines};
+#[cfg(test)]
+pub(crate) use ring::layer;
+pub use ring::{LogLine, LogLines, follow, last, last_trouble, lines};
 
 /// What an operator wants to see.
 const DEFAULT: &str = "info";
@@ -28,12 +29,9 @@ impl Logging {
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
             .with_filter(targets);
-        // What is kept in memory does not need a filter of its own: it is what an operator wants to see.
-        let kept = parse(DEFAULT)?;
         tracing_subscriber::registry()
             .with(lines)
             .with(ring::layer())
-            .with(TailLayer.with_filter(kept))
             .try_init()
             .context("cannot start logging")?;
         Ok(Logging(handle))

@@ -11,7 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::Level;
 use wow_overlay::membership::NodeName;
 
-use crate::tail::{self, Line};
+use crate::logging::{self, LogLine};
 use crate::{dns, wall_clock};
 
 const PORT: u16 = 514;
@@ -59,7 +59,7 @@ impl std::str::FromStr for Server {
 
 /// Ships every message from now on, for ever.
 pub async fn run(server: Server, host: NodeName) {
-    let mut lines = tail::follow();
+    let mut lines = logging::follow();
     let mut lost: u64 = 0;
     let mut socket: Option<UdpSocket> = None;
     let mut due = tokio::time::Instant::now();
@@ -92,10 +92,10 @@ pub async fn run(server: Server, host: NodeName) {
             continue;
         };
         if lost > 0 {
-            let told = Line {
-                time: line.time,
+            let told = LogLine {
                 level: Level::WARN,
                 text: format!("{lost} log messages were not shipped"),
+                ..line
             };
             if socket.try_send(&message(&told, &host)).is_ok() {
                 lost = 0;
@@ -126,7 +126,7 @@ async fn connect(server: &Server) -> anyhow::Result<UdpSocket> {
 }
 
 /// RFC 5424's SYSLOG-MSG: priority, version, time, host, program, process, and no structured data.
-fn message(line: &Line, host: &NodeName) -> Vec<u8> {
+fn message(line: &LogLine, host: &NodeName) -> Vec<u8> {
     let severity = match line.level {
         Level::ERROR => 3,
         Level::WARN => 4,
@@ -134,7 +134,7 @@ fn message(line: &Line, host: &NodeName) -> Vec<u8> {
         _ => 7,
     };
     let priority = FACILITY * 8 + severity;
-    let time = wall_clock::show(line.time);
+    let time = wall_clock::show(line.time());
     let mut text = format!(
         "<{priority}>1 {time} {host} wow {} - - {}",
         std::process::id(),
@@ -148,7 +148,6 @@ fn message(line: &Line, host: &NodeName) -> Vec<u8> {
 mod tests {
     use super::*;
     use tracing_subscriber::layer::SubscriberExt;
-    use wow_overlay::time::UnixTime;
 
     fn host() -> NodeName {
         NodeName::new("n1").unwrap()
@@ -156,12 +155,13 @@ mod tests {
 
     #[test]
     fn a_message_has_the_standards_form_and_length() {
-        let line = |level, text: &str| Line {
-            time: UnixTime(1_800_000_000),
+        let line = |level, text: &str| LogLine {
+            number: 0,
+            time_ms: 1_800_000_000_000,
             level,
             text: text.to_owned(),
         };
-        let text = |line: &Line| String::from_utf8(message(line, &host())).unwrap();
+        let text = |line: &LogLine| String::from_utf8(message(line, &host())).unwrap();
         let process = std::process::id();
         let warned = text(&line(Level::WARN, "the seed is silent"));
         let expected =
@@ -199,7 +199,7 @@ mod tests {
             let mut datagram = [0; 2048];
             loop {
                 tracing::subscriber::with_default(
-                    tracing_subscriber::registry().with(tail::TailLayer),
+                    tracing_subscriber::registry().with(logging::layer()),
                     || tracing::info!("shipped by the test"),
                 );
                 // The task connects first; what was logged before is told as lost.

@@ -18,7 +18,7 @@ use wow_init::terminal::Terminal;
 use self::keys::{Action, Keys, Page};
 pub use self::view::Phase;
 use crate::api::{Op, Peer, Status};
-use crate::{ipc, tail};
+use crate::{ipc, logging};
 
 /// How often the screen is drawn anew, which also repairs what the kernel wrote over it.
 const DRAW: Duration = Duration::from_secs(1);
@@ -189,7 +189,7 @@ impl Screen {
             peers: peers.unwrap_or_default(),
             network: network.unwrap_or_default(),
             problems: said.problems.clone(),
-            last_trouble: tail::last_trouble(),
+            last_trouble: logging::last_trouble(),
             uptime: wow_init::since_boot(),
         }
     }
@@ -206,7 +206,7 @@ impl Screen {
         };
         display.keys.expire(wow_init::since_boot());
         let page = display.keys.page();
-        let lines = view::page(&self.facts(), page, &tail::last(ROWS), COLUMNS, ROWS);
+        let lines = view::page(&self.facts(), page, &logging::last(ROWS), COLUMNS, ROWS);
         // Each line takes the place of the one that was there; the last has no line feed, or all would move.
         let text = format!("\x1b[H\x1b[K{}", lines.join("\n\x1b[K"));
         self.write_display(&text);
@@ -235,7 +235,7 @@ impl Screen {
     }
 
     fn print(&mut self, page: Page) {
-        let lines = view::printed(&self.facts(), page, &tail::last(PRINTED_LOGS));
+        let lines = view::printed(&self.facts(), page, &logging::last(PRINTED_LOGS));
         if let Some(serial) = &mut self.serial {
             serial.terminal.write(&format!("\n{}\n", lines.join("\n")));
         }

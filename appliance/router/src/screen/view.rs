@@ -8,7 +8,7 @@ use wow_init::network;
 use super::keys::Page;
 use crate::api::{Path, Peer, Status};
 use crate::client::short;
-use crate::tail::Line;
+use crate::logging::LogLine;
 use crate::wall_clock;
 
 /// Neighbours listed; the rest is a number.
@@ -41,13 +41,19 @@ pub struct Facts {
     /// What is wrong with the configuration and the machine, a sentence each.
     pub problems: Vec<String>,
     /// The last warning or error.
-    pub last_trouble: Option<Line>,
+    pub last_trouble: Option<LogLine>,
     /// Since the kernel's start.
     pub uptime: Duration,
 }
 
 /// A page as lines of at most `columns` letters, at most `rows` of them.
-pub fn page(facts: &Facts, page: Page, logs: &[Line], columns: usize, rows: usize) -> Vec<String> {
+pub fn page(
+    facts: &Facts,
+    page: Page,
+    logs: &[LogLine],
+    columns: usize,
+    rows: usize,
+) -> Vec<String> {
     let title = format!("WOW {}", env!("CARGO_PKG_VERSION"));
     let up = format!("up {}", span(facts.uptime));
     let gap = columns.saturating_sub(title.len() + up.len());
@@ -74,7 +80,7 @@ pub fn page(facts: &Facts, page: Page, logs: &[Line], columns: usize, rows: usiz
 }
 
 /// A page for a line terminal: as long as it is, and no longer.
-pub fn printed(facts: &Facts, page: Page, logs: &[Line]) -> Vec<String> {
+pub fn printed(facts: &Facts, page: Page, logs: &[LogLine]) -> Vec<String> {
     const COLUMNS: usize = 100;
     let mut lines = match page {
         Page::Status => status(facts, COLUMNS),
@@ -280,7 +286,7 @@ fn network(facts: &Facts, columns: usize) -> Vec<String> {
     lines
 }
 
-fn log_lines(logs: &[Line], columns: usize) -> Vec<String> {
+fn log_lines(logs: &[LogLine], columns: usize) -> Vec<String> {
     logs.iter()
         .flat_map(|line| {
             let text = format!("{} {:<5} {}", time_of_day(line), line.level, line.text);
@@ -289,8 +295,8 @@ fn log_lines(logs: &[Line], columns: usize) -> Vec<String> {
         .collect()
 }
 
-fn time_of_day(line: &Line) -> String {
-    let time = wall_clock::show(line.time);
+fn time_of_day(line: &LogLine) -> String {
+    let time = wall_clock::show(line.time());
     time.get(11..19).unwrap_or("--:--:--").to_owned()
 }
 

@@ -118,7 +118,7 @@ impl<R: Registers> Floppy<R> {
         drive.seek(1)?;
         drive.recalibrate()?;
         if drive.registers.read(CHANGE_AND_RATE) & CHANGED != 0 {
-            return Err(io::Error::from_raw_os_error(libc::ENOMEDIUM));
+            return Err(empty());
         }
         Ok(Floppy {
             drive: RefCell::new(drive),
@@ -229,13 +229,18 @@ impl<R: Registers> Drive<R> {
     /// Waits until the heads are there.
     fn arrive(&mut self, cylinder: u8) -> io::Result<()> {
         const SEEK_END: u8 = 0x20;
+        /// There was no track 0 to be found: there is no drive.
+        const CHECK: u8 = 0x10;
         let deadline = Instant::now() + ANSWER_MAX;
         while Instant::now() < deadline {
             if let [status, at] = self.sense()?[..]
                 && status & SEEK_END != 0
-                && at == cylinder
             {
-                return Ok(());
+                // Heads that do not move have no drive, or a virtual one nothing in it.
+                return match status & CHECK == 0 && at == cylinder {
+                    true => Ok(()),
+                    false => Err(empty()),
+                };
             }
             std::thread::yield_now();
         }
@@ -287,6 +292,10 @@ impl<R: Registers> Drive<R> {
     }
 }
 
+fn empty() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOMEDIUM)
+}
+
 fn silent() -> io::Error {
     io::Error::new(
         io::ErrorKind::TimedOut,
@@ -308,6 +317,8 @@ mod tests {
         result: Vec<u8>,
         cylinder: u8,
         has_arrived: bool,
+        /// There is a controller alone: nothing moves.
+        has_no_drive: bool,
         /// Reads that fail first.
         failing: usize,
         is_dead: bool,
@@ -323,6 +334,7 @@ mod tests {
                 }
                 [SENSE] => self.result = vec![0x80],
                 [RECALIBRATE, 0] => (self.cylinder, self.has_arrived) = (0, true),
+                [SEEK, 0, _] if self.has_no_drive => self.has_arrived = true,
                 [SEEK, 0, cylinder] => (self.cylinder, self.has_arrived) = (cylinder, true),
                 [CONFIGURE, 0, _, 0] | [SPECIFY, _, 0x03] => {}
                 [READ, side, cylinder, head, 1, 2, 18, _, _] => {
@@ -413,9 +425,15 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_drive_and_a_dead_controller_are_told_apart() {
+    fn no_disk_or_no_drive_is_no_fault_and_a_dead_controller_is_one() {
         let empty = Floppy::open(Twin::default()).err().unwrap();
         assert_eq!(empty.raw_os_error(), Some(libc::ENOMEDIUM));
+        let without = Twin {
+            has_no_drive: true,
+            ..twin()
+        };
+        let error = Floppy::open(without).err().unwrap();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOMEDIUM));
         let dead = Twin {
             is_dead: true,
             ..twin()

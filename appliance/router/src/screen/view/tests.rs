@@ -1,7 +1,6 @@
 use std::net::Ipv4Addr;
 
 use tracing::Level;
-use wow_overlay::time::UnixTime;
 
 use super::*;
 
@@ -57,9 +56,10 @@ fn facts(phase: Phase, status: Option<Status>) -> Facts {
     }
 }
 
-fn line(text: &str) -> Line {
-    Line {
-        time: UnixTime(1_800_000_000),
+fn line(text: &str) -> LogLine {
+    LogLine {
+        number: 0,
+        time_ms: 1_800_000_000_000,
         level: Level::WARN,
         text: text.to_owned(),
     }
@@ -123,7 +123,7 @@ fn a_machine_that_waits_says_for_what_and_where_it_looks() {
 
 #[test]
 fn long_pages_are_cut_and_the_newest_messages_stay() {
-    let logs: Vec<Line> = (0..100)
+    let logs: Vec<LogLine> = (0..100)
         .map(|number| line(&format!("message {number} {}", "x".repeat(70))))
         .collect();
     let facts = facts(Phase::Running, None);
