@@ -127,11 +127,9 @@ impl Node {
             if !way.head.is_empty() {
                 self.counters.bytes_relayed += sealed;
             }
-            if transmit.datagram.is_empty() {
-                self.transmits.pop_back();
-            }
             self.count_sent(&way, id, records, bytes);
         }
+        self.drop_empty();
         if let Some(watch) = watch {
             self.watched(now, &way, watch);
         }
@@ -153,6 +151,7 @@ impl Node {
         let mut watch = self.watch(now, way, length, 1);
         let link = self.peers.get(&way.carrier).and_then(Peer::sending);
         let (Some(link), Some(transmit)) = (link, self.transmits.back_mut()) else {
+            self.drop_empty();
             return true;
         };
         let is_joined = !transmit.datagram.is_empty();
@@ -166,9 +165,7 @@ impl Node {
             },
         );
         if !is_sealed {
-            if transmit.datagram.is_empty() {
-                self.transmits.pop_back();
-            }
+            self.drop_empty();
             return true;
         }
         if let Some(watch) = watch.as_mut().filter(|_| is_joined)
@@ -279,6 +276,16 @@ impl Node {
             may_join: true,
         });
         true
+    }
+
+    /// Removes a batch that was begun, where nothing came to be in it.
+    fn drop_empty(&mut self) {
+        let last = self.transmits.back();
+        if last.is_some_and(|last| last.datagram.is_empty())
+            && let Some(empty) = self.transmits.pop_back()
+        {
+            self.recycle(empty.datagram);
+        }
     }
 
     /// Now and then a probe goes within a batch, which gets so many records now: does it arrive?
