@@ -1,21 +1,17 @@
 //! The pool's control address: packets of a hostile guest, and whatever it says on a TCP connection.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr,
-    TcpSeqNumber,
+    Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
-use wow_control::{Answer, Control, ControlConfig, Names, Question};
+use wow_control::{Answer, Control, Question};
 
+use super::stack::{self, CONTROL, GUEST, MTU_BYTES};
 use crate::Target;
 use crate::script::{Script, Writer};
 
-const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 1);
-const GUEST: Ipv4Addr = Ipv4Addr::new(10, 200, 3, 4);
-const MTU_BYTES: usize = 1280;
 /// Longest segment of a script, within the MTU.
 const SEGMENT_BYTES_MAX: usize = 1200;
 /// Packets that one packet may set off: a window's worth of an answer.
@@ -51,7 +47,7 @@ pub(super) const CONTROL_ADDRESS: Target = Target {
                 .0,
             Writer::default()
                 .byte(0)
-                .slice(&packet(IpProtocol::Icmp, &ping))
+                .slice(&stack::packet(IpProtocol::Icmp, &ping))
                 .0,
         ]
     },
@@ -68,20 +64,8 @@ struct Guest {
 /// Steps: a packet as it stands, bytes on the connection, a pause, or the connection's end.
 fn control_address(input: &[u8]) {
     let mut script = Script::new(input);
-    let config = ControlConfig {
-        v4: CONTROL,
-        v6: Ipv6Addr::LOCALHOST,
-        mtu_bytes: 1280,
-        seed: 7,
-        names: Names {
-            suffix: "lab.internal".into(),
-            v4: (CONTROL, 9),
-            v6: (Ipv6Addr::LOCALHOST, 48),
-            forwards: false,
-        },
-    };
     let mut guest = Guest {
-        control: Control::new(config, Duration::ZERO),
+        control: stack::control(false),
         now: Duration::ZERO,
         next: TcpSeqNumber(1000),
         expected: None,
@@ -91,7 +75,7 @@ fn control_address(input: &[u8]) {
     while !script.is_empty() {
         match script.byte() % 4 {
             0 => {
-                let packet = script.slice(MTU_BYTES);
+                let packet = script.slice(MTU_BYTES.into());
                 guest.hand_in(packet);
             }
             1 => guest.segment(TcpControl::Psh, script.slice(SEGMENT_BYTES_MAX)),
@@ -129,7 +113,7 @@ impl Guest {
             &ChecksumCapabilities::default(),
         );
         self.next += repr.segment_len();
-        self.hand_in(&packet(IpProtocol::Tcp, &segment));
+        self.hand_in(&stack::packet(IpProtocol::Tcp, &segment));
         self.drain();
     }
 
@@ -152,7 +136,7 @@ impl Guest {
             let Some(packet) = self.control.poll_packet() else {
                 break;
             };
-            assert!(packet.len() <= MTU_BYTES);
+            assert!(packet.len() <= MTU_BYTES.into());
             packets += 1;
             assert!(packets <= ANSWERS_MAX, "one packet sets off a storm");
             self.take(&packet);
@@ -170,19 +154,4 @@ impl Guest {
             self.expected = Some(segment.seq_number() + segment.segment_len());
         }
     }
-}
-
-fn packet(kind: IpProtocol, payload: &[u8]) -> Vec<u8> {
-    let repr = Ipv4Repr {
-        src_addr: GUEST,
-        dst_addr: CONTROL,
-        next_header: kind,
-        payload_len: payload.len(),
-        hop_limit: 64,
-    };
-    let mut bytes = vec![0; 20 + payload.len()];
-    let mut packet = Ipv4Packet::new_unchecked(&mut bytes);
-    repr.emit(&mut packet, &ChecksumCapabilities::default());
-    packet.payload_mut().copy_from_slice(payload);
-    bytes
 }

@@ -12,6 +12,7 @@ mod membership;
 mod names;
 mod node;
 mod replay;
+mod stack;
 mod wire;
 
 use crate::Target;

@@ -1,18 +1,17 @@
 //! The control address's DNS server: queries of a hostile guest, and whatever the router and other
 //! servers say to them.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr};
-use wow_control::{Answer, Control, ControlConfig, Found, Names, Question};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, UdpPacket, UdpRepr};
+use wow_control::{Answer, Found, Question};
 
+use super::stack::{self, CONTROL, GUEST};
 use crate::Target;
 use crate::script::{Script, Writer};
 
-const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 1);
-const GUEST: Ipv4Addr = Ipv4Addr::new(10, 200, 3, 4);
 const PORT: u16 = 40_000;
 const QUERY_BYTES_MAX: usize = 1200;
 /// The longest answer over UDP: 1232 bytes behind the headers.
@@ -45,19 +44,7 @@ pub(super) const NAMES: Target = Target {
 /// Steps: a query, and what the router says to what it is asked about it.
 fn names(input: &[u8]) {
     let mut script = Script::new(input);
-    let config = ControlConfig {
-        v4: CONTROL,
-        v6: Ipv6Addr::LOCALHOST,
-        mtu_bytes: 1280,
-        seed: 7,
-        names: Names {
-            suffix: "lab.internal".into(),
-            v4: (CONTROL, 9),
-            v6: (Ipv6Addr::LOCALHOST, 48),
-            forwards: true,
-        },
-    };
-    let mut control = Control::new(config, Duration::ZERO);
+    let mut control = stack::control(true);
     while !script.is_empty() {
         let query = script.slice(QUERY_BYTES_MAX);
         let says = script.byte();
@@ -116,27 +103,18 @@ fn look_at(packet: &[u8], query: &[u8]) {
 }
 
 fn datagram(payload: &[u8]) -> Vec<u8> {
-    let checksums = ChecksumCapabilities::default();
     let udp = UdpRepr {
         src_port: PORT,
         dst_port: 53,
     };
-    let ip = Ipv4Repr {
-        src_addr: GUEST,
-        dst_addr: CONTROL,
-        next_header: IpProtocol::Udp,
-        payload_len: 8 + payload.len(),
-        hop_limit: 64,
-    };
-    let mut bytes = vec![0; 28 + payload.len()];
-    ip.emit(&mut Ipv4Packet::new_unchecked(&mut bytes), &checksums);
+    let mut bytes = vec![0; 8 + payload.len()];
     udp.emit(
-        &mut UdpPacket::new_unchecked(&mut bytes[20..]),
+        &mut UdpPacket::new_unchecked(&mut bytes),
         &GUEST.into(),
         &CONTROL.into(),
         payload.len(),
         |buffer| buffer.copy_from_slice(payload),
-        &checksums,
+        &ChecksumCapabilities::default(),
     );
-    bytes
+    stack::packet(IpProtocol::Udp, &bytes)
 }
