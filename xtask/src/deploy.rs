@@ -98,6 +98,12 @@ struct NodeArguments {
     /// A node to join by besides those of the ticket; may be repeated.
     #[arg(long = "seed", value_name = "HOST:PORT")]
     seeds: Vec<String>,
+    /// With --guest none: where programs of each host find a SOCKS proxy into the pool, such as 127.0.0.1:1080.
+    #[arg(long, value_name = "ADDR:PORT", requires = "guest")]
+    socks: Option<SocketAddr>,
+    /// With --guest none: a way into the pool, or out of it, such as pool:22=127.0.0.1:22; may be repeated.
+    #[arg(long = "forward", value_name = "LISTEN=TARGET", requires = "guest")]
+    forwards: Vec<String>,
 }
 
 fn seconds() -> clap::builder::RangedU64ValueParser {
@@ -176,7 +182,14 @@ fn action(arguments: &Arguments) -> Result<Action> {
         listen: arguments.node.listen,
         tcp_listen: arguments.node.tcp_listen.clone(),
         seeds: arguments.node.seeds.clone(),
+        socks: arguments.node.socks,
+        forwards: arguments.node.forwards.clone(),
     };
+    let leads_in = options.socks.is_some() || !options.forwards.is_empty();
+    ensure!(
+        !leads_in || options.guest == Some(Guest::None),
+        "--socks and --forward are for --guest none: with a TUN device a host's programs are in the pool by themselves"
+    );
     Ok(Action::Deploy(Deployment {
         bundle,
         ticket,

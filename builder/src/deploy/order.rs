@@ -44,6 +44,10 @@ pub struct NodeOptions {
     pub tcp_listen: Vec<u16>,
     /// Nodes to join by besides the ticket's, as `wow` reads them.
     pub seeds: Vec<String>,
+    /// Where a node without a guest serves SOCKS to its host's programs.
+    pub socks: Option<SocketAddr>,
+    /// Its ways into the pool and out of it, as `wow` reads them.
+    pub forwards: Vec<String>,
 }
 
 /// How a host takes part in the pool.
@@ -157,9 +161,14 @@ impl NodeOptions {
             let ports = self.tcp_listen.iter().map(|port| i64::from(*port).into());
             table.insert("tcp-listen".into(), toml::Value::Array(ports.collect()));
         }
-        if !self.seeds.is_empty() {
-            let seeds = self.seeds.iter().map(|seed| seed.as_str().into());
-            table.insert("seeds".into(), toml::Value::Array(seeds.collect()));
+        if let Some(socks) = self.socks {
+            table.insert("socks".into(), socks.to_string().into());
+        }
+        for (key, texts) in [("seeds", &self.seeds), ("forward", &self.forwards)] {
+            if !texts.is_empty() {
+                let texts = texts.iter().map(|text| text.as_str().into());
+                table.insert(key.into(), toml::Value::Array(texts.collect()));
+            }
         }
         table.to_string()
     }
@@ -193,6 +202,8 @@ mod tests {
             options: Some(NodeOptions {
                 guest: Some(Guest::None),
                 seeds: vec!["a\"b:1".into()],
+                socks: Some(([127, 0, 0, 1], 1080).into()),
+                forwards: vec!["pool:22=127.0.0.1:22".into()],
                 ..NodeOptions::default()
             }),
         });
@@ -205,5 +216,7 @@ mod tests {
         assert!(script.contains("guest=none "));
         let options: toml::Table = toml::from_str(rest).unwrap();
         assert_eq!(options["seeds"][0].as_str(), Some("a\"b:1"));
+        assert_eq!(options["socks"].as_str(), Some("127.0.0.1:1080"));
+        assert_eq!(options["forward"][0].as_str(), Some("pool:22=127.0.0.1:22"));
     }
 }
