@@ -234,6 +234,24 @@ fn a_pool_whose_seed_is_among_the_hosts_begins_by_itself() {
         "s1",
         &format!("test $(WOW_HOME={BASE} {BASE}/current/wow-node peers --json | grep -o '\"id\"' | wc -l) -ge 2"),
     );
+
+    // Hosts without a device in the pool: a service of theirs is reached from it, and their programs reach it.
+    let ways = [
+        "--bundle",
+        text(&bundle),
+        "--guest",
+        "none",
+        "--listen",
+        "0.0.0.0:4001",
+        "--forward",
+        "pool:2222=127.0.0.1:22",
+        "--forward",
+        "127.0.0.1:7022=s1:2222",
+    ];
+    let all = bed.deploy(&ways);
+    assert_eq!(all["bad"], 0, "{all:#}");
+    let banner = "exec 3<>/dev/tcp/127.0.0.1/7022 && head -c 4 <&3 | grep -q SSH-";
+    bed.until("s2", &format!("bash -c '{banner}'"));
 }
 
 #[test]
