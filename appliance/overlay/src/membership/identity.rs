@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use aws_lc_rs::agreement::{PrivateKey, X25519};
 use aws_lc_rs::digest::{SHA256, digest};
+use curve25519_dalek::MontgomeryPoint;
 use ed25519_dalek::SigningKey;
 use rand::Rng as _;
 use zeroize::Zeroizing;
@@ -65,7 +65,7 @@ impl Identity {
     fn from_secrets(seed: &[u8; 32], static_secret: Zeroizing<[u8; 32]>) -> Self {
         let signing = SigningKey::from_bytes(seed);
         let node_id = NodeId::of_signing_key(&signing.verifying_key().to_bytes());
-        let static_public = x25519_public(&static_secret);
+        let static_public = MontgomeryPoint::mul_base_clamped(*static_secret).to_bytes();
         Identity {
             signing,
             static_secret,
@@ -142,14 +142,6 @@ impl fmt::Debug for Identity {
     }
 }
 
-fn x25519_public(secret: &[u8; 32]) -> [u8; 32] {
-    PrivateKey::from_private_key(&X25519, secret)
-        .ok()
-        .and_then(|key| key.compute_public_key().ok())
-        .and_then(|public| public.as_ref().try_into().ok())
-        .expect("any 32 bytes are an X25519 secret, and its public key has 32 bytes")
-}
-
 fn checksum(bytes: &[u8]) -> [u8; CHECK_BYTES] {
     *digest(&SHA256, bytes)
         .as_ref()
@@ -185,7 +177,10 @@ mod tests {
                 b"de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f",
             ),
         ] {
-            assert_eq!(x25519_public(&unhex(secret)), unhex(public));
+            assert_eq!(
+                MontgomeryPoint::mul_base_clamped(unhex(secret)).to_bytes(),
+                unhex(public)
+            );
         }
     }
 
