@@ -1,7 +1,7 @@
-//! Disk images: a GPT with a FAT partition that boots by BIOS (syslinux) and by UEFI, and an ext4
-//! root where the image has one.
+//! Disk images: a GPT with a FAT partition that boots by BIOS (syslinux) and by UEFI, two of them where
+//! an appliance can be updated, and an ext4 root where the image has one.
 //!
-//! The partition tables, the boot code in the first sector, ISO 9660, qcow2 and VMDK are written here; the
+//! The partition tables, the boot code in the first sector, the table of slots and the loader that reads it, ISO 9660, qcow2 and VMDK are written here; the
 //! other file systems are made by mkfs.fat, mtools, syslinux and e2fsprogs, none of which needs root.
 
 pub mod boot_code;
@@ -12,7 +12,9 @@ pub mod iso;
 pub mod layout;
 pub mod qcow2;
 pub mod raw;
+pub mod slots;
 pub mod sparse;
+pub mod uefi;
 pub mod vmdk;
 
 #[cfg(test)]

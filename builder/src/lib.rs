@@ -19,6 +19,7 @@ pub mod host;
 pub mod image;
 pub mod kernel;
 pub mod manifest;
+pub mod mark;
 pub mod ova;
 pub mod plan;
 mod process;

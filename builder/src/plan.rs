@@ -103,6 +103,8 @@ pub struct Step {
 /// What the recipes of an appliance's steps are made of. The caller has read it; nothing is read here.
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {
+    /// The image's name, which the kernel's mark says.
+    pub name: String,
     /// The source package and the version asked for.
     pub source: (String, String),
     /// The merged kernel options, in canonical text.
@@ -168,7 +170,11 @@ impl Plan {
                     &[Binary],
                     recipe(Initramfs).field("skeleton", &inputs.skeleton),
                 ),
-                step(Kernel, &[Objects, Initramfs], recipe(Kernel)),
+                step(
+                    Kernel,
+                    &[Objects, Initramfs],
+                    recipe(Kernel).field("name", &inputs.name),
+                ),
                 step(Disk, &[Kernel], recipe(Disk).field("disk", &inputs.disk)),
             ],
         };
@@ -248,6 +254,7 @@ mod tests {
 
     fn inputs() -> Inputs {
         Inputs {
+            name: "router".into(),
             source: ("linux-source-6.12".into(), "6.12.1-1".into()),
             kernel_options: "CONFIG_SMP=y\n".into(),
             toolchain: "gcc 12".into(),
@@ -296,6 +303,10 @@ mod tests {
     fn a_change_reaches_exactly_the_steps_that_depend_on_it() {
         use StepId::*;
         assert_eq!(changed(|i| i.machine.push('x')), [Ova]);
+        assert_eq!(
+            changed(|i| i.name.push('x')),
+            [Kernel, Disk, Qcow2, Vmdk, Ova, Iso]
+        );
         assert_eq!(changed(|i| i.disk.push('x')), [Disk, Qcow2, Vmdk, Ova]);
         assert_eq!(changed(|i| i.disc.push('x')), [Iso]);
         assert_eq!(

@@ -63,6 +63,7 @@ pub mod power;
 mod process;
 pub mod reaper;
 pub mod shutdown;
+pub mod slots;
 pub mod state;
 pub mod step;
 #[allow(unsafe_code)]

@@ -10,10 +10,12 @@ use super::checker::{Checker, RawFile, RawLink};
 use super::machine::RawMachine;
 use super::{DefinitionError, File, Link, VirtualMachine};
 use crate::cpio::Archive;
-use crate::disk::layout::MIN_DISK_MIB;
+use crate::disk::layout::{Layout, MIN_DISK_MIB};
 
 /// FAT16 with clusters of 1 KiB ends here.
 const MAX_DISK_MIB: u64 = 64;
+/// What a slot's partition holds besides its kernel: syslinux, UEFI's loader, and the tables of FAT.
+const SLOT_OVERHEAD_BYTES: u64 = 384 << 10;
 
 /// An appliance, validated.
 #[derive(Debug, Clone)]
@@ -71,6 +73,8 @@ pub struct Disk {
     pub size_mib: u64,
     /// The FAT volume's label.
     pub label: String,
+    /// Room for a kernel in each of two slots, where the appliance can be updated.
+    pub slot_mib: Option<u64>,
 }
 
 /// The file as it is written.
@@ -125,6 +129,7 @@ struct RawDirectory {
 struct RawDisk {
     size_mib: Spanned<u64>,
     label: Spanned<String>,
+    slot_mib: Option<Spanned<u64>>,
 }
 
 /// The largest sizes that a build accepts, in bytes.
@@ -235,9 +240,36 @@ impl Checker<'_> {
             return Err(self.at(&raw.size_mib, message));
         }
         self.fat_label(&raw.label)?;
+        if let Some(slot) = &raw.slot_mib {
+            self.slot(slot, size, limits)?;
+        }
         Ok(Disk {
             size_mib: size,
+            slot_mib: raw.slot_mib.map(Spanned::into_inner),
             label: raw.label.into_inner(),
         })
+    }
+
+    /// A slot holds the largest kernel that is allowed, and both fit the disk with their boot loaders.
+    fn slot(&self, slot: &Spanned<u64>, size: u64, limits: &Limits) -> Result<(), DefinitionError> {
+        let mib = *slot.get_ref();
+        if mib
+            .checked_mul(1 << 20)
+            .is_none_or(|bytes| bytes < limits.kernel_bytes)
+        {
+            let message = format!(
+                "{mib} MiB are less than limits.kernel-bytes ({}): change one of them",
+                limits.kernel_bytes
+            );
+            return Err(self.at(slot, message));
+        }
+        let partition = Layout::with_slots(size).boot.bytes();
+        if (mib << 20) + SLOT_OVERHEAD_BYTES > partition {
+            let message = format!(
+                "a disk of {size} MiB has no room for two slots of {mib} MiB and their boot loaders"
+            );
+            return Err(self.at(slot, message));
+        }
+        Ok(())
     }
 }

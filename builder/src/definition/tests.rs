@@ -141,6 +141,18 @@ fn mistakes_are_named_with_file_and_line() {
     refused("/bin/wow", "/tmp/../wow", 15, "absolute");
     refused("size-mib = 8", "size-mib = 1", 18, "MiB");
     refused("size-mib = 8", "size-mib = 12", 18, "limits.disk-bytes");
+    refused(
+        "size-mib = 8",
+        "size-mib = 8\nslot-mib = 3",
+        19,
+        "limits.kernel-bytes",
+    );
+    refused(
+        "size-mib = 8",
+        "size-mib = 8\nslot-mib = 6",
+        19,
+        "no room for two slots",
+    );
     refused("WOWBOOT", "wowboot", 19, "capitals");
     refused("WOWBOOT", "WOWBOOTDISKS", 19, "at most 11");
     refused("memory-mib = 128", "memory-mib = 126", 22, "in steps of 4");

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::iso;
-use super::layout::Extent;
+use super::layout::{Extent, SECTOR_BYTES};
 use crate::BuildError;
 use crate::digest::Fields;
 use crate::process::{self, Log};
@@ -110,6 +110,46 @@ pub fn disc(
     volume(&shape, content, directory, log)
 }
 
+/// Where a file in the root of a FAT16 volume lies, in sectors from the volume's start. It must lie in one piece, as
+/// files of a volume just made do.
+pub fn place_of(image: &Path, name: &str) -> Result<Extent, BuildError> {
+    let volume = std::fs::read(image).map_err(BuildError::io("read", image))?;
+    let wrong = |what: &str| {
+        let shown = image.display();
+        BuildError::Input(format!("{name} in {shown}: {what}"))
+    };
+    let number = |at: usize, bytes: usize| {
+        let field = volume.get(at..at + bytes).unwrap_or_default();
+        let digits = field.iter().rev();
+        digits.fold(0u64, |number, digit| number << 8 | u64::from(*digit))
+    };
+    // Microsoft's FAT specification, "Boot Sector and BPB".
+    let cluster_sectors = number(13, 1);
+    let fats = number(14, 2);
+    let root = fats + number(16, 1) * number(22, 2);
+    let entries = number(17, 2);
+    let data = root + (entries * 32).div_ceil(SECTOR_BYTES);
+    let (stem, extension) = name[1..].split_once('.').unwrap_or((&name[1..], ""));
+    let short = format!("{stem:<8}{extension:<3}");
+    let at = |sector: u64| (sector * SECTOR_BYTES) as usize;
+    let entry = (0..entries as usize)
+        .map(|index| at(root) + 32 * index)
+        .find(|entry| volume.get(*entry..*entry + 11) == Some(short.as_bytes()))
+        .ok_or_else(|| wrong("is not there"))?;
+    let (first, bytes) = (number(entry + 26, 2), number(entry + 28, 4));
+    let clusters = bytes.div_ceil(cluster_sectors * SECTOR_BYTES);
+    let in_one_piece = (first..first + clusters - 1)
+        .all(|cluster| number(at(fats) + 2 * cluster as usize, 2) == cluster + 1);
+    if !in_one_piece {
+        return Err(wrong("lies in pieces"));
+    }
+    let first = data + (first - 2) * cluster_sectors;
+    Ok(Extent {
+        first,
+        last: first + bytes.div_ceil(SECTOR_BYTES) - 1,
+    })
+}
+
 fn volume(
     shape: &Shape<'_>,
     content: &Content<'_>,
@@ -183,6 +223,8 @@ mod tests {
     use crate::process::Programs;
     use crate::progress::Progress;
 
+    const SMALL: &[u8] = b"0123456789";
+
     /// Makes a partition with `kernel` in a directory of its own; `None` without the tools.
     fn make(kernel: &[u8]) -> Option<(tempfile::TempDir, Result<PathBuf, BuildError>)> {
         if let Err(error) = tools() {
@@ -192,13 +234,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("kernel");
         std::fs::write(&file, kernel).unwrap();
+        let small = directory.path().join("small");
+        std::fs::write(&small, SMALL.repeat(300)).unwrap();
         let running = Progress::hidden().start("test");
         let path = directory.path().join("log");
         let programs = Programs::new().unwrap();
         let mut log = Log::create(&path, &running, &programs).unwrap();
         let content = Content {
             label: "TEST",
-            files: &[("/EFI/BOOT/BOOTX64.EFI", &file)],
+            files: &[("/EFI/BOOT/BOOTX64.EFI", &file), ("/SMALL.TXT", &small)],
             syslinux: Some("DEFAULT x\n"),
         };
         let place = Layout::new(MIN_DISK_MIB).boot;
@@ -226,6 +270,13 @@ mod tests {
         let sector = std::fs::read(&one).unwrap();
         assert_eq!(sector[28..32], 2048u32.to_le_bytes());
         assert_eq!(sector[510..512], [0x55, 0xaa]);
+        // What is found by sectors is what is found by name.
+        let place = place_of(&one, "/SMALL.TXT").unwrap();
+        assert_eq!(place.sectors(), 6);
+        let at = (place.first * SECTOR_BYTES) as usize;
+        assert_eq!(sector[at..at + 3000], SMALL.repeat(300));
+        let missing = place_of(&one, "/NO.TXT").unwrap_err().to_string();
+        assert!(missing.contains("is not there"), "{missing}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The GUID partition table, with its protective MBR (UEFI specification 2.10, chapter 5).
 //!
-//! An EFI system partition that is also marked bootable for BIOS loaders, and after it the root's
-//! where there is one. Identifiers are derived from names, so that equal inputs give equal tables.
+//! An EFI system partition that is also marked bootable for BIOS loaders, and after it the second slot's and the
+//! root's where there are such. Identifiers are derived from names, so that equal inputs give equal tables.
 
-use super::boot_code::{CODE_BYTES, boot_code};
+use super::boot_code::{CODE_BYTES, boot_code, clamp};
 use super::layout::{Extent, Layout, SECTOR_BYTES};
 use crate::digest::{Digest, Fields};
 
@@ -18,6 +18,10 @@ const HEADER_BYTES: u32 = 92;
 /// C12A7328-F81F-11D2-BA4B-00A0C93EC93B, an EFI system partition.
 const EFI_SYSTEM: [u8; 16] = [
     0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
+];
+/// BC13C2FF-59E6-4262-A352-B275FD6F7172, more of what is booted (the Boot Loader Specification's XBOOTLDR).
+const EXTENDED_BOOT: [u8; 16] = [
+    0xff, 0xc2, 0x13, 0xbc, 0xe6, 0x59, 0x62, 0x42, 0xa3, 0x52, 0xb2, 0x75, 0xfd, 0x6f, 0x71, 0x72,
 ];
 /// 4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709, the root of an x86-64 system: systemd-repart finds it by this.
 const LINUX_ROOT: [u8; 16] = [
@@ -56,9 +60,8 @@ pub fn tables(layout: &Layout, name: &str) -> Tables {
 }
 
 fn protective_mbr(layout: &Layout, name: &str) -> [u8; SECTOR] {
-    let clamp = |sectors: u64| u32::try_from(sectors).unwrap_or(u32::MAX);
     let mut mbr = [0; SECTOR];
-    let code = boot_code(clamp(layout.boot.first), clamp(layout.boot.sectors()));
+    let code = boot_code(layout.boot, layout.second);
     mbr[..CODE_BYTES].copy_from_slice(&code);
     mbr[440..444].copy_from_slice(&guid("mbr", name)[..4]);
     // Not active, from cylinder 0 head 0 sector 2, type "protective", to the end, from LBA 1.
@@ -73,6 +76,10 @@ fn entries(layout: &Layout, name: &str) -> Vec<u8> {
     let mut entries = Vec::with_capacity((ENTRIES * ENTRY_BYTES) as usize);
     let boot = guid("partition", name);
     entries.extend(entry(EFI_SYSTEM, boot, layout.boot, BIOS_BOOTABLE, "boot"));
+    if let Some(second) = layout.second {
+        let own = guid("second boot partition", name);
+        entries.extend(entry(EXTENDED_BOOT, own, second, 0, "boot-b"));
+    }
     if let Some(root) = layout.root {
         let own = guid("root partition", name);
         entries.extend(entry(LINUX_ROOT, own, root, 0, "root"));
@@ -215,6 +222,25 @@ mod tests {
         assert_eq!(guid("disk", "router"), guid("disk", "router"));
         assert_ne!(guid("disk", "router"), guid("disk", "worker"));
         assert_ne!(guid("disk", "router"), guid("partition", "router"));
+    }
+
+    #[test]
+    fn a_second_slot_follows_the_first_and_is_as_large() {
+        for size in [16, 17, 64] {
+            let layout = Layout::with_slots(size);
+            let second = layout.second.unwrap();
+            assert_eq!(second.first, layout.boot.last + 1);
+            assert_eq!(second.sectors(), layout.boot.sectors());
+            let tables = tables(&layout, "router");
+            let entry = &tables.start[2 * SECTOR + ENTRY_BYTES as usize..];
+            assert_eq!(entry[..16], EXTENDED_BOOT);
+            assert_eq!(
+                (u64_at(entry, 32), u64_at(entry, 40)),
+                (second.first, second.last)
+            );
+            let end = layout.sectors * SECTOR_BYTES - tables.end.len() as u64;
+            assert!(end > second.last * SECTOR_BYTES);
+        }
     }
 
     #[test]

@@ -25,6 +25,14 @@ impl Extent {
         self.last - self.first + 1
     }
 
+    /// The same place counted from `sectors` earlier.
+    pub fn after(&self, sectors: u64) -> Self {
+        Self {
+            first: self.first + sectors,
+            last: self.last + sectors,
+        }
+    }
+
     /// Its size in bytes.
     pub fn bytes(&self) -> u64 {
         self.sectors() * SECTOR_BYTES
@@ -38,6 +46,8 @@ pub struct Layout {
     pub sectors: u64,
     /// The partition that firmware boots from.
     pub boot: Extent,
+    /// The same for the second slot, where there is one.
+    pub second: Option<Extent>,
     /// The root file system's, where there is one; the last on the disk, so that it can grow.
     pub root: Option<Extent>,
 }
@@ -54,7 +64,23 @@ impl Layout {
                 first: PARTITION_START,
                 last,
             },
+            second: None,
             root: None,
+        }
+    }
+
+    /// A disk of `size_mib` with two boot partitions of the same size, a slot each.
+    pub fn with_slots(size_mib: u64) -> Self {
+        let one = Self::new(size_mib);
+        let sectors = one.boot.sectors() / 16 * 8;
+        let at = |first| Extent {
+            first,
+            last: first + sectors - 1,
+        };
+        Self {
+            boot: at(PARTITION_START),
+            second: Some(at(PARTITION_START + sectors)),
+            ..one
         }
     }
 
@@ -70,6 +96,7 @@ impl Layout {
         Self {
             sectors,
             boot,
+            second: None,
             root: Some(Extent { first, last }),
         }
     }

@@ -8,11 +8,13 @@ use super::layout::{Extent, Layout, SECTOR_BYTES};
 use super::{gpt, sparse};
 use crate::BuildError;
 
-/// Writes the disk of `layout` for the image `name` to `path`, with the partitions' contents.
+/// Writes the disk of `layout` for the image `name` to `path`, with the partitions' contents and `between`: sectors
+/// before the first partition, each with its place.
 pub fn assemble(
     layout: &Layout,
     name: &str,
     partitions: &[(Extent, &Path)],
+    between: &[(u64, &[u8])],
     path: PathBuf,
 ) -> Result<PathBuf, BuildError> {
     for (place, content) in partitions {
@@ -37,6 +39,10 @@ pub fn assemble(
         ] {
             file.seek(SeekFrom::Start(at))?;
             file.write_all(part)?;
+        }
+        for (first, sectors) in between {
+            file.seek(SeekFrom::Start(first * SECTOR_BYTES))?;
+            file.write_all(sectors)?;
         }
         for (place, content) in partitions {
             sparse::copy(

@@ -12,18 +12,33 @@ use crate::cpio::{Archive, CpioError};
 use crate::definition::Appliance;
 use crate::digest::Digest;
 use crate::disk::layout::Layout;
-use crate::disk::{fat, raw};
+use crate::disk::slots::Kernel;
+use crate::disk::{fat, raw, slots, uefi};
 use crate::kernel::fragment::Merged;
 use crate::kernel::{compile, source};
 use crate::manifest::{Format, Manifest};
+use crate::mark::{self, Mark};
 use crate::plan::{Inputs, Plan, StepId};
 use crate::process::Log;
 
 /// The kernel's build tree within its entry.
 const BUILD: &str = "build";
 
-/// The configuration of syslinux: no question, no delay, and the file that UEFI runs too.
-const SYSLINUX: &str = "DEFAULT wow\nPROMPT 0\nLABEL wow\n  LINUX /EFI/BOOT/BOOTX64.EFI\n";
+/// Where UEFI looks for what it starts.
+const UEFI: &str = "/EFI/BOOT/BOOTX64.EFI";
+
+/// The kernel on a disk with two slots, as long as its slot.
+const SLOT: &str = "/WOW.EFI";
+
+/// The configuration of syslinux: no question, no delay, and the kernel's file.
+fn syslinux(kernel: &str, append: &str) -> String {
+    format!("DEFAULT wow\nPROMPT 0\nLABEL wow\n  LINUX {kernel}\n{append}")
+}
+
+/// What the kernel is told of the slot that it was booted from.
+fn told_slot(slot: char) -> String {
+    format!("  APPEND wow.slot={slot}\n")
+}
 
 /// That of isolinux, which knows the same file by a name of the CD-ROM's.
 const ISOLINUX: &str = "DEFAULT wow\nPROMPT 0\nLABEL wow\n  LINUX /WOW.EFI\n";
@@ -59,6 +74,7 @@ pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, Buil
         conversions.push(StepId::Iso);
     }
     let plan = Plan::new(&Inputs {
+        name: definition.name.clone(),
         source: (
             workshop.request.package.clone(),
             workshop
@@ -74,7 +90,15 @@ pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, Buil
             definition.initramfs.binary.clone(),
         ),
         skeleton: workshop.skeleton.to_bytes(),
-        disk: format!("{:?}\n{}\n{}", definition.disk, definition.name, tools.1),
+        disk: format!(
+            "{:?}\n{}\n{}{}{}{}",
+            definition.disk,
+            definition.name,
+            tools.1,
+            tools.0,
+            uefi::recipe(),
+            syslinux(SLOT, &told_slot('a'))
+        ),
         machine: format!("{:?}", definition.machine),
         disc: format!("{}\n{ISOLINUX}{disc_tools}", definition.disk.label),
         conversions,
@@ -254,7 +278,8 @@ impl Workshop<'_> {
         let tree = results[&StepId::Source].entry.join(source::TREE);
         let build = results[&StepId::Objects].entry.join(BUILD);
         let image = compile::link(&initramfs, &tree, &build, log)?;
-        write(entry, "bzImage", &read(&image)?)
+        let (kernel, _) = mark::append(read(&image)?, &self.definition.name);
+        write(entry, "bzImage", &kernel)
     }
 
     fn disc(&self, entry: &Path, results: &Results, log: &mut Log<'_>) -> Result<Seal, BuildError> {
@@ -269,27 +294,114 @@ impl Workshop<'_> {
     }
 
     fn disk(&self, entry: &Path, results: &Results, log: &mut Log<'_>) -> Result<Seal, BuildError> {
-        let disk = &self.definition.disk;
-        let layout = Layout::new(disk.size_mib);
         let scratch = entry.join("scratch");
         cache::create(&scratch)?;
+        let path = entry.join("disk.raw");
         let kernel = results[&StepId::Kernel].file();
-        let content = fat::Content {
-            label: &disk.label,
-            files: &[("/EFI/BOOT/BOOTX64.EFI", &kernel)],
-            syslinux: Some(SYSLINUX),
-        };
-        let partition = fat::partition(&layout.boot, &content, &scratch, log)?;
-        let file = "disk.raw";
-        let name = &self.definition.name;
-        let parts = [(layout.boot, partition.as_path())];
-        let path = raw::assemble(&layout, name, &parts, entry.join(file))?;
+        match self.definition.disk.slot_mib {
+            None => self.single(&kernel, &scratch, &path, log)?,
+            Some(slot_mib) => self.slots(&kernel, slot_mib, &scratch, &path, log)?,
+        }
         cache::remove(&scratch)?;
         Ok(Seal {
             digest: Digest::of_file(&path)?,
-            file: Some(file.to_owned()),
+            file: Some("disk.raw".to_owned()),
             facts: Vec::new(),
         })
+    }
+
+    /// A disk with one kernel, which both firmwares load.
+    fn single(
+        &self,
+        kernel: &Path,
+        scratch: &Path,
+        path: &Path,
+        log: &mut Log<'_>,
+    ) -> Result<(), BuildError> {
+        let disk = &self.definition.disk;
+        let layout = Layout::new(disk.size_mib);
+        let content = fat::Content {
+            label: &disk.label,
+            files: &[(UEFI, kernel)],
+            syslinux: Some(&syslinux(UEFI, "")),
+        };
+        let partition = fat::partition(&layout.boot, &content, scratch, log)?;
+        let parts = [(layout.boot, partition.as_path())];
+        raw::assemble(&layout, &self.definition.name, &parts, &[], path.into())?;
+        Ok(())
+    }
+
+    /// A disk with two slots: the kernel is in the first, and the second has room for its successor.
+    fn slots(
+        &self,
+        kernel: &Path,
+        slot_mib: u64,
+        scratch: &Path,
+        path: &Path,
+        log: &mut Log<'_>,
+    ) -> Result<(), BuildError> {
+        let disk = &self.definition.disk;
+        let layout = Layout::with_slots(disk.size_mib);
+        let second = layout.second.expect("a layout with slots has two");
+        let loader = uefi::build(scratch, log)?;
+        let bytes = read(kernel)?;
+        let capacity = usize::try_from(slot_mib << 20).unwrap_or(usize::MAX);
+        if bytes.len() > capacity {
+            return Err(BuildError::Input(format!(
+                "the kernel has {} bytes, more than a slot: raise disk.slot-mib in {}",
+                bytes.len(),
+                self.definition.file.display()
+            )));
+        }
+        let Some(mark) = Mark::of(&bytes) else {
+            return Err(BuildError::Input("the kernel has no mark".to_owned()));
+        };
+        let padded = |name: &str, content: &[u8]| {
+            let (path, mut file) = (scratch.join(name), content.to_vec());
+            file.resize(capacity, 0);
+            std::fs::write(&path, file).map_err(BuildError::io("write", &path))?;
+            Ok::<_, BuildError>(path)
+        };
+        let (full, empty) = (padded("full", &bytes)?, padded("empty", &[])?);
+        let mut made = Vec::new();
+        let second_label = format!("{}-B", &disk.label[..disk.label.len().min(9)]);
+        for (letter, place, label, files) in [
+            (
+                'a',
+                layout.boot,
+                &disk.label,
+                &[(UEFI, &*loader), (SLOT, &*full)][..],
+            ),
+            ('b', second, &second_label, &[(SLOT, &*empty)][..]),
+        ] {
+            let content = fat::Content {
+                label,
+                files,
+                syslinux: Some(&syslinux(SLOT, &told_slot(letter))),
+            };
+            let directory = scratch.join(letter.to_string());
+            cache::create(&directory)?;
+            let image = fat::partition(&place, &content, &directory, log)?;
+            made.push((place, fat::place_of(&image, SLOT)?, image));
+        }
+        let slot = |at: usize, kernel| slots::Slot {
+            place: made[at].1.after(made[at].0.first),
+            kernel,
+        };
+        let table = slots::table(&[slot(0, Some(Kernel::of(&bytes, &mark))), slot(1, None)]);
+        let parts: Vec<_> = made
+            .iter()
+            .map(|(place, _, image)| (*place, image.as_path()))
+            .collect();
+        let between = [(slots::TABLE_LBA, &table[..])];
+        raw::assemble(
+            &layout,
+            &self.definition.name,
+            &parts,
+            &between,
+            path.into(),
+        )?;
+        Ok(())
     }
 }
 

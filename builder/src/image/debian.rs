@@ -268,7 +268,13 @@ impl Workshop<'_> {
         let place = layout.root.expect("the layout was made with a root");
         let boot = fat::partition(&layout.boot, &content, &scratch, log)?;
         let parts = [(layout.boot, boot.as_path()), (place, root.as_path())];
-        let path = raw::assemble(&layout, &definition.name, &parts, entry.join("disk.raw"))?;
+        let path = raw::assemble(
+            &layout,
+            &definition.name,
+            &parts,
+            &[],
+            entry.join("disk.raw"),
+        )?;
         cache::remove(&scratch)?;
         Ok(Seal {
             digest: Digest::of_file(&path)?,

@@ -13,6 +13,18 @@ const PREFIX: &str = "wow.";
 /// The kernel's limit on x86 is 2 KiB; other architectures and boot configurations go higher.
 const MAX_BYTES: u64 = 64 * 1024;
 
+/// What boot loaders say by the same prefix, and no setting: see [`crate::slots`].
+const NO_SETTING: &str = "slot";
+
+/// The value of a parameter of this machine's kernel command line; the last of several counts.
+pub(crate) fn cmdline_value(name: &str) -> Option<String> {
+    let line = std::fs::read_to_string(KernelCommandLine::default().path).ok()?;
+    let (_, value) = parameters(&line)
+        .into_iter()
+        .rfind(|(found, _)| *found == name)?;
+    value.map(str::to_owned)
+}
+
 /// `wow.KEY=VALUE` on the kernel command line.
 #[derive(Debug)]
 pub struct KernelCommandLine {
@@ -56,6 +68,9 @@ pub(super) fn parse(line: &str) -> Reading {
         let Some(key) = name.strip_prefix(PREFIX) else {
             continue;
         };
+        if key == NO_SETTING {
+            continue;
+        }
         let origin = || Origin::new(NAME, printable(name));
         let Some(value) = value else {
             reading.problems.push(Problem::Source {
@@ -163,6 +178,8 @@ mod tests {
             .iter()
             .map(|s| (s.key().name, s.value()))
             .collect();
+        // What a boot loader adds is no setting, and no mistake.
+        assert!(parse("wow.slot=a").problems.is_empty());
         assert_eq!(found, [("net", "static:1 2"), ("name", "b")]);
         assert!(reading.problems.is_empty());
     }

@@ -17,6 +17,7 @@ mod problem;
 mod sources;
 
 pub use cmdline::KernelCommandLine;
+pub(crate) use cmdline::cmdline_value;
 pub use disk::Disks;
 pub use file::TableFile;
 pub use fw_cfg::FwCfg;

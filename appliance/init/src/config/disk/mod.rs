@@ -181,7 +181,7 @@ impl Disks {
 }
 
 /// The names of block devices, in order.
-fn names(class: &Path) -> Vec<String> {
+pub(crate) fn names(class: &Path) -> Vec<String> {
     let entries = fs::read_dir(class).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     // These are made of the machine's own memory and files.
