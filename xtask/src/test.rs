@@ -262,6 +262,11 @@ fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
         "a machine waits for its configuration, and takes it from a disk",
         &mut lab("configuration", &image),
     );
+    runner.counted(
+        "update",
+        "a machine is updated, and goes back from what does not join",
+        &mut lab("update", &image),
+    );
     let namespaces = "routers in network namespaces";
     let page = "the status page in a browser, with four nodes and with forty-one";
     if rustix::process::geteuid().is_root() {

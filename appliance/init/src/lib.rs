@@ -54,6 +54,7 @@ pub mod fuzzing {
         command_line, config_disk, fw_cfg, image_file, ovf_environment,
     };
     pub use crate::network::dhcp::fuzzing::dhcp;
+    pub use crate::slots::fuzzing::slots;
 }
 pub mod hostname;
 pub mod mounts;

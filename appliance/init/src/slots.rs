@@ -9,6 +9,8 @@
 
 mod checksum;
 mod disk;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod image;
 mod store;
 mod table;

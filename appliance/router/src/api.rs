@@ -77,6 +77,10 @@ pub enum Op {
     },
     /// Where the machine's configuration came from: [`Report`](crate::configuration::Report).
     Config,
+    /// The slots of the disk that the machine was booted from: [`SlotsReport`](crate::update::SlotsReport).
+    Slots,
+    /// A step of an update of the appliance, see there.
+    Update(crate::update::Step),
     /// Spread a revocation: [`RevocationReport`].
     Revoke {
         /// Its line of text.
@@ -127,13 +131,18 @@ impl Op {
     /// Whether it changes something, for this machine or for the pool.
     pub fn changes(&self) -> bool {
         match self {
-            Op::Revoke { .. } | Op::Offer { .. } | Op::Withdraw { .. } | Op::Trouble { .. } => true,
+            Op::Revoke { .. }
+            | Op::Offer { .. }
+            | Op::Withdraw { .. }
+            | Op::Trouble { .. }
+            | Op::Update(_) => true,
             Op::Status
             | Op::Peers
             | Op::Ping { .. }
             | Op::Wait { .. }
             | Op::Leases
             | Op::Config
+            | Op::Slots
             | Op::LookUp { .. }
             | Op::Whois { .. }
             | Op::Resolve { .. }

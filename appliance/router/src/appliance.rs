@@ -17,6 +17,7 @@ use wow_init::{Boot, console, reaper, shutdown};
 use crate::config::Config;
 use crate::logging::Logging;
 use crate::screen::{Board, Phase, Screen};
+use crate::update::{Updates, trial};
 use crate::{configuration, ipc, machine, run, sntp};
 
 /// For the daemon's goodbye; the kernel's buffers take it at once.
@@ -62,6 +63,12 @@ async fn live(boot: &mut Boot) -> Shutdown {
     let status = network.as_ref().map(|network| network.status());
     let screen = Screen::new(board.clone(), status, power.sender(), ipc::default_socket());
     tokio::task::spawn_local(screen.run());
+    let updates = Updates::new(power.sender());
+    tokio::task::spawn_local(trial::follow(
+        updates.clone(),
+        power.sender(),
+        ipc::default_socket(),
+    ));
     let mut pace = RESTART;
     let mut timekeeper = Timekeeper::default();
     loop {
@@ -85,6 +92,7 @@ async fn live(boot: &mut Boot) -> Shutdown {
         });
         let config = Config {
             sources: report,
+            updates: Some(updates.clone()),
             state: match &partition {
                 Partition::Mounted(directory) => Some(directory.clone()),
                 Partition::Absent | Partition::Refused(_) => None,

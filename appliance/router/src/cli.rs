@@ -84,6 +84,11 @@ pub enum Verb {
     Trace(TraceArgs),
     /// Ask every node for its links, and draw the ring
     Map(MapArgs),
+    /// Replace the version of a running appliance; it goes back by itself if the new one does not join
+    ///
+    /// The image is written to that slot of the machine's disk which does not run, and booted once. If the node
+    /// joins its pool in time it stays; if not, or if it stops, the earlier version runs again.
+    Update(UpdateArgs),
     /// Print a shell's completions for this program
     #[cfg(feature = "completions")]
     Completions {
@@ -392,6 +397,28 @@ pub struct MapArgs {
     /// Ask no more nodes than this
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max: u32,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `wow update`.
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// The kernel that `cargo xtask image router` makes: target/images/router/bzImage
+    #[arg(required_unless_present = "status", conflicts_with = "status")]
+    pub image: Option<PathBuf>,
+    /// How long after its start the new version may take to join the pool
+    #[arg(long, default_value = "2m", value_parser = duration, value_name = "SPAN")]
+    pub within: Duration,
+    /// Refuse the image unless this is its SHA-256
+    #[arg(long, value_name = "HEX")]
+    pub sha256: Option<String>,
+    /// Do not wait for what becomes of it
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Show the slots, their versions, and what became of the last update
+    #[arg(long)]
+    pub status: bool,
     #[command(flatten)]
     pub client: ClientArgs,
 }

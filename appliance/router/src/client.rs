@@ -31,6 +31,11 @@ impl Socket {
         Socket(path.map_or_else(ipc::default_for_clients, Into::into))
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+
     /// Asks, and waits for the answer for at most `limit`.
     pub fn ask<T: serde::de::DeserializeOwned>(&self, op: Op, limit: Duration) -> Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread()

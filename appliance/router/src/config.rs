@@ -181,6 +181,8 @@ pub struct Config {
     pub booted: bool,
     /// Where log messages are shipped to.
     pub syslog: Option<crate::syslog::Server>,
+    /// The slots of the machine's disk, if this process may update the machine.
+    pub updates: Option<crate::update::Updates>,
     /// Where it came from, if from the machine's own sources.
     pub sources: Option<crate::configuration::Report>,
 }
@@ -266,6 +268,7 @@ impl Config {
             allow_overlap: args.allow_overlap || raw.allow_overlap,
             booted: false,
             syslog: None,
+            updates: None,
             sources: None,
         })
     }

@@ -30,6 +30,7 @@ mod services;
 mod sntp;
 mod state;
 mod syslog;
+mod update;
 mod wall_clock;
 
 use std::process::ExitCode;
@@ -86,6 +87,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Trouble(verb) => client::trouble(&node, verb),
         Verb::Config(cli::ConfigVerb::Show(args)) => configuration::show(&node, &args),
         Verb::Trace(args) => client::trace(&node, &args),
+        Verb::Update(args) => update::client::run(&node, &args),
         Verb::Map(args) => map::run(&node, &args),
         #[cfg(feature = "completions")]
         Verb::Completions { shell } => completions(shell),

@@ -93,6 +93,7 @@ pub fn configuration(merged: &Merged) -> Result<Config, String> {
         allow_overlap: true,
         booted: true,
         syslog: parsed(merged, "syslog")?,
+        updates: None,
         sources: Some(crate::configuration::report(merged)),
     })
 }

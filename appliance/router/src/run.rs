@@ -173,7 +173,8 @@ pub async fn serve(
     let services = Services::new(command_sender.clone(), &config.dns);
     let peers_asker = command_sender.clone();
     let operator = Operator::new(command_sender, has_guest.then_some(control_address))
-        .with_configuration(config.sources);
+        .with_configuration(config.sources)
+        .with_updates(config.updates);
     let streams = control.streams();
     let gateway = match config.gateway.is_empty() {
         true => None,

@@ -55,12 +55,18 @@ impl Qmp {
         self.execute("system_powerdown").map(drop)
     }
 
-    /// Attaches a raw disk, read only, to a machine with a SCSI controller ([`super::Hardware::Vmware`]).
-    pub fn attach_scsi_disk(&mut self, id: &str, file: &Path) -> io::Result<()> {
+    /// Presses the reset button.
+    pub fn reset(&mut self) -> io::Result<()> {
+        self.execute("system_reset").map(drop)
+    }
+
+    /// Attaches a raw disk, which the guest writes to or not, to a machine with a SCSI controller
+    /// ([`super::Hardware::Vmware`]).
+    pub fn attach_scsi_disk(&mut self, id: &str, file: &Path, writable: bool) -> io::Result<()> {
         let node = json!({
             "driver": "raw",
             "node-name": id,
-            "read-only": true,
+            "read-only": !writable,
             "file": { "driver": "file", "filename": file },
         });
         self.execute_with("blockdev-add", node)?;

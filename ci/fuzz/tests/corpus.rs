@@ -133,6 +133,7 @@ replay! {
     image_file: "image-file",
     ovf_environment: "ovf-environment",
     config_disk: "config-disk",
+    slots: "slots",
     dhcp: "dhcp",
     requests: "requests",
     dns: "dns",

@@ -124,7 +124,7 @@ fn a_disk_attached_later_ends_the_wait_and_a_broken_one_is_named() {
 
     let broken = disk(directory.path(), "broken", &[("ticket", b"\xff\xfe")]);
     let mut qmp = Qmp::connect(&private("qmp")).unwrap();
-    qmp.attach_scsi_disk("broken", &broken).unwrap();
+    qmp.attach_scsi_disk("broken", &broken, false).unwrap();
     wait("the broken disk", &mut vm, || {
         said("(FAT, WOW), ticket: is no text")
     });
@@ -149,7 +149,7 @@ fn a_disk_attached_later_ends_the_wait_and_a_broken_one_is_named() {
         ("wow.toml", b"name = \"from-disk\"\n"),
     ];
     let good = disk(directory.path(), "good", &good);
-    qmp.attach_scsi_disk("good", &good).unwrap();
+    qmp.attach_scsi_disk("good", &good, false).unwrap();
     drop(qmp);
     let control = private("control");
     let ask = |verb: &[&str]| {

@@ -19,6 +19,7 @@ use crate::api::{
 use crate::configuration::Report;
 use crate::daemon::command::Command;
 use crate::daemon::report;
+use crate::update::Updates;
 
 /// How long the loop and the pool may take for what is not a wait.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -40,6 +41,8 @@ pub struct Operator {
     looks_only: bool,
     /// Where the configuration came from, if from the machine's own sources.
     configuration: Option<Arc<Report>>,
+    /// The machine's slots, if the machine is the node's own.
+    updates: Option<Updates>,
 }
 
 /// Parses what a person calls a node.
@@ -62,6 +65,7 @@ impl Operator {
             control,
             looks_only: false,
             configuration: None,
+            updates: None,
         }
     }
 
@@ -71,6 +75,19 @@ impl Operator {
             configuration: report.map(Arc::new),
             ..self
         }
+    }
+
+    /// The same, which also updates the machine.
+    pub fn with_updates(self, updates: Option<Updates>) -> Self {
+        Self { updates, ..self }
+    }
+
+    fn updates(&self) -> Result<&Updates, String> {
+        let updates = self.updates.as_ref();
+        updates.ok_or_else(|| {
+            "this node is a program of another system, and no appliance: update it there, or by `cargo xtask deploy`"
+                .into()
+        })
     }
 
     /// The same for a user of this machine who may look, but change nothing.
@@ -98,6 +115,8 @@ impl Operator {
                         .into(),
                 ),
             },
+            Op::Slots => json(&self.updates()?.report().await?),
+            Op::Update(step) => self.updates()?.execute(step).await,
             Op::LookUp { key } => {
                 let wanted = report::key(&key);
                 let found = self.ask(|asker| Command::LookUp(wanted, asker)).await?;

@@ -83,6 +83,30 @@ pub(super) const CONFIG_DISK: Target = Target {
     },
 };
 
+pub(super) const SLOTS: Target = Target {
+    name: "slots",
+    input_bytes_max: 4096,
+    run: wow_init::fuzzing::slots,
+    seeds: || {
+        let table = include_bytes!("../../../../appliance/init/src/slots/fixtures/table.bin");
+        // What a kernel's header is looked at for, and the beginning of a mark.
+        let mut image = vec![0; 1024];
+        for (at, bytes) in [
+            (0, &b"MZ"[..]),
+            (0x3c, &[0x40, 2]),
+            (0x1fe, &[0x55, 0xaa]),
+            (0x202, b"HdrS"),
+            (0x236, &[1]),
+            (0x240, b"PE\0\0\x64\x86"),
+        ] {
+            image[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        image.extend_from_slice(b"WOW APPLIANCE\0\0\0\x01\0\0\0x86_64\0\0");
+        image.resize(1024 + 128, b'1');
+        vec![table.to_vec(), [&table[..], &image].concat()]
+    },
+};
+
 /// The image that a list of offsets and bytes describes.
 fn disk_image(text: &str) -> Vec<u8> {
     let hexadecimal =

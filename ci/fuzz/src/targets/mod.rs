@@ -41,6 +41,7 @@ pub(crate) const ALL: &[Target] = &[
     appliance::IMAGE_FILE,
     appliance::OVF_ENVIRONMENT,
     appliance::CONFIG_DISK,
+    appliance::SLOTS,
     appliance::DHCP,
     appliance::REQUESTS,
     appliance::DNS,

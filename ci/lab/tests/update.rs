@@ -1,0 +1,353 @@
+//! A machine is updated to the other slot of its disk, and goes back by itself from a version that does not join or
+//! stops, by each firmware.
+//!
+//! `cargo xtask test` runs these: it builds what they need and says where it is.
+
+mod support;
+
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use wow_builder::host::{Guarded, Tether};
+use wow_builder::manifest::Format;
+use wow_builder::mark;
+use wow_builder::qemu::qmp::Qmp;
+use wow_builder::qemu::{
+    Accelerator, Backend, Emulator, Firmware, FwCfg, Hardware, ImageFiles, Machine, Nic, Serial,
+    Uefi, Vm, VmSpec,
+};
+use wow_lab::interrupt;
+
+use support::path;
+
+/// Under the translator, with other machines on the same cores.
+const LIMIT: Duration = Duration::from_secs(240);
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
+/// As long as a trial that shall succeed may take, and one that shall not: the node's start is in it.
+const AMPLE: &str = "230s";
+const SHORT: &str = "20s";
+
+/// A machine, and the pool's seed on this host.
+struct Bed {
+    directory: tempfile::TempDir,
+    wow: PathBuf,
+    port: u16,
+    seed: Option<Guarded>,
+    vm: Vm,
+}
+
+impl Bed {
+    fn start(name: &str, firmware: Firmware, hardware: Hardware, memory_mib: u32) -> Self {
+        interrupt::install().unwrap();
+        let logs = path("WOW_TEST_LOGS").join("update").join(name);
+        std::fs::create_dir_all(&logs).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let private = |name: &str| directory.path().join(name);
+        let (image, wow) = (path("WOW_TEST_IMAGE"), support::tools().wow);
+        let port = free_port();
+        // The guest reaches this host's loopback at this address of QEMU's network.
+        let seed_address = format!("10.0.2.2:{port}");
+        let shown = directory.path().to_str().unwrap();
+        run(
+            &wow,
+            &[
+                "pool",
+                "new",
+                "lab",
+                "--dir",
+                shown,
+                "--seed",
+                &seed_address,
+            ],
+        );
+        run(
+            &wow,
+            &["pool", "ticket", private("lab.pool").to_str().unwrap()],
+        );
+        let seed = seed(&wow, directory.path(), port);
+        let disk = private("disk.raw");
+        std::fs::copy(image.join("disk.raw"), &disk).unwrap();
+        let emulator = Emulator::find().unwrap();
+        let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
+        let uefi = (firmware == Firmware::Uefi).then(|| {
+            let variables = Uefi::prepare(&private("variables")).unwrap();
+            variables.expect("OVMF is installed with the other packages")
+        });
+        let spec = VmSpec {
+            name: format!("update-{name}"),
+            machine: Machine::Q35,
+            hardware,
+            firmware,
+            image: ImageFiles {
+                kernel: image.join("bzImage"),
+                loader: None,
+                disk,
+                disk_format: Format::Raw,
+                own_disk: true,
+            },
+            uefi,
+            memory_mib,
+            cpus: 1,
+            nics: vec![Nic {
+                mac: [0x52, 0x54, 0x00, 0x77, 0x03, 0x01],
+                backend: Backend::User,
+            }],
+            serial: Serial::Socket {
+                path: private("serial"),
+                log: logs.join("console.log"),
+            },
+            control: Some(private("control")),
+            qmp: Some(private("qmp")),
+            fw_cfg: vec![FwCfg {
+                name: "opt/wow/ticket".into(),
+                file: private("lab.ticket"),
+            }],
+            append: Vec::new(),
+            reboots: true,
+            incoming: None,
+        };
+        let vm = Vm::start(
+            &emulator,
+            accelerator.accelerator,
+            &spec,
+            &logs.join("qemu.log"),
+            Tether::Tied,
+        );
+        Self {
+            vm: vm.unwrap(),
+            directory,
+            wow,
+            port,
+            seed: Some(seed),
+        }
+    }
+
+    fn private(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn qmp(&mut self) -> Qmp {
+        let socket = self.private("qmp");
+        self.wait("QEMU's socket", || Qmp::connect(&socket).ok())
+    }
+
+    /// Asks the machine.
+    fn ask(&self, verb: &[&str]) -> Output {
+        let mut command = Command::new(&self.wow);
+        command
+            .args(verb)
+            .arg("--socket")
+            .arg(self.private("control"));
+        command.output().unwrap()
+    }
+
+    /// What `wow VERB --json` says, once it says what is looked for.
+    fn until(&mut self, what: &str, verb: &[&str], looked_for: impl Fn(&Value) -> bool) -> Value {
+        let (wow, control) = (self.wow.clone(), self.private("control"));
+        self.wait(what, || {
+            let mut command = Command::new(&wow);
+            command
+                .args(verb)
+                .arg("--json")
+                .arg("--socket")
+                .arg(&control);
+            let output = command.output().unwrap();
+            let said = serde_json::from_slice::<Value>(&output.stdout).ok()?;
+            looked_for(&said).then_some(said)
+        })
+    }
+
+    /// Waits until `look` gives something.
+    fn wait<T>(&mut self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            self.vm.check_running().unwrap();
+            interrupt::check().unwrap();
+            assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// The image as another build would make it: the same kernel, padded, so that its version is another.
+    fn next_image(&self, padding: usize) -> (PathBuf, String) {
+        let built = std::fs::read(path("WOW_TEST_IMAGE").join("bzImage")).unwrap();
+        let mut kernel = built[..built.len() - mark::BYTES].to_vec();
+        kernel.resize(kernel.len() + padding, 0);
+        let (image, mark) = mark::append(kernel, "router");
+        let file = self.private(&format!("bzImage-{padding}"));
+        std::fs::write(&file, image).unwrap();
+        let version = mark.version();
+        let version = version.split(|byte| *byte == 0).next().unwrap();
+        (file, String::from_utf8(version.to_vec()).unwrap())
+    }
+
+    fn slots(&mut self, what: &str, looked_for: impl Fn(&Value) -> bool) -> Value {
+        self.until(what, &["update", "--status"], looked_for)
+    }
+
+    fn joined(&mut self) -> Value {
+        self.until("joining", &["status"], |status| status["joined"] == true)
+    }
+}
+
+fn seed(wow: &Path, directory: &Path, port: u16) -> Guarded {
+    let mut command = Command::new(wow);
+    command.args([
+        "run",
+        "--guest",
+        "none",
+        "--name",
+        "seed",
+        "--no-lan",
+        "--no-port-mapping",
+    ]);
+    command.args(["--listen", &format!("127.0.0.1:{port}")]);
+    for (option, file) in [
+        ("--ticket", "lab.ticket"),
+        ("--state", "seed"),
+        ("--socket", "seed.sock"),
+    ] {
+        command.arg(option).arg(directory.join(file));
+    }
+    let log = std::fs::File::create(directory.join("seed.log")).unwrap();
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    Guarded::spawn(command).unwrap()
+}
+
+/// A port of the loopback that was free just now.
+fn free_port() -> u16 {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port()
+}
+
+fn run(program: &Path, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn by_bios_an_update_stays_with_the_nodes_id_and_one_that_cannot_join_goes_back() {
+    let mut bed = Bed::start("bios", Firmware::Bios, Hardware::Vmware, 64);
+    // There before the kernel is, and while the machine restarts.
+    let state = bed.private("state.img");
+    run(
+        Path::new("/usr/sbin/mkfs.vfat"),
+        &[
+            "--invariant",
+            "-n",
+            "WOW-STATE",
+            "-C",
+            state.to_str().unwrap(),
+            "1440",
+        ],
+    );
+    bed.qmp().attach_scsi_disk("state", &state, true).unwrap();
+    let before = bed.joined();
+    let slots = bed.slots("the slots", |_| true);
+    assert_eq!(
+        (&slots["running"], &slots["state"]),
+        (&"a".into(), &"settled".into())
+    );
+    assert_eq!(slots["b"], Value::Null);
+    let first = slots["a"].as_str().unwrap().to_owned();
+
+    let (image, version) = bed.next_image(512);
+    assert_ne!(first, version);
+    let updated = bed.ask(&["update", image.to_str().unwrap(), "--within", AMPLE]);
+    assert!(updated.status.success(), "{}", said(&updated));
+    assert!(
+        said(&updated).contains("has joined and stays"),
+        "{}",
+        said(&updated)
+    );
+    let slots = bed.slots("the slots", |_| true);
+    assert_eq!(
+        (&slots["running"], &slots["default"]),
+        (&"b".into(), &"b".into())
+    );
+    assert_eq!(
+        (&slots["a"], &slots["b"]),
+        (&first.into(), &version.clone().into())
+    );
+    let after = bed.joined();
+    assert_eq!(
+        before["id"], after["id"],
+        "the state partition keeps the node"
+    );
+
+    // Nobody is there to be joined by.
+    drop(bed.seed.take());
+    let (image, lonely) = bed.next_image(1024);
+    let updated = bed.ask(&["update", image.to_str().unwrap(), "--within", SHORT]);
+    assert_eq!(updated.status.code(), Some(1), "{}", said(&updated));
+    let told = format!("the update to version {lonely} did not join within 20s");
+    assert!(said(&updated).contains(&told), "{}", said(&updated));
+    let slots = bed.slots("the slots", |_| true);
+    assert_eq!(
+        (&slots["running"], &slots["state"]),
+        (&"b".into(), &"too_late".into())
+    );
+    assert_eq!(
+        (&slots["a"], &slots["b"]),
+        (&lonely.into(), &version.into())
+    );
+    bed.until("the trouble", &["status"], |status| {
+        status["trouble"].to_string().contains(&told)
+    });
+    assert!(bed.vm.power_off(POWER_OFF_LIMIT));
+}
+
+#[test]
+fn by_uefi_an_update_that_stops_goes_back_and_another_one_stays() {
+    let mut bed = Bed::start("uefi", Firmware::Uefi, Hardware::Virtio, 256);
+    bed.joined();
+    let wrong = bed.ask(&["update", bed.wow.to_str().unwrap()]);
+    assert!(said(&wrong).contains("no Linux kernel"), "{}", said(&wrong));
+
+    let (image, version) = bed.next_image(512);
+    // Its trial must not be over before it is stopped.
+    drop(bed.seed.take());
+    let written = bed.ask(&[
+        "update",
+        image.to_str().unwrap(),
+        "--within",
+        AMPLE,
+        "--no-wait",
+    ]);
+    assert!(written.status.success(), "{}", said(&written));
+    let slots = bed.slots("the trial", |slots| slots["state"] == "on_trial");
+    assert_eq!(
+        (&slots["running"], &slots["default"]),
+        (&"b".into(), &"a".into())
+    );
+    let again = bed.ask(&["update", image.to_str().unwrap()]);
+    assert!(said(&again).contains("is on trial"), "{}", said(&again));
+    bed.qmp().reset().unwrap();
+    let slots = bed.slots("the earlier version", |slots| slots["state"] == "died");
+    assert_eq!(
+        (&slots["running"], &slots["b"]),
+        (&"a".into(), &version.into())
+    );
+
+    bed.seed = Some(seed(&bed.wow, bed.directory.path(), bed.port));
+    let (image, version) = bed.next_image(1024);
+    let updated = bed.ask(&["update", image.to_str().unwrap(), "--within", AMPLE]);
+    assert!(updated.status.success(), "{}", said(&updated));
+    let slots = bed.slots("the slots", |_| true);
+    assert_eq!(
+        (&slots["running"], &slots["state"]),
+        (&"b".into(), &"settled".into())
+    );
+    assert_eq!(slots["b"], version);
+    assert!(bed.vm.power_off(POWER_OFF_LIMIT));
+}
