@@ -142,7 +142,7 @@ enum Loader {
 }
 
 /// Boots a disk, as `boot_code.rs` and `loader.c` do. The slot and its kernel; it must be whole.
-fn boot(disk: &mut Vec<u8>, loader: Loader) -> (Slot, Vec<u8>) {
+fn boot(disk: &mut [u8], loader: Loader) -> (Slot, Vec<u8>) {
     let at = TABLE_OFFSET as usize;
     let sector: &mut [u8] = &mut disk[at..at + TABLE_BYTES];
     assert!(sector.starts_with(b"WOWSLOTS"));
@@ -352,7 +352,7 @@ proptest! {
         let flushed = log[..cut].iter().rposition(Option::is_none).map_or(0, |at| at + 1);
         for (index, write) in log[..cut].iter().enumerate() {
             // Of what was not flushed, any part is there, in any order.
-            let is_lost = index >= flushed && lost >> (index - flushed) % 64 & 1 == 1;
+            let is_lost = index >= flushed && lost >> ((index - flushed) % 64) & 1 == 1;
             if let Some((at, sector)) = write && !is_lost {
                 kept[*at..at + SECTOR].copy_from_slice(sector);
             }
