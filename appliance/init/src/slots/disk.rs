@@ -26,7 +26,11 @@ pub fn open() -> Result<Store<File>, SlotsError> {
     booted()?;
     let class = Path::new("/sys/class/block");
     let disks = disk::names(class).into_iter();
-    let disks = disks.filter(|name| !class.join(name).join("partition").exists());
+    let disks = disks.filter(|name| {
+        // Neither is ours, and drives without a medium take seconds to say so.
+        let is_removable = name.starts_with("fd") || name.starts_with("sr");
+        !is_removable && !class.join(name).join("partition").exists()
+    });
     let with_table = |name: &String| {
         let mut sector = [0; TABLE_BYTES];
         let file = File::open(Path::new("/dev").join(name)).ok()?;

@@ -32,9 +32,9 @@ pub async fn follow(updates: Updates, power: mpsc::Sender<Request>, socket: Path
     let Some(report) = read(&updates).await else {
         return;
     };
-    tracing::info!(slot = report.running, "{}", report.told);
     match &*report.state {
         "on_trial" => {
+            tracing::warn!(slot = report.running, "{}", report.told);
             let limit = Duration::from_secs(report.within_s.into());
             let rest = limit.saturating_sub(since_boot());
             match tokio::time::timeout(rest, joined(&socket, &report)).await {
@@ -57,13 +57,13 @@ pub async fn follow(updates: Updates, power: mpsc::Sender<Request>, socket: Path
             }
         }
         "died" | "too_late" | "stray" => {
-            tracing::error!("{}", report.told);
+            tracing::error!(slot = report.running, "{}", report.told);
             loop {
                 tell(&socket, vec![report.told.clone()]).await;
                 tokio::time::sleep(TELL_EVERY).await;
             }
         }
-        _ => {}
+        _ => tracing::info!(slot = report.running, "{}", report.told),
     }
 }
 
