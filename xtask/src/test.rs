@@ -267,6 +267,11 @@ fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
         "a machine is updated, and goes back from what does not join",
         &mut lab("update", &image),
     );
+    runner.counted(
+        "control-port",
+        "a machine's control port answers whatever became of other conversations",
+        &mut lab("control_port", &image),
+    );
     let namespaces = "routers in network namespaces";
     let page = "the status page in a browser, with four nodes and with forty-one";
     if rustix::process::geteuid().is_root() {

@@ -1,6 +1,7 @@
 //! A conversation with a control socket, a router's or the emulator's: JSON lines, one at a time.
 //! For what is measured in milliseconds; anything else can run the `wow` program.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -33,7 +34,8 @@ impl Control {
         stream.set_read_timeout(Some(SLICE))?;
         Ok(Self {
             stream: BufReader::new(stream),
-            next_id: 1,
+            // A machine's port may still answer somebody who asked before.
+            next_id: 1 + (RandomState::new().build_hasher().finish() >> 12),
         })
     }
 
@@ -43,15 +45,17 @@ impl Control {
         let id = self.next_id;
         self.next_id += 1;
         request["id"] = id.into();
-        let mut line = serde_json::to_vec(&request)?;
-        line.push(b'\n');
-        self.stream.get_mut().write_all(&line)?;
+        // What somebody else left unfinished ends here.
+        let line = format!("\n{request}\n");
+        self.stream.get_mut().write_all(line.as_bytes())?;
         let deadline = Instant::now() + limit;
         loop {
-            let mut reply = self
-                .read_line(deadline)
-                .with_context(|| request.to_string())?;
-            // What answers an earlier question comes too late.
+            let line = self.read_line(deadline);
+            let line = line.with_context(|| request.to_string())?;
+            // What answers an earlier question comes too late, and perhaps in part.
+            let Ok(mut reply) = serde_json::from_slice::<Value>(&line) else {
+                continue;
+            };
             if reply["id"] != id {
                 continue;
             }
@@ -63,7 +67,7 @@ impl Control {
         }
     }
 
-    fn read_line(&mut self, deadline: Instant) -> Result<Value> {
+    fn read_line(&mut self, deadline: Instant) -> Result<Vec<u8>> {
         let mut line = Vec::new();
         loop {
             let mut rest = (&mut self.stream).take(REPLY_BYTES_MAX);
@@ -82,7 +86,7 @@ impl Control {
                 bail!("no reply in time");
             }
         }
-        Ok(serde_json::from_slice(&line)?)
+        Ok(line)
     }
 }
 
@@ -93,18 +97,18 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread;
 
-    /// A server that sends `replies`, in two parts each, for one request.
+    /// A server that sends `replies` for one request, in two parts each, with the request's id for ID.
     fn ask(replies: &'static [&'static str], limit: Duration) -> Result<Value> {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
         let listener = UnixListener::bind(&socket).unwrap();
         let server = thread::spawn(move || {
             let (mut client, _) = listener.accept().unwrap();
-            let mut line = String::new();
-            BufReader::new(client.try_clone().unwrap())
-                .read_line(&mut line)
-                .unwrap();
+            let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
+            assert_eq!(lines.next().unwrap().unwrap(), "");
+            let request: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
             for reply in replies {
+                let reply = reply.replace("ID", &request["id"].to_string());
                 let (a, b) = reply.split_at(reply.len() / 2);
                 client.write_all(a.as_bytes()).unwrap();
                 client.write_all(b.as_bytes()).unwrap();
@@ -124,11 +128,16 @@ mod tests {
     fn replies_to_others_are_passed_over_and_refusals_are_errors() {
         let minute = Duration::from_secs(60);
         let answer = ask(
-            &[r#"{"id":0,"error":"late"}"#, r#"{"id":1,"ok":{"n":5}}"#],
+            &[
+                r#"ter": 17}}"#,
+                "",
+                r#"{"id":"other","error":"late"}"#,
+                r#"{"id":ID,"ok":{"n":5}}"#,
+            ],
             minute,
         );
         assert_eq!(answer.unwrap()["n"], 5);
-        let refused = ask(&[r#"{"id":1,"error":"no such op"}"#], minute);
+        let refused = ask(&[r#"{"id":ID,"error":"no such op"}"#], minute);
         assert_eq!(refused.unwrap_err().to_string(), "no such op");
         let silent = ask(&[], Duration::ZERO).unwrap_err();
         assert!(format!("{silent:#}").contains("no reply in time"));

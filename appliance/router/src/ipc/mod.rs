@@ -6,6 +6,7 @@ pub mod fuzzing;
 mod lines;
 mod operator;
 mod ping;
+mod port;
 mod server;
 mod session;
 mod virtio;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::{Uid, geteuid, umask};
@@ -19,6 +20,9 @@ const CLIENTS_MAX: usize = 32;
 
 /// Other users' clients at once; further ones are turned away.
 const OTHERS_MAX: usize = 16;
+
+/// A client that asks nothing for so long makes room for others.
+const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// The listening socket. Dropping it removes its file.
 pub struct Server {
@@ -117,7 +121,7 @@ impl Server {
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a client");
                     // Out of descriptors or memory: others' ends make room.
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
@@ -134,7 +138,7 @@ fn is_owner(client: &UnixStream) -> bool {
 
 async fn serve(mut client: UnixStream, operator: Operator) {
     let (reader, writer) = client.split();
-    if let Err(error) = session::serve(reader, writer, operator).await {
+    if let Err(error) = session::serve(reader, writer, operator, Some(IDLE_MAX)).await {
         tracing::debug!(%error, "control client");
     }
 }

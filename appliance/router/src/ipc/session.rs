@@ -21,11 +21,12 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 /// After the last request, what is nearly done may finish.
 const FINISH_MAX: Duration = Duration::from_secs(1);
 
-/// Serves one client until its stream ends.
+/// Serves one client until its stream ends, or until nothing was asked and nothing at work for `idle_max`.
 pub async fn serve(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
     operator: Operator,
+    idle_max: Option<Duration>,
 ) -> io::Result<()> {
     let mut lines = Lines::new(REQUEST_BYTES_MAX);
     let mut work = JoinSet::new();
@@ -58,6 +59,7 @@ pub async fn serve(
                     write(&mut writer, &reply).await?;
                 }
             }
+            () = idle(idle_max), if work.is_empty() => return Ok(()),
         }
     }
     let finish = async {
@@ -71,6 +73,13 @@ pub async fn serve(
     tokio::time::timeout(FINISH_MAX, finish)
         .await
         .unwrap_or(Ok(()))
+}
+
+async fn idle(most: Option<Duration>) {
+    match most {
+        Some(most) => tokio::time::sleep(most).await,
+        None => std::future::pending().await,
+    }
 }
 
 pub(super) fn request(line: Line) -> Result<Option<Request>, String> {
@@ -112,4 +121,40 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> io::Res
     tokio::time::timeout(WRITE_MAX, written)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::daemon::command::Command;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_nothing_more_makes_room_and_one_that_waits_is_answered() {
+        const IDLE_MAX: Duration = Duration::from_secs(60);
+        let (commands, mut asked) = mpsc::channel(1);
+        let (mut client, ours) = tokio::io::duplex(1024);
+        let (reader, writer) = tokio::io::split(ours);
+        let operator = Operator::new(commands, None);
+        let session = tokio::spawn(serve(reader, writer, operator, Some(IDLE_MAX)));
+        let request = r#"{"id": 5, "op": "wait", "joined": true, "timeout_ms": 600000}"#;
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.write_all(b"\n").await.unwrap();
+        let Some(Command::Joined(asker)) = asked.recv().await else {
+            panic!("it was asked whether the node has joined");
+        };
+        tokio::time::sleep(IDLE_MAX * 5).await;
+        drop(asker);
+        let answered = tokio::time::Instant::now();
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(
+            text,
+            "{\"id\":5,\"error\":\"the node is busy or stopping; try again\"}\n"
+        );
+        assert_eq!(answered.elapsed(), IDLE_MAX);
+        session.await.unwrap().unwrap();
+    }
 }
