@@ -8,6 +8,7 @@ mod debian;
 mod disc;
 mod publish;
 mod runner;
+mod shell;
 
 use std::collections::BTreeSet;
 

@@ -18,6 +18,8 @@ pub enum StepId {
     Source,
     /// The static binary that becomes `/init`.
     Binary,
+    /// A static shell out of its package.
+    Shell,
     /// The kernel's compiled objects.
     Objects,
     /// The initramfs archive.
@@ -60,6 +62,7 @@ impl StepId {
         match self {
             Self::Source => "kernel-source",
             Self::Binary => "binary",
+            Self::Shell => "shell",
             Self::Objects => "kernel-objects",
             Self::Initramfs => "initramfs",
             Self::Kernel => "kernel",
@@ -113,6 +116,8 @@ pub struct Inputs {
     pub toolchain: String,
     /// The cargo package and binary of `/init`.
     pub binary: (String, String),
+    /// The shell's package and the version asked for, where the image has one.
+    pub shell: Option<(String, String)>,
     /// The initramfs besides `/init`: an archive's bytes.
     pub skeleton: Vec<u8>,
     /// The disk's parameters and tools, in canonical text.
@@ -167,7 +172,10 @@ impl Plan {
                 ),
                 step(
                     Initramfs,
-                    &[Binary],
+                    match inputs.shell {
+                        Some(_) => &[Binary, Shell],
+                        None => &[Binary],
+                    },
                     recipe(Initramfs).field("skeleton", &inputs.skeleton),
                 ),
                 step(
@@ -178,6 +186,11 @@ impl Plan {
                 step(Disk, &[Kernel], recipe(Disk).field("disk", &inputs.disk)),
             ],
         };
+        if let Some((package, version)) = &inputs.shell {
+            let shell = recipe(Shell).field("package", package);
+            let first = step(Shell, &[], shell.field("version", version));
+            plan.steps.insert(0, first);
+        }
         plan.convert(&inputs.conversions, &inputs.machine, &inputs.disc);
         plan
     }
@@ -259,6 +272,7 @@ mod tests {
             kernel_options: "CONFIG_SMP=y\n".into(),
             toolchain: "gcc 12".into(),
             binary: ("wow-router".into(), "wow".into()),
+            shell: None,
             skeleton: b"070701".to_vec(),
             disk: "8 MiB".into(),
             machine: "128 MiB".into(),

@@ -25,7 +25,8 @@ pub struct Arguments {
     /// Whose public keys let the user `wow` of a Debian image log in; may be given several times.
     #[arg(long = "ssh-key", value_name = "FILE")]
     ssh_keys: Vec<PathBuf>,
-    /// What to make of it, such as `raw,vmdk`: kernel, initrd (of Debian images), raw, qcow2, vmdk, ova, iso.
+    /// What to make of it, such as `raw,vmdk`: kernel, initrd (of Debian images), raw, qcow2, vmdk, ova, iso. What an
+    /// earlier build made and this one is not asked for is removed, lest it be taken for this one's.
     #[arg(
         long = "format",
         value_name = "FORMAT",
@@ -33,6 +34,10 @@ pub struct Arguments {
         default_values_t = Format::DEFAULT
     )]
     formats: Vec<Format>,
+    /// Give an appliance a shell: busybox, and a key on the machine's screen and serial console that opens it. The
+    /// image is called NAME-shell.
+    #[arg(long)]
+    shell: bool,
     /// Also write the manifest to this file.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -56,14 +61,27 @@ pub fn build(name: &str, with: &[String]) -> Result<Manifest> {
 
 /// The same in these formats.
 pub fn build_as(name: &str, with: &[String], formats: &[Format]) -> Result<Manifest> {
+    manifest(&plain(name, with, formats))
+}
+
+/// An appliance with a shell.
+pub fn build_with_shell(name: &str) -> Result<Manifest> {
     manifest(&Arguments {
+        shell: true,
+        ..plain(name, &[], &Format::DEFAULT)
+    })
+}
+
+fn plain(name: &str, with: &[String], formats: &[Format]) -> Arguments {
+    Arguments {
         name: name.to_owned(),
         mirrors: Vec::new(),
         with: with.to_vec(),
         ssh_keys: Vec::new(),
         formats: formats.to_vec(),
+        shell: false,
         report: None,
-    })
+    }
 }
 
 fn manifest(arguments: &Arguments) -> Result<Manifest> {
@@ -88,8 +106,19 @@ fn purposes(definition: &Definition) -> &'static [Purpose] {
 /// Adds what the command line asks for.
 fn wishes(arguments: &Arguments, definition: &mut Definition) -> Result<()> {
     let debian = match definition {
+        Definition::Debian(debian) if arguments.shell => {
+            bail!(
+                "{} has a shell already: --shell is for appliances",
+                debian.name
+            )
+        }
         Definition::Debian(debian) => debian,
-        Definition::Appliance(_) if arguments.with.is_empty() && arguments.ssh_keys.is_empty() => {
+        Definition::Appliance(appliance)
+            if arguments.with.is_empty() && arguments.ssh_keys.is_empty() =>
+        {
+            if arguments.shell {
+                appliance.add_shell().map_err(anyhow::Error::msg)?;
+            }
             return Ok(());
         }
         Definition::Appliance(appliance) => bail!(

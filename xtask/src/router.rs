@@ -133,6 +133,11 @@ pub fn build_all(name: &str) -> Result<Built> {
     built(image::build_as(name, &[], &Format::ALL)?)
 }
 
+/// An appliance with a shell.
+pub fn build_with_shell(name: &str) -> Result<Built> {
+    built(image::build_with_shell(name)?)
+}
+
 fn built(manifest: Manifest) -> Result<Built> {
     Ok(Built {
         files: ImageFiles::of(&manifest)?,

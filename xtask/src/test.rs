@@ -272,6 +272,27 @@ fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
         "a machine's control port answers whatever became of other conversations",
         &mut lab("control_port", &image),
     );
+    runner.counted(
+        "machine-trouble",
+        "what goes wrong around a machine's node is named until it is over",
+        &mut lab("machine_trouble", &image),
+    );
+    let mut with_shell = None;
+    runner.test(
+        "shell-image",
+        "the router image is built with a shell",
+        || {
+            with_shell = Some(router::build_with_shell("router")?);
+            Ok(())
+        },
+    );
+    if let Some(image) = with_shell {
+        runner.counted(
+            "shell",
+            "a key opens the shell of an image that was built with one",
+            &mut lab("shell", &image),
+        );
+    }
     let namespaces = "routers in network namespaces";
     let page = "the status page in a browser, with four nodes and with forty-one";
     if rustix::process::geteuid().is_root() {

@@ -51,7 +51,7 @@ const EARLY: &[Step<Blocking<Machine>>] = &[
         deadline: Duration::from_secs(5),
         on_failure: OnFailure::Continue,
         run: |machine| {
-            let partition = state::attach();
+            let partition = state::attach(|_| Ok(()));
             let told = state::told(&partition);
             *lock(&machine.state) = partition;
             told

@@ -7,9 +7,10 @@
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::mount::{MountFlags, mount};
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::config::disk;
 use crate::step::StepError;
@@ -28,31 +29,74 @@ pub enum Partition {
     /// There is none.
     #[default]
     Absent,
-    /// It is mounted here.
-    Mounted(PathBuf),
+    /// It is mounted on [`MOUNTED_ON`].
+    Mounted {
+        /// The name of its block device.
+        device: String,
+    },
     /// There is one that cannot be used: why, and what to do.
     Refused(String),
 }
 
-/// Finds the partition and mounts it.
-pub(crate) fn attach() -> Partition {
-    let Some(found) = disk::find(LABEL) else {
-        return Partition::Absent;
-    };
-    let device = found.device.display();
-    if found.kind != "FAT" {
-        return Partition::Refused(format!(
-            "the state partition {device} has the file system {}, and only FAT is written to: make it anew with \
-             mkfs.vfat -n {LABEL} (this ends the node's identity)",
-            found.kind
-        ));
+impl Partition {
+    /// Whether it is mounted, its disk is there, and what is written arrives there.
+    pub fn is_well(&self) -> bool {
+        let Partition::Mounted { device } = self else {
+            return false;
+        };
+        let there = Path::new("/sys/class/block").join(device).exists();
+        // With errors on it the kernel writes no more.
+        let writable =
+            statvfs(MOUNTED_ON).is_ok_and(|it| !it.f_flag.contains(StatVfsMountFlags::RDONLY));
+        there && writable
     }
-    match mount_on(&found.device, Path::new(MOUNTED_ON)) {
-        Ok(()) => Partition::Mounted(MOUNTED_ON.into()),
-        Err(error) => Partition::Refused(format!(
-            "the state partition {device} cannot be mounted: {error}; is the disk read-only or damaged?"
-        )),
+
+    /// Gives it up, so that another can take its place; also one whose disk is gone.
+    pub fn detach(&self) {
+        if let Partition::Mounted { device } = self
+            && let Err(error) = unmount(MOUNTED_ON, UnmountFlags::DETACH)
+        {
+            tracing::warn!(%error, "{device} cannot be unmounted");
+        }
     }
+}
+
+/// Finds the partition and mounts it, where none is mounted: the first that `accept` takes, which is told where it is
+/// mounted, or why there is none. Waits for disks.
+pub fn attach(mut accept: impl FnMut(&Path) -> Result<(), String>) -> Partition {
+    let mut outcome = Partition::Absent;
+    for found in disk::find(LABEL) {
+        let device = file_name(&found.device);
+        if found.kind != "FAT" {
+            outcome = Partition::Refused(format!(
+                "the state partition {device} has the file system {}, and only FAT is written to: make it anew with \
+                 mkfs.vfat -n {LABEL} (this ends the node's identity)",
+                found.kind
+            ));
+            continue;
+        }
+        if let Err(error) = mount_on(&found.device, Path::new(MOUNTED_ON)) {
+            outcome = Partition::Refused(format!(
+                "the state partition {device} cannot be mounted: {error}; is the disk read-only or damaged?"
+            ));
+            continue;
+        }
+        let mounted = Partition::Mounted { device };
+        match (accept(Path::new(MOUNTED_ON)), &mounted) {
+            (Err(why), Partition::Mounted { device }) => {
+                outcome =
+                    Partition::Refused(format!("the state partition {device} is not used: {why}"));
+                mounted.detach();
+            }
+            _ => return mounted,
+        }
+    }
+    outcome
+}
+
+fn file_name(device: &Path) -> String {
+    let name = device.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 fn mount_on(device: &Path, target: &Path) -> io::Result<()> {
@@ -60,7 +104,12 @@ fn mount_on(device: &Path, target: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+    // Renaming writes both entries before it returns, or a disk that is pulled holds files without content.
+    let flags = MountFlags::NOSUID
+        | MountFlags::NODEV
+        | MountFlags::NOEXEC
+        | MountFlags::NOATIME
+        | MountFlags::DIRSYNC;
     Ok(mount(device, target, "vfat", flags, OPTIONS)?)
 }
 
@@ -68,7 +117,7 @@ fn mount_on(device: &Path, target: &Path) -> io::Result<()> {
 pub(crate) fn told(partition: &Partition) -> Result<String, StepError> {
     match partition {
         Partition::Absent => Ok(format!("none labelled {LABEL}: nothing is kept")),
-        Partition::Mounted(directory) => Ok(format!("mounted on {}", directory.display())),
+        Partition::Mounted { device } => Ok(format!("{device} mounted on {MOUNTED_ON}")),
         Partition::Refused(why) => Err(StepError::new(why.clone())),
     }
 }

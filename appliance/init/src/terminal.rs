@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
@@ -18,6 +19,7 @@ const ACTIVE: &str = "/sys/class/tty/console/active";
 /// An open terminal.
 #[derive(Debug)]
 pub struct Terminal {
+    path: PathBuf,
     keys: Readable,
     out: File,
 }
@@ -44,13 +46,13 @@ impl Terminal {
                 .open(path)
         };
         let keys = open(libc::O_NONBLOCK)?;
-        let mut modes = tcgetattr(&keys)?;
-        modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
-        tcsetattr(&keys, OptionalActions::Now, &modes)?;
-        Ok(Self {
+        let terminal = Self {
+            path: path.to_owned(),
             keys: Readable::new(keys.into())?,
             out: open(0)?,
-        })
+        };
+        terminal.set_modes(false)?;
+        Ok(terminal)
     }
 
     /// Waits for a key. An error when the terminal is gone. Safe to cancel.
@@ -64,6 +66,35 @@ impl Terminal {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(key[0]),
         }
+    }
+
+    /// The terminal for another program's input, output and errors, as programs expect it: lines, echoed, with keys
+    /// that interrupt. Until [`Self::take_back`] nothing else should read from it.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn hand_over(&mut self) -> io::Result<[Stdio; 3]> {
+        self.set_modes(true)?;
+        let another = || self.out.try_clone().map(Stdio::from);
+        Ok([another()?, another()?, another()?])
+    }
+
+    /// The other program has ended. If the terminal was its session's, the kernel has hung it up for everybody, so it is
+    /// opened anew.
+    pub fn take_back(&mut self) {
+        // One that is gone says so when a key is waited for.
+        if let Ok(anew) = Self::open(&self.path) {
+            *self = anew;
+        }
+    }
+
+    fn set_modes(&self, lines: bool) -> io::Result<()> {
+        let mut modes = tcgetattr(&self.out)?;
+        modes.local_modes.set(
+            LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG,
+            lines,
+        );
+        Ok(tcsetattr(&self.out, OptionalActions::Now, &modes)?)
     }
 
     /// Writes text; what cannot be written is nobody's loss.

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,11 +11,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use wow_init::backoff::Backoff;
 use wow_init::power::{PowerEvents, Request, Shutdown};
-use wow_init::state::Partition;
 use wow_init::watchdog::Watchdog;
 use wow_init::{Boot, console, reaper, shutdown};
 
+use crate::caretaker::{self, Caretaker};
 use crate::config::Config;
+use crate::keeper::Files;
 use crate::logging::Logging;
 use crate::screen::{Board, Phase, Screen};
 use crate::update::{Updates, trial};
@@ -50,7 +52,6 @@ async fn live(boot: &mut Boot) -> Shutdown {
     let mut power = PowerEvents::start().expect("signal handlers are installed once");
     tokio::spawn(reaper::run());
     let sources = boot.sources();
-    let partition = boot.state();
     // Whoever holds it keeps the links and the lease alive.
     let network = match boot.start_network().await {
         Ok(network) => Some(network),
@@ -69,13 +70,20 @@ async fn live(boot: &mut Boot) -> Shutdown {
         power.sender(),
         ipc::default_socket(),
     ));
+    let caretaker = Caretaker::new(
+        board.clone(),
+        Arc::clone(&sources),
+        boot.state(),
+        network.as_ref().map(|network| network.status()),
+        ipc::default_socket(),
+    );
+    let keeper = caretaker.keeper();
+    tokio::task::spawn_local(caretaker.run());
     let mut pace = RESTART;
     let mut timekeeper = Timekeeper::default();
     loop {
         let configured = sources.until("configuration", |merged| {
-            let mut problems = configuration::problems(merged);
-            problems.extend(refused(&partition));
-            board.set_problems(problems);
+            board.set_problems(caretaker::CONFIGURATION, configuration::problems(merged));
             // Before the ticket is looked at, which a wrong clock makes invalid.
             timekeeper.follow(machine::time_servers(merged));
             machine::configuration(merged)
@@ -86,17 +94,9 @@ async fn live(boot: &mut Boot) -> Shutdown {
             config = configured => config,
         };
         board.set_phase(Phase::Running);
-        let report = config.sources.map(|mut report| {
-            report.problems.extend(refused(&partition));
-            report
-        });
         let config = Config {
-            sources: report,
             updates: Some(updates.clone()),
-            state: match &partition {
-                Partition::Mounted(directory) => Some(directory.clone()),
-                Partition::Absent | Partition::Refused(_) => None,
-            },
+            state: Files::OnDisk(keeper.clone()),
             ..config
         };
         match run_daemon(config, &mut power).await {
@@ -115,14 +115,6 @@ async fn live(boot: &mut Boot) -> Shutdown {
                 }
             }
         }
-    }
-}
-
-/// What is wrong with the state partition.
-fn refused(partition: &Partition) -> Option<String> {
-    match partition {
-        Partition::Refused(why) => Some(why.clone()),
-        Partition::Absent | Partition::Mounted(_) => None,
     }
 }
 

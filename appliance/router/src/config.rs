@@ -12,6 +12,7 @@ use wow_overlay::node::{GUEST_MTU_DEFAULT, GUEST_MTU_MAX, GUEST_MTU_MIN};
 use wow_underlay::tcp::PORTS_MAX;
 
 use crate::cli::RunArgs;
+use crate::keeper::Files;
 use crate::services::{DNS_SERVERS_MAX, Forward, GatewayPlan};
 use crate::{ipc, pool};
 
@@ -143,10 +144,8 @@ impl TryFrom<String> for GuestArg {
 pub struct Config {
     /// Verified, but not yet checked against the time.
     pub ticket: Ticket,
-    /// `None` keeps the identity in memory.
-    pub state: Option<PathBuf>,
-    /// Whether the node goes on where its state cannot be used.
-    pub forgetful: bool,
+    /// Where identity, certificate, peers and leases are kept over restarts.
+    pub state: Files,
     /// `None` takes the host's.
     pub name: Option<NodeName>,
     /// What the machine is in the pool of workstations, if it was said.
@@ -227,8 +226,7 @@ impl Config {
         let tun = args.tun.or(raw.tun).unwrap_or_else(|| DEFAULT_TUN.into());
         Ok(Config {
             ticket: pool::read_ticket(&ticket)?,
-            state: Some(args.state.or(raw.state).map_or_else(default_state, Ok)?),
-            forgetful: false,
+            state: Files::In(args.state.or(raw.state).map_or_else(default_state, Ok)?),
             name: args.name.or(raw.name),
             role: args.role.or(raw.role).map(WorkstationRole::role),
             // Both families, and any port: a node that others join by sets its own.

@@ -52,6 +52,8 @@ pub fn write_private(path: &Path, content: &[u8], existing: Existing) -> io::Res
                 renameat_with(CWD, &temporary, CWD, path, RenameFlags::NOREPLACE)?;
             }
         }
+        // On FAT the new directory entry learns the file's length only with this.
+        file.sync_all()?;
         // Only after this does a crash not bring the old directory entry back.
         File::open(directory)?.sync_all()
     })();
@@ -64,11 +66,20 @@ pub fn write_private(path: &Path, content: &[u8], existing: Existing) -> io::Res
 
 /// Reads a file that nobody but its owner may read; `-` is standard input.
 pub fn read_private(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>> {
+    read_secret(path, what, SECRET_BYTES_MAX)
+}
+
+/// Reads a file of a node's state: secrets like [`read_private`], and lists that are longer.
+pub fn read_kept(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>> {
+    read_secret(path, what, TEXT_BYTES_MAX)
+}
+
+fn read_secret(path: &Path, what: &str, bytes_max: u64) -> Result<Zeroizing<Vec<u8>>> {
     let mut content = Zeroizing::new(Vec::new());
     let length = if path == Path::new("-") {
         io::stdin()
             .lock()
-            .take(SECRET_BYTES_MAX + 1)
+            .take(bytes_max + 1)
             .read_to_end(&mut content)
             .with_context(|| format!("cannot read the {what} from standard input"))?
     } else {
@@ -89,13 +100,13 @@ pub fn read_private(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>> {
             );
         }
         Read::by_ref(&mut file)
-            .take(SECRET_BYTES_MAX + 1)
+            .take(bytes_max + 1)
             .read_to_end(&mut content)
             .with_context(|| format!("cannot read the {what} {}", path.display()))?
     };
-    if length as u64 > SECRET_BYTES_MAX {
+    if length as u64 > bytes_max {
         bail!(
-            "{} is no {what}: it has more than {SECRET_BYTES_MAX} bytes",
+            "{} is no {what}: it has more than {bytes_max} bytes",
             path.display()
         );
     }

@@ -6,6 +6,7 @@
 
 mod api;
 mod appliance;
+mod caretaker;
 mod cli;
 mod client;
 mod config;
@@ -17,6 +18,7 @@ mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod ipc;
+mod keeper;
 mod logging;
 mod machine;
 mod map;

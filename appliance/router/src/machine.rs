@@ -15,6 +15,7 @@ use wow_overlay::membership::{SeedAddr, Ticket};
 use crate::config::{
     Config, GuestArg, GuestKind, WorkstationRole, check_dns, check_ports, dns_server,
 };
+use crate::keeper::Files;
 use crate::logging::Logging;
 use crate::services::GatewayPlan;
 use crate::{ipc, run, wall_clock};
@@ -38,8 +39,7 @@ pub fn run(state: Option<PathBuf>, socket: Option<PathBuf>, logging: &Logging) -
             () = &mut stop => return Ok(()),
         };
         let config = Config {
-            state: Some(state.map_or_else(crate::config::default_state, Ok)?),
-            forgetful: false,
+            state: Files::In(state.map_or_else(crate::config::default_state, Ok)?),
             socket: socket.unwrap_or(config.socket),
             ..config
         };
@@ -73,8 +73,7 @@ pub fn configuration(merged: &Merged) -> Result<Config, String> {
     Ok(Config {
         ticket,
         // Without a disk of its own each boot is a new node.
-        state: None,
-        forgetful: true,
+        state: Files::Nowhere,
         name: parsed(merged, "name")?,
         role: parsed(merged, "role")?.map(WorkstationRole::role),
         listen: parsed(merged, "listen")?.unwrap_or(DEFAULT_LISTEN),

@@ -1,7 +1,6 @@
 //! Peers that a node remembers over restarts, so that it finds its pool again when no seed is there: the
 //! addresses of those it has direct paths to, in a file of its state.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -9,7 +8,7 @@ use wow_overlay::membership::SeedAddr;
 
 use crate::api::Peer;
 use crate::daemon::command::Command;
-use crate::files::{self, Existing};
+use crate::keeper::Files;
 
 /// Peers kept; they are all asked at once when the node starts.
 const PEERS_MAX: usize = 16;
@@ -18,26 +17,21 @@ const FIRST: Duration = Duration::from_secs(60);
 /// Then so often, if they have changed.
 const INTERVAL: Duration = Duration::from_secs(600);
 
-fn file(directory: &Path) -> PathBuf {
-    directory.join("peers")
-}
+const FILE: &str = "peers";
 
 /// The peers of an earlier run. What cannot be read is told and forgotten: nothing depends on it.
-pub fn read(directory: &Path) -> Vec<SeedAddr> {
-    let path = file(directory);
-    if !path.exists() {
-        return Vec::new();
-    }
-    let text = files::read_text(&path, "list of peers").unwrap_or_else(|error| {
+pub fn read(files: &Files) -> Vec<SeedAddr> {
+    let kept = files.read(FILE).unwrap_or_else(|error| {
         tracing::info!("the peers of an earlier run are forgotten: {error:#}");
-        String::new()
+        None
     });
+    let text = String::from_utf8_lossy(kept.as_deref().map_or(&[], Vec::as_slice)).into_owned();
     let peers = text.lines().filter_map(|line| line.trim().parse().ok());
     peers.take(PEERS_MAX).collect()
 }
 
 /// Keeps the file up to date for as long as the node's loop runs.
-pub async fn follow(directory: PathBuf, commands: mpsc::Sender<Command>) {
+pub async fn follow(files: Files, commands: mpsc::Sender<Command>) {
     let mut pause = FIRST;
     let mut written = String::new();
     loop {
@@ -55,9 +49,9 @@ pub async fn follow(directory: PathBuf, commands: mpsc::Sender<Command>) {
         if text.is_empty() || text == written {
             continue;
         }
-        match files::write_private(&file(&directory), text.as_bytes(), Existing::Replace) {
+        match files.write(FILE, text.as_bytes()) {
             Ok(()) => written = text,
-            Err(error) => tracing::warn!(%error, "peers cannot be remembered"),
+            Err(error) => tracing::warn!("peers cannot be remembered: {error:#}"),
         }
     }
 }
@@ -94,7 +88,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn peers_with_direct_paths_are_found_again_oldest_first() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(read(directory.path()).is_empty());
+        let files = Files::In(directory.path().to_owned());
+        assert!(read(&files).is_empty());
         let mut peers = vec![peer(1, "udp"), peer(2, "tcp"), peer(3, "relay")];
         let (sender, mut commands) = mpsc::channel(1);
         let loops = async {
@@ -106,16 +101,13 @@ mod tests {
             }
             drop(commands);
         };
-        tokio::join!(follow(directory.path().to_owned(), sender), loops);
-        let texts: Vec<String> = read(directory.path())
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        tokio::join!(follow(files.clone(), sender), loops);
+        let texts: Vec<String> = read(&files).iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["tcp:192.0.2.1:2", "192.0.2.1:1"]);
 
         peers.extend((10..100).map(|number| peer(number, "udp")));
         assert_eq!(list(&peers).lines().count(), PEERS_MAX);
-        std::fs::write(file(directory.path()), "rubbish\n192.0.2.1:7\n").unwrap();
-        assert_eq!(read(directory.path()).len(), 1);
+        files.write(FILE, b"rubbish\n192.0.2.1:7\n").unwrap();
+        assert_eq!(read(&files).len(), 1);
     }
 }

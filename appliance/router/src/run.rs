@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use crate::config::{self, Config, GuestKind, GuestMtu};
 use crate::daemon::command::Command;
 use crate::daemon::{Daemon, Guests, Parts, Settings, guests, host, overlap, seeds};
 use crate::ipc::{self, Operator, Server};
+use crate::keeper::Files;
 use crate::services::{Gateway, Services, StackGuest};
 use crate::state::{self, State};
 use crate::{random, remembered, syslog, wall_clock};
@@ -81,10 +81,10 @@ pub async fn serve(
         bail!("the DNS server {control_address} is this node itself: give one outside the pool");
     }
 
-    let state = match &config.state {
-        Some(directory) if config.forgetful => State::if_usable(directory, &facts),
-        Some(directory) => State::open(directory)?,
-        None => State::in_memory(),
+    let state = match config.state {
+        Files::Nowhere => State::in_memory(),
+        Files::In(directory) => State::open(&directory)?,
+        Files::OnDisk(keeper) => State::on_disk(keeper, &facts),
     };
     let identity = state.identity(&facts)?;
     let name = config
@@ -132,8 +132,8 @@ pub async fn serve(
     });
 
     let mut all_seeds: Vec<SeedAddr> = facts.seeds.clone();
-    let kept = state.directory().map(Path::to_owned);
-    let remembered = kept.as_deref().map(remembered::read).unwrap_or_default();
+    let files = state.files().clone();
+    let remembered = remembered::read(&files);
     for seed in config.seeds.into_iter().chain(remembered) {
         if !all_seeds.contains(&seed) {
             all_seeds.push(seed);
@@ -145,11 +145,6 @@ pub async fn serve(
 
     let (seeds_sender, seeds_receiver) = watch::channel(seeds::literal(&all_seeds));
     let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
-    tell(
-        &command_sender,
-        "state",
-        state.unkept().into_iter().collect(),
-    );
     let sources = config.sources.iter();
     let problems = sources.flat_map(|report| report.problems.clone());
     tell(&command_sender, "configuration", problems.collect());
@@ -215,8 +210,8 @@ pub async fn serve(
     let mut tasks = JoinSet::new();
     tasks.spawn(server.run(operator.clone()));
     tasks.spawn(seeds::follow(all_seeds, seeds_sender));
-    if let Some(directory) = kept {
-        tasks.spawn(remembered::follow(directory, peers_asker));
+    if !matches!(files, Files::Nowhere) {
+        tasks.spawn(remembered::follow(files, peers_asker));
     }
     if let Some(server) = config.syslog {
         tasks.spawn(syslog::run(server, name.clone()));

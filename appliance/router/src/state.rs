@@ -1,11 +1,10 @@
 //! The state directory: the node's identity and certificate, for one node and one process.
 
-use std::cell::RefCell;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,8 +14,12 @@ use wow_overlay::membership::{
 };
 use wow_overlay::time::UnixTime;
 
-use crate::files::{self, Existing};
+use crate::keeper::{self, Files, Keeper};
 use crate::random;
+
+/// Files of the state besides the identity and its pool.
+const CERTIFICATE: &str = "certificate";
+const REVOCATIONS: &str = "revocations";
 
 /// A certificate holds no longer than this, so that a leaked identity does not either. The daemon
 /// renews it long before.
@@ -24,11 +27,8 @@ pub const CERTIFICATE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Where identity and certificate live between runs. Held by at most one process.
 pub struct State {
-    /// `None` keeps everything in memory.
-    directory: Option<PathBuf>,
+    files: Files,
     _lock: Option<File>,
-    /// Goes on where something cannot be kept, with the reason here.
-    unkept: Option<RefCell<Option<String>>>,
 }
 
 impl State {
@@ -66,113 +66,83 @@ impl State {
             }
         }
         Ok(State {
-            directory: Some(directory.to_owned()),
+            files: Files::In(directory.to_owned()),
             _lock: Some(lock),
-            unkept: None,
         })
     }
 
     /// A state that ends with the process.
     pub fn in_memory() -> Self {
         State {
-            directory: None,
+            files: Files::Nowhere,
             _lock: None,
-            unkept: None,
         }
     }
 
-    /// A machine's own directory for its state, which is used if it can be: one that is another pool's, full or
-    /// damaged costs the node its memory, and not its work. See [`Self::unkept`].
-    pub fn if_usable(directory: &Path, pool: &PoolFacts) -> Self {
-        let opened = Self::open(directory).and_then(|state| {
-            // Whatever may be wrong with it shows here.
-            state.identity(pool)?;
-            Ok(state)
-        });
-        let (state, unkept) = match opened {
-            Ok(state) => (state, None),
-            Err(error) => (Self::in_memory(), Some(format!("{error:#}"))),
+    /// A machine's own disk for its state, which is used if it can be: one that is another pool's, full or damaged
+    /// costs the node its memory, and not its work. See [`Files::trouble`]. Nobody else is on the machine to hold it.
+    pub fn on_disk(keeper: Keeper, pool: &PoolFacts) -> Self {
+        keeper.begin();
+        let state = State {
+            files: Files::OnDisk(keeper.clone()),
+            _lock: None,
         };
-        let state = Self {
-            unkept: Some(RefCell::default()),
-            ..state
-        };
-        if let Some(why) = unkept {
-            state.forget(why);
+        // Whatever may be wrong with it shows here.
+        if let Err(error) = state.identity(pool) {
+            keeper.refuse(format!("{error:#}"));
         }
         state
     }
 
-    /// Where it is kept, if it is.
-    pub fn directory(&self) -> Option<&Path> {
-        self.directory.as_deref()
-    }
-
-    /// Why something could not be kept, if that is so.
-    pub fn unkept(&self) -> Option<String> {
-        self.unkept.as_ref()?.borrow().clone()
-    }
-
-    fn forget(&self, why: String) {
-        tracing::error!("this machine's state is not kept: {why}");
-        if let Some(unkept) = &self.unkept {
-            *unkept.borrow_mut() = Some(format!("this machine's state is not kept: {why}"));
-        }
-    }
-
-    /// What became of writing: an error where everything must be kept, else the reason is noted.
-    fn kept(&self, written: Result<()>) -> Result<()> {
-        match written {
-            Err(error) if self.unkept.is_some() => {
-                self.forget(format!("{error:#}"));
-                Ok(())
-            }
-            written => written,
-        }
+    /// What is kept.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// The node's identity: as kept, or new.
     pub fn identity(&self, pool: &PoolFacts) -> Result<Identity> {
-        let Some(directory) = &self.directory else {
-            return Ok(Identity::generate(&mut random::rng()));
-        };
-        self.check_pool(directory, pool)?;
-        let path = directory.join("identity");
-        if path.exists() {
-            let bytes = files::read_private(&path, "identity")?;
-            return Identity::from_bytes(&bytes)
-                .with_context(|| format!("the identity {} is refused", path.display()));
+        self.check_pool(pool)?;
+        let kept = self.files.read(keeper::IDENTITY)?;
+        if let Some(bytes) = kept {
+            return Identity::from_bytes(&bytes).context("the identity that was kept is refused");
         }
         let identity = Identity::generate(&mut random::rng());
-        files::write_private(&path, &identity.to_bytes()[..], Existing::Keep)
-            .with_context(|| format!("cannot keep the identity in {}", path.display()))?;
+        self.files
+            .write(keeper::IDENTITY, &identity.to_bytes()[..])?;
         Ok(identity)
     }
 
     /// An identity serves one pool: its node id would link the node's doings in two.
-    fn check_pool(&self, directory: &Path, pool: &PoolFacts) -> Result<()> {
-        let path = directory.join("pool");
+    fn check_pool(&self, pool: &PoolFacts) -> Result<()> {
         let expected = format!("{} {}\n", pool.pool_id(), pool.name);
-        match std::fs::read_to_string(&path) {
-            Ok(found) if found == expected => Ok(()),
-            Ok(found) => {
-                let mut words = found.split_whitespace();
-                let (id, name) = (words.next().unwrap_or("?"), words.next().unwrap_or("?"));
-                bail!(
-                    "the state directory {directory} holds the identity of a node of the pool {name} \
-                     ({id}), and the ticket is for the pool {} ({}); give this node its own \
-                     directory with --state, or remove {directory} to leave {name} for good",
-                    pool.name,
-                    pool.pool_id(),
-                    directory = directory.display(),
-                )
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                files::write_private(&path, expected.as_bytes(), Existing::Keep)
-                    .with_context(|| format!("cannot write {}", path.display()))
-            }
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        let Some(found) = self.files.read(keeper::POOL)? else {
+            return self.files.write(keeper::POOL, expected.as_bytes());
+        };
+        if *found == expected.as_bytes() {
+            return Ok(());
         }
+        let found = String::from_utf8_lossy(&found);
+        let mut words = found.split_whitespace();
+        let (id, name) = (words.next().unwrap_or("?"), words.next().unwrap_or("?"));
+        let (held, remedy) = match &self.files {
+            Files::In(directory) => {
+                let directory = directory.display();
+                let remedy = format!(
+                    "give this node its own directory with --state, or remove {directory} to leave {name} for good"
+                );
+                (format!("the state directory {directory}"), remedy)
+            }
+            Files::Nowhere | Files::OnDisk(_) => (
+                "the state partition".to_owned(),
+                format!("attach this node's own or an empty one, or a ticket for {name}"),
+            ),
+        };
+        bail!(
+            "{held} holds the identity of a node of the pool {name} ({id}), and the ticket is for the pool {} ({}); \
+             {remedy}",
+            pool.name,
+            pool.pool_id(),
+        )
     }
 
     /// The node's certificate: as kept, if it is still what is asked for and not soon over, or a
@@ -208,33 +178,22 @@ impl State {
         let certificate = ticket
             .certify(identity, &request)
             .context("cannot make this node's certificate")?;
-        if let Some(directory) = &self.directory {
-            let path = directory.join("certificate");
-            let written = files::write_private(&path, certificate.bytes(), Existing::Replace)
-                .with_context(|| format!("cannot keep the certificate in {}", path.display()));
-            self.kept(written)?;
-        }
+        self.files.write(CERTIFICATE, certificate.bytes())?;
         Ok(certificate)
     }
 
     /// The revocations kept. One that cannot be read is told and left out.
     pub fn revocations(&self, pool: &PoolFacts) -> Vec<Revocation> {
-        let Some(path) = self.revocations_file() else {
-            return Vec::new();
-        };
-        if !path.exists() {
-            return Vec::new();
-        }
-        let text = files::read_text(&path, "list of revocations");
-        let text = text.unwrap_or_else(|error| {
+        let kept = self.files.read(REVOCATIONS).unwrap_or_else(|error| {
             tracing::warn!(error = %format!("{error:#}"), "kept revocations are lost");
-            String::new()
+            None
         });
+        let text = String::from_utf8_lossy(kept.as_deref().map_or(&[], Vec::as_slice)).into_owned();
         let lines = text.lines().filter(|line| !line.trim().is_empty());
         let read = lines.map(|line| Revocation::parse(line, pool));
         read.filter_map(|read| {
             read.inspect_err(|error| {
-                tracing::warn!(%error, file = %path.display(), "a kept revocation is left out");
+                tracing::warn!(%error, "a kept revocation is left out");
             })
             .ok()
         })
@@ -243,40 +202,29 @@ impl State {
 
     /// Keeps a revocation over restarts.
     pub fn keep_revocation(&self, revocation: &Revocation) -> Result<()> {
-        let Some(path) = self.revocations_file() else {
-            return Ok(());
-        };
         let line = revocation.encode() + "\n";
-        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        // What cannot be read is no revocation; it was told of at the start.
+        let kept = self.files.read(REVOCATIONS).ok().flatten();
+        let kept = kept.map_or(String::new(), |kept| {
+            String::from_utf8_lossy(&kept).into_owned()
+        });
         if kept.contains(&line) {
             return Ok(());
         }
-        let written = files::write_private(&path, (kept + &line).as_bytes(), Existing::Replace)
-            .with_context(|| format!("cannot keep the revocation in {}", path.display()));
-        self.kept(written)
-    }
-
-    /// A file of the state; `None` where everything is kept in memory.
-    pub fn file(&self, name: &str) -> Option<PathBuf> {
-        Some(self.directory.as_ref()?.join(name))
-    }
-
-    fn revocations_file(&self) -> Option<PathBuf> {
-        self.file("revocations")
+        self.files.write(REVOCATIONS, (kept + &line).as_bytes())
     }
 
     fn kept_certificate(&self, pool: &PoolFacts, now: UnixTime) -> Option<Certificate> {
-        let path = self.directory.as_ref()?.join("certificate");
-        if !path.exists() {
-            return None;
-        }
         // Nothing is lost with it: the ticket makes another.
-        let kept = files::read_private(&path, "certificate")
-            .and_then(|bytes| Ok(Certificate::verify(&bytes, pool, now)?));
+        let kept = self.files.read(CERTIFICATE).and_then(|bytes| {
+            let verified = bytes.map(|bytes| Certificate::verify(&bytes, pool, now));
+            Ok(verified.transpose()?)
+        });
         kept.inspect_err(
             |error| tracing::info!(error = %format!("{error:#}"), "making a new certificate"),
         )
         .ok()
+        .flatten()
     }
 }
 
@@ -304,6 +252,7 @@ pub fn name_from_host(host: &str, fallback: &str) -> NodeName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::{self, Existing};
     use std::os::unix::fs::PermissionsExt;
     use wow_overlay::membership::{PoolAuthority, PoolName};
 
@@ -379,25 +328,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (lab, office) = (ticket("lab"), ticket("office"));
         let keep = |ticket: &Ticket| {
-            let state = State::if_usable(dir.path(), ticket.facts());
+            // A machine that has just started, with its disk in place.
+            let keeper = Keeper::default();
+            keeper.attach(dir.path()).unwrap();
+            let state = State::on_disk(keeper, ticket.facts());
             let identity = state.identity(ticket.facts()).unwrap();
             let roles = Roles::ROUTER;
             let certificate = state.certificate(&identity, ticket, &node_name(), roles, None, NOW);
             certificate.unwrap();
-            (identity.node_id(), state.unkept())
+            (identity.node_id(), state.files().trouble())
         };
-        let (id, unkept) = keep(&lab);
-        assert_eq!(unkept, None);
-        let (other, unkept) = keep(&office);
+        let (id, trouble) = keep(&lab);
+        assert_eq!(trouble, None);
+        let (other, trouble) = keep(&office);
         assert_ne!(other, id);
-        assert!(unkept.unwrap().contains("of the pool lab"));
+        assert!(trouble.unwrap().contains("of the pool lab"));
         // Nothing of the other pool's was changed; and what cannot be written is told.
-        let path = dir.path().join("certificate");
+        let path = dir.path().join(CERTIFICATE);
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        let (same, unkept) = keep(&lab);
+        let (same, trouble) = keep(&lab);
         assert_eq!(same, id);
-        assert!(unkept.unwrap().contains("cannot keep the certificate"));
+        assert!(trouble.unwrap().contains("cannot write"));
         std::fs::remove_dir(&path).unwrap();
         assert_eq!(keep(&lab), (id, None));
     }

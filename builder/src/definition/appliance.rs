@@ -17,6 +17,9 @@ const MAX_DISK_MIB: u64 = 64;
 /// What a slot's partition holds besides its kernel: syslinux, UEFI's loader, and the tables of FAT.
 const SLOT_OVERHEAD_BYTES: u64 = 384 << 10;
 
+/// By so much an image with a shell may be larger: busybox has some 2 MB, half of it when compressed.
+const SHELL_MIB: u64 = 2;
+
 /// An appliance, validated.
 #[derive(Debug, Clone)]
 pub struct Appliance {
@@ -28,6 +31,8 @@ pub struct Appliance {
     pub kernel: Kernel,
     /// What PID 1 finds.
     pub initramfs: Initramfs,
+    /// The shell that an image has if it is asked for, and whether it is.
+    pub shell: Shell,
     /// The disk.
     pub disk: Disk,
     /// What an OVA asks a hypervisor for.
@@ -49,6 +54,17 @@ pub struct Kernel {
     pub command_line: String,
     /// Where the command line stands in the definition.
     pub command_line_line: usize,
+}
+
+/// A shell for whoever stands before the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shell {
+    /// Debian's package of a static busybox; none where the definition has no shell to offer.
+    pub package: Option<String>,
+    /// The version to use in each Debian suite, by code name.
+    pub versions: BTreeMap<String, String>,
+    /// Whether the image has it.
+    pub wanted: bool,
 }
 
 /// The content of the initramfs besides the device nodes.
@@ -77,6 +93,30 @@ pub struct Disk {
     pub slot_mib: Option<u64>,
 }
 
+impl Appliance {
+    /// Asks for the definition's shell. The image then has a name of its own, so that nobody takes it for the one
+    /// without.
+    ///
+    /// # Errors
+    /// The definition names none.
+    pub fn add_shell(&mut self) -> Result<(), String> {
+        if self.shell.package.is_none() {
+            return Err(format!(
+                "{} names no shell: add a table [shell] with the package to take it from",
+                self.file.display()
+            ));
+        }
+        if !self.shell.wanted {
+            self.shell.wanted = true;
+            self.name.push_str("-shell");
+            self.disk.size_mib += SHELL_MIB;
+            self.limits.kernel_bytes += SHELL_MIB << 20;
+            self.limits.disk_bytes += SHELL_MIB << 20;
+        }
+        Ok(())
+    }
+}
+
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -84,6 +124,8 @@ pub(super) struct RawAppliance {
     name: Spanned<String>,
     kernel: RawKernel,
     initramfs: RawInitramfs,
+    #[serde(default)]
+    shell: Option<RawShell>,
     disk: RawDisk,
     machine: RawMachine,
     limits: Limits,
@@ -96,6 +138,16 @@ struct RawKernel {
     versions: BTreeMap<String, Spanned<String>>,
     fragments: Spanned<Vec<Spanned<String>>>,
     command_line: Spanned<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawShell {
+    package: Spanned<String>,
+    #[serde(default)]
+    versions: BTreeMap<String, Spanned<String>>,
+    #[serde(default)]
+    always: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,21 +202,48 @@ impl Checker<'_> {
             name: raw.name.into_inner(),
             kernel: self.kernel(raw.kernel)?,
             initramfs: self.initramfs(raw.initramfs)?,
+            shell: match raw.shell {
+                Some(shell) => self.shell(shell)?,
+                None => Shell::default(),
+            },
             disk: self.disk(raw.disk, &raw.limits)?,
             machine: self.machine(raw.machine)?,
             limits: raw.limits,
         })
     }
 
-    fn kernel(&self, raw: RawKernel) -> Result<Kernel, DefinitionError> {
-        self.word(&raw.package, "a Debian package name", |c| {
+    /// A package, and its versions by suite.
+    fn package(
+        &self,
+        package: &Spanned<String>,
+        versions: &BTreeMap<String, Spanned<String>>,
+    ) -> Result<(), DefinitionError> {
+        self.word(package, "a Debian package name", |c| {
             c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c)
         })?;
-        for version in raw.versions.values() {
+        for version in versions.values() {
             self.word(version, "a Debian version", |c| {
                 c.is_ascii_alphanumeric() || "+-.:~".contains(c)
             })?;
         }
+        Ok(())
+    }
+
+    fn shell(&self, raw: RawShell) -> Result<Shell, DefinitionError> {
+        self.package(&raw.package, &raw.versions)?;
+        Ok(Shell {
+            package: Some(raw.package.into_inner()),
+            versions: raw
+                .versions
+                .into_iter()
+                .map(|(suite, version)| (suite, version.into_inner()))
+                .collect(),
+            wanted: raw.always,
+        })
+    }
+
+    fn kernel(&self, raw: RawKernel) -> Result<Kernel, DefinitionError> {
+        self.package(&raw.package, &raw.versions)?;
         if raw.fragments.get_ref().is_empty() {
             let message = "name at least one fragment of kernel-config/".to_owned();
             return Err(self.at(&raw.fragments, message));

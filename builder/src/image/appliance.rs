@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::publish::{self, Image, Product};
 use super::runner::{self, Bench, Results};
-use super::{Options, binary, conversion, disc};
+use super::{Options, binary, conversion, disc, shell};
 use crate::BuildError;
 use crate::cache::{self, Fact, Seal};
 use crate::cpio::{Archive, CpioError};
@@ -65,6 +65,7 @@ pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, Buil
         },
         merged,
         skeleton: skeleton(definition)?,
+        shell: shell::request(definition, &options.mirrors)?,
     };
     let tools = (compile::toolchain()?, fat::tools()?);
     let mut conversions = conversion::steps(conversion::APPLIANCE, &options.formats);
@@ -89,6 +90,10 @@ pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, Buil
             definition.initramfs.package.clone(),
             definition.initramfs.binary.clone(),
         ),
+        shell: workshop.shell.as_ref().map(|request| {
+            let version = request.version.as_ref().unwrap_or(&request.suite);
+            (request.package.clone(), version.clone())
+        }),
         skeleton: workshop.skeleton.to_bytes(),
         disk: format!(
             "{:?}\n{}\n{}{}{}{}",
@@ -162,6 +167,8 @@ struct Workshop<'a> {
     request: source::Request,
     merged: Merged,
     skeleton: Archive,
+    /// Where the shell comes from, if the image has one.
+    shell: Option<source::Request>,
 }
 
 impl runner::Workshop for Workshop<'_> {
@@ -173,6 +180,7 @@ impl runner::Workshop for Workshop<'_> {
         match step {
             StepId::Source => "fetching the kernel source",
             StepId::Binary => "building the router",
+            StepId::Shell => "fetching the shell",
             StepId::Objects => "compiling the kernel",
             StepId::Initramfs => "packing the initramfs",
             StepId::Kernel => "linking the kernel",
@@ -199,6 +207,12 @@ impl runner::Workshop for Workshop<'_> {
                 source::fetch(&self.request, &lists, entry, log)?
             }
             StepId::Binary => self.binary(entry, log)?,
+            StepId::Shell => {
+                let lists = self.bench.cache.aside("apt")?;
+                let request = self.shell.as_ref();
+                let request = request.expect("the plan has this step for an image with a shell");
+                shell::fetch(request, &lists, entry, log)?
+            }
             StepId::Objects => {
                 let tree = results[&StepId::Source].entry.join(source::TREE);
                 compile::objects(&self.merged, &tree, &entry.join(BUILD), log)?;
@@ -255,6 +269,10 @@ impl Workshop<'_> {
         let mut archive = self.skeleton.clone();
         let init = read(&results[&StepId::Binary].file())?;
         archive.file("/init", 0o755, init).map_err(unfit)?;
+        if let Some(fetched) = results.get(&StepId::Shell) {
+            let program = read(&fetched.file())?;
+            shell::install(&mut archive, program).map_err(unfit)?;
+        }
         let seal = write(entry, "initramfs.cpio", &archive.to_bytes())?;
         let fact = Fact {
             name: "initramfs".to_owned(),

@@ -73,17 +73,35 @@ pub fn fetch(
     entry: &Path,
     log: &mut Log<'_>,
 ) -> Result<Seal, BuildError> {
-    let (package, version) = download(request, lists, entry, log)?;
-    let digest = Digest::of_file(&package)?;
+    let (package, fact) = fetch_package(request, "kernel.versions", lists, entry, log)?;
     unpack(&package, &entry.join(TREE), log)?;
     cache::remove(&package)?;
+    let digest = fact.sha256.expect("a fetched package has its digest");
+    Ok(Seal {
+        digest,
+        file: None,
+        facts: vec![fact],
+    })
+}
+
+/// Fetches a package into `entry`; its file, and what is to be told of it. `pins` is the definition's key for its
+/// versions.
+pub fn fetch_package(
+    request: &Request,
+    pins: &str,
+    lists: &Path,
+    entry: &Path,
+    log: &mut Log<'_>,
+) -> Result<(PathBuf, Fact), BuildError> {
+    let (package, version) = download(request, lists, entry, log)?;
+    let digest = Digest::of_file(&package)?;
     let note = match &request.version {
         Some(pinned) if *pinned != version => Some(format!(
-            "{} {pinned} has left the mirrors; {version} is used. Pin it under kernel.versions",
+            "{} {pinned} has left the mirrors; {version} is used. Pin it under {pins}",
             request.package
         )),
         None => Some(format!(
-            "no version of {} is pinned for {}; {version} is used. Pin it under kernel.versions",
+            "no version of {} is pinned for {}; {version} is used. Pin it under {pins}",
             request.package, request.suite
         )),
         Some(_) => None,
@@ -95,11 +113,7 @@ pub fn fetch(
         sha256: Some(digest),
         note,
     };
-    Ok(Seal {
-        digest,
-        file: None,
-        facts: vec![fact],
-    })
+    Ok((package, fact))
 }
 
 /// Downloads the package into `entry`; returns its file and version.

@@ -63,15 +63,40 @@ impl Qmp {
     /// Attaches a raw disk, which the guest writes to or not, to a machine with a SCSI controller
     /// ([`super::Hardware::Vmware`]).
     pub fn attach_scsi_disk(&mut self, id: &str, file: &Path, writable: bool) -> io::Result<()> {
-        let node = json!({
-            "driver": "raw",
-            "node-name": id,
-            "read-only": !writable,
-            "file": { "driver": "file", "filename": file },
-        });
+        let file = json!({ "driver": "file", "filename": file });
+        self.attach_scsi(id, file, writable)
+    }
+
+    fn attach_scsi(&mut self, id: &str, file: Value, writable: bool) -> io::Result<()> {
+        let node =
+            json!({ "driver": "raw", "node-name": id, "read-only": !writable, "file": file });
         self.execute_with("blockdev-add", node)?;
         let device = json!({ "driver": "scsi-hd", "bus": "scsi0.0", "drive": id, "id": format!("device-{id}") });
         self.execute_with("device_add", device).map(drop)
+    }
+
+    /// The same for one that can be read and fails whatever is written to it.
+    pub fn attach_failing_scsi_disk(&mut self, id: &str, file: &Path) -> io::Result<()> {
+        let io_error = 5;
+        let file = json!({
+            "driver": "blkdebug",
+            "image": { "driver": "file", "filename": file },
+            "inject-error": [{ "event": "pwritev", "iotype": "write", "errno": io_error }],
+        });
+        self.attach_scsi(id, file, true)
+    }
+
+    /// Pulls such a disk. The guest loses it at once; see [`Self::forget_disk`].
+    pub fn detach_scsi_disk(&mut self, id: &str) -> io::Result<()> {
+        let device = json!({ "id": format!("device-{id}") });
+        self.execute_with("device_del", device).map(drop)
+    }
+
+    /// Closes the file of a disk that was pulled, so that it can be attached again; refused while the guest's last
+    /// request is under way.
+    pub fn forget_disk(&mut self, id: &str) -> io::Result<()> {
+        let node = json!({ "node-name": id });
+        self.execute_with("blockdev-del", node).map(drop)
     }
 
     /// Stops the guest's processors.

@@ -97,7 +97,7 @@ impl Sources {
     }
 
     /// The same on a thread of its own, for an event loop that has other things to do.
-    async fn read_aside(&self) -> Merged {
+    pub async fn read_aside(&self) -> Merged {
         let sources = self.clone();
         match tokio::task::spawn_blocking(move || sources.read()).await {
             Ok(merged) => merged,
@@ -106,7 +106,8 @@ impl Sources {
         }
     }
 
-    fn changes(&self) -> Vec<String> {
+    /// Another text when it may be worth while to read again: a disk has come or gone.
+    pub fn changes(&self) -> Vec<String> {
         self.0.iter().map(|source| source.changes()).collect()
     }
 

@@ -522,6 +522,7 @@ impl Core {
             counters.extend(losses.map(|(name, count)| (name.to_owned(), count)));
         }
         let mut trouble = self.trouble.list(&self.node, now);
+        trouble.extend(self.settings.state.files().trouble());
         let (kind, lan) = match &self.guests {
             Some(guests) => {
                 counters.extend(guests.counters());

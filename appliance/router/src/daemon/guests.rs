@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -19,7 +18,7 @@ use wow_overlay::time::Instant;
 use super::report::whole_milliseconds;
 use crate::api;
 use crate::config::GuestMtu;
-use crate::files::{self, Existing};
+use crate::keeper::Files;
 use crate::state::State;
 
 /// The file that remembers them, in the state directory.
@@ -63,14 +62,11 @@ impl Guests {
             mtu_bytes: mtu.bytes(),
             domain: Some(pool.dns_suffix()),
         };
-        let kept = match state.file(FILE) {
-            Some(path) if path.exists() => read(&path).unwrap_or_else(|error| {
-                let error = format!("{error:#}");
-                tracing::warn!(error, "guests known before are forgotten");
-                Vec::new()
-            }),
-            _ => Vec::new(),
-        };
+        let kept = read(state.files()).unwrap_or_else(|error| {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "guests known before are forgotten");
+            Vec::new()
+        });
         tracing::info!(kind, known = kept.len(), "serving the guests' network");
         Guests {
             kind,
@@ -240,10 +236,7 @@ impl Guests {
     }
 
     fn keep(&self, state: &State) {
-        let Some(path) = state.file(FILE) else {
-            return;
-        };
-        if let Err(error) = write(&path, self.service.kept()) {
+        if let Err(error) = write(state.files(), self.service.kept()) {
             let error = format!("{error:#}");
             tracing::warn!(error, "guests' addresses will be forgotten with a restart");
         }
@@ -328,12 +321,14 @@ pub fn own_mac(v6: Ipv6Addr) -> Mac {
     ]
 }
 
-fn read(path: &Path) -> Result<Vec<Kept>> {
-    let text = files::read_text(path, "list of guests")?;
+fn read(files: &Files) -> Result<Vec<Kept>> {
+    let Some(bytes) = files.read(FILE)? else {
+        return Ok(Vec::new());
+    };
+    let text = std::str::from_utf8(&bytes).context("the list of guests is no text")?;
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     let kept = lines.map(|line| {
-        let line: Line =
-            serde_json::from_str(line).with_context(|| format!("{} is damaged", path.display()))?;
+        let line: Line = serde_json::from_str(line).context("the list of guests is damaged")?;
         Ok(Kept {
             mac: line.mac,
             address: line.address,
@@ -344,7 +339,7 @@ fn read(path: &Path) -> Result<Vec<Kept>> {
     kept.collect()
 }
 
-fn write(path: &Path, kept: Vec<Kept>) -> Result<()> {
+fn write(files: &Files, kept: Vec<Kept>) -> Result<()> {
     let mut text = String::new();
     for kept in kept {
         let line = Line {
@@ -356,8 +351,7 @@ fn write(path: &Path, kept: Vec<Kept>) -> Result<()> {
         text.push_str(&serde_json::to_string(&line).context("cannot write a guest as JSON")?);
         text.push('\n');
     }
-    files::write_private(path, text.as_bytes(), Existing::Replace)
-        .with_context(|| format!("cannot keep the guests in {}", path.display()))
+    files.write(FILE, text.as_bytes())
 }
 
 #[cfg(test)]
@@ -367,7 +361,7 @@ mod tests {
     #[test]
     fn guests_are_read_as_they_were_written_and_damage_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
+        let files = Files::In(dir.path().to_owned());
         let kept = vec![
             Kept {
                 mac: [2, 0, 0, 0, 0, 1],
@@ -382,10 +376,10 @@ mod tests {
                 bound: false,
             },
         ];
-        write(&path, kept.clone()).unwrap();
-        assert_eq!(read(&path).unwrap(), kept);
-        std::fs::write(&path, "{\"mac\":[1,2]}\n").unwrap();
-        let error = format!("{:#}", read(&path).unwrap_err());
+        write(&files, kept.clone()).unwrap();
+        assert_eq!(read(&files).unwrap(), kept);
+        files.write(FILE, b"{\"mac\":[1,2]}\n").unwrap();
+        let error = format!("{:#}", read(&files).unwrap_err());
         assert!(error.contains("damaged"), "{error}");
     }
 

@@ -28,6 +28,8 @@ pub enum Action {
     Show(Page),
     /// Restart the machine.
     Restart,
+    /// Open a shell on this terminal.
+    Shell,
 }
 
 /// The keys so far.
@@ -38,6 +40,8 @@ pub struct Keys {
     asked: Option<Duration>,
     /// Within what a function key sends.
     escaped: Escape,
+    /// Whether the machine has a shell.
+    shell: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,6 +53,14 @@ enum Escape {
 }
 
 impl Keys {
+    /// The keys of a machine that has a shell, or none.
+    pub fn new(shell: bool) -> Self {
+        Keys {
+            shell,
+            ..Self::default()
+        }
+    }
+
     /// The page that is shown.
     pub fn page(&self) -> Page {
         self.page
@@ -82,6 +94,10 @@ impl Keys {
             b'r' => {
                 self.asked = Some(now);
                 Some(self.show(Page::Restart))
+            }
+            b'x' if self.shell => {
+                self.page = Page::Status;
+                Some(Action::Shell)
             }
             b'l' => Some(self.show(Page::Logs)),
             b'n' => Some(self.show(Page::Network)),
@@ -155,6 +171,15 @@ mod tests {
         late.press(b'r', NOW);
         assert!(late.expire(after));
         assert_eq!(late.page(), Page::Status);
+    }
+
+    #[test]
+    fn a_shell_opens_only_where_there_is_one() {
+        assert_eq!(Keys::new(true).press(b'x', NOW), Some(Action::Shell));
+        assert_eq!(Keys::new(false).press(b'x', NOW), None);
+        let mut asked = Keys::new(true);
+        press_all(&mut asked, b"rx");
+        assert_eq!(asked.press(b'y', NOW), None, "x was the answer");
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //! something changes; a few keys on both. It asks the node by its control socket, as anybody else.
 
 mod keys;
+mod shell;
 mod view;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval};
 use wow_init::network;
 use wow_init::power::{Request, Shutdown};
+use wow_init::reaper::OwnedChild;
 use wow_init::terminal::Terminal;
 
 use self::keys::{Action, Keys, Page};
@@ -33,7 +36,7 @@ const COLUMNS: usize = 80;
 const ROWS: usize = 25;
 /// Messages that a serial console shows at once.
 const PRINTED_LOGS: usize = 20;
-/// Sentences of problems kept.
+/// Sentences of problems kept of each place.
 const PROBLEMS_MAX: usize = 16;
 
 /// What the machine says of itself besides its node; shared between the machine's tasks.
@@ -43,13 +46,14 @@ pub struct Board(Rc<RefCell<Said>>);
 #[derive(Debug)]
 struct Said {
     phase: Phase,
-    problems: Vec<String>,
+    /// By where they are found.
+    problems: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Default for Board {
     fn default() -> Self {
         let phase = Phase::Waiting(String::new());
-        let problems = Vec::new();
+        let problems = BTreeMap::new();
         Board(Rc::new(RefCell::new(Said { phase, problems })))
     }
 }
@@ -60,10 +64,15 @@ impl Board {
         self.0.borrow_mut().phase = phase;
     }
 
-    /// What is wrong now, instead of what was said before; a sentence each.
-    pub fn set_problems(&self, mut problems: Vec<String>) {
+    /// What is wrong now in one place, instead of what was said of it before; a sentence each.
+    pub fn set_problems(&self, place: &'static str, mut problems: Vec<String>) {
         problems.truncate(PROBLEMS_MAX);
-        self.0.borrow_mut().problems = problems;
+        self.0.borrow_mut().problems.insert(place, problems);
+    }
+
+    /// What is wrong now, by where it is found.
+    pub fn problems(&self) -> BTreeMap<&'static str, Vec<String>> {
+        self.0.borrow().problems.clone()
     }
 }
 
@@ -77,12 +86,15 @@ pub struct Screen {
     display: Option<Shown>,
     serial: Option<Shown>,
     summary: Summary,
+    has_shell: bool,
 }
 
 /// A terminal and what was pressed on it.
 struct Shown {
     terminal: Terminal,
     keys: Keys,
+    /// What has the terminal meanwhile.
+    shell: Option<OwnedChild>,
 }
 
 /// What a log was last told, and what it may be told next.
@@ -125,9 +137,11 @@ impl Screen {
         power: mpsc::Sender<Request>,
         socket: PathBuf,
     ) -> Self {
+        let has_shell = shell::is_there();
         let shown = |terminal| Shown {
             terminal,
-            keys: Keys::default(),
+            keys: Keys::new(has_shell),
+            shell: None,
         };
         Screen {
             board,
@@ -138,6 +152,7 @@ impl Screen {
             display: Terminal::screen().map(shown),
             serial: Terminal::serial().map(shown),
             summary: Summary::default(),
+            has_shell,
         }
     }
 
@@ -153,13 +168,15 @@ impl Screen {
                     self.tell_changes();
                 }
                 _ = ask.tick() => self.ask().await,
-                key = key(&self.display) => match key {
-                    Some(key) => self.press_on_display(key),
-                    None => self.display = None,
+                event = event(&mut self.display) => match event {
+                    Event::Key(key) => self.press_on_display(key),
+                    Event::ShellEnded => self.write_display("\x1b[2J\x1b[?25l"),
+                    Event::Gone => self.display = None,
                 },
-                key = key(&self.serial) => match key {
-                    Some(key) => self.press_on_serial(key),
-                    None => self.serial = None,
+                event = event(&mut self.serial) => match event {
+                    Event::Key(key) => self.press_on_serial(key),
+                    Event::ShellEnded => self.print(Page::Status),
+                    Event::Gone => self.serial = None,
                 },
             }
         }
@@ -188,14 +205,17 @@ impl Screen {
             status,
             peers: peers.unwrap_or_default(),
             network: network.unwrap_or_default(),
-            problems: said.problems.clone(),
+            problems: said.problems.values().flatten().cloned().collect(),
             last_trouble: logging::last_trouble(),
             uptime: wow_init::since_boot(),
+            shell: self.has_shell,
         }
     }
 
     fn write_display(&mut self, text: &str) {
-        if let Some(display) = &mut self.display {
+        if let Some(display) = &mut self.display
+            && display.shell.is_none()
+        {
             display.terminal.write(text);
         }
     }
@@ -219,6 +239,7 @@ impl Screen {
         match display.keys.press(key, wow_init::since_boot()) {
             Some(Action::Show(_)) => self.draw(),
             Some(Action::Restart) => self.restart("the screen's keyboard"),
+            Some(Action::Shell) => display.open_shell(),
             None => {}
         }
     }
@@ -230,6 +251,7 @@ impl Screen {
         match serial.keys.press(key, wow_init::since_boot()) {
             Some(Action::Show(page)) => self.print(page),
             Some(Action::Restart) => self.restart("the serial console"),
+            Some(Action::Shell) => serial.open_shell(),
             None => {}
         }
     }
@@ -248,6 +270,9 @@ impl Screen {
         let Some(serial) = &mut self.serial else {
             return;
         };
+        if serial.shell.is_some() {
+            return;
+        }
         if let Some(lines) = self.summary.settle(summary, Instant::now()) {
             let lines: String = lines.iter().map(|line| format!("wow: {line}\n")).collect();
             serial.terminal.write(&lines);
@@ -261,11 +286,45 @@ impl Screen {
     }
 }
 
-/// The next key; `None` when the terminal is gone. Waits for ever without one.
-async fn key(shown: &Option<Shown>) -> Option<u8> {
-    match shown {
-        Some(shown) => shown.terminal.key().await.ok(),
-        None => std::future::pending().await,
+/// What happens on a terminal.
+enum Event {
+    Key(u8),
+    /// The terminal is the screen's again.
+    ShellEnded,
+    Gone,
+}
+
+/// The next event; waits for ever without a terminal.
+async fn event(shown: &mut Option<Shown>) -> Event {
+    let Some(shown) = shown else {
+        return std::future::pending().await;
+    };
+    if let Some(shell) = &mut shown.shell {
+        // However it ended: whoever sat there has seen it.
+        let _ = shell.wait().await;
+        shown.shell = None;
+        shown.terminal.take_back();
+        return Event::ShellEnded;
+    }
+    match shown.terminal.key().await {
+        Ok(key) => Event::Key(key),
+        Err(_) => Event::Gone,
+    }
+}
+
+impl Shown {
+    fn open_shell(&mut self) {
+        self.terminal.write("\x1b[?25h\n");
+        match shell::open(&mut self.terminal) {
+            Ok(shell) => {
+                tracing::warn!("a shell was opened on the machine's terminal");
+                self.shell = Some(shell);
+            }
+            Err(error) => {
+                self.terminal.take_back();
+                tracing::error!(%error, "no shell could be opened");
+            }
+        }
     }
 }
 

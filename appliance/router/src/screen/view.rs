@@ -44,6 +44,8 @@ pub struct Facts {
     pub last_trouble: Option<LogLine>,
     /// Since the kernel's start.
     pub uptime: Duration,
+    /// Whether the image was built with a shell.
+    pub shell: bool,
 }
 
 /// A page as lines of at most `columns` letters, at most `rows` of them.
@@ -58,7 +60,7 @@ pub fn page(
     let up = format!("up {}", span(facts.uptime));
     let gap = columns.saturating_sub(title.len() + up.len());
     let mut lines = vec![format!("{title}{}{up}", " ".repeat(gap)), String::new()];
-    let keys = keys(page);
+    let keys = keys(page, facts.shell);
     let room = rows.saturating_sub(lines.len() + 2);
     let mut body = match page {
         Page::Status => status(facts, columns),
@@ -72,7 +74,7 @@ pub fn page(
     body.truncate(room);
     body.resize(room, String::new());
     lines.extend(body);
-    lines.extend([String::new(), keys.to_owned()]);
+    lines.extend([String::new(), keys]);
     lines
         .into_iter()
         .map(|line| plain(&line, columns))
@@ -88,7 +90,7 @@ pub fn printed(facts: &Facts, page: Page, logs: &[LogLine]) -> Vec<String> {
         Page::Restart => vec!["Restart this machine?".to_owned()],
         Page::Logs => log_lines(logs, COLUMNS),
     };
-    lines.push(keys(page).to_owned());
+    lines.push(keys(page, facts.shell));
     lines.iter().map(|line| plain(line, COLUMNS)).collect()
 }
 
@@ -131,11 +133,15 @@ fn untold(facts: &Facts) -> impl Iterator<Item = &String> {
     problems.filter(move |problem| told.is_none_or(|told| !told.contains(problem)))
 }
 
-fn keys(page: Page) -> &'static str {
-    match page {
-        Page::Restart => "y restarts, any other key goes back",
+fn keys(page: Page, shell: bool) -> String {
+    let pages = match page {
+        Page::Restart => return "y restarts, any other key goes back".to_owned(),
         Page::Status => "keys:  l logs   n network   r restart",
         Page::Logs | Page::Network => "keys:  s status   l logs   n network   r restart",
+    };
+    match shell {
+        true => format!("{pages}   x shell (this image has one)"),
+        false => pages.to_owned(),
     }
 }
 

@@ -310,11 +310,12 @@ pub(crate) struct Found {
     pub(crate) kind: &'static str,
 }
 
-/// The first disk or partition with a label, where something may be kept: no CD, no floppy.
-pub(crate) fn find(label: &str) -> Option<Found> {
+/// The disks and partitions with a label, where something may be kept: no CD, no floppy.
+pub(crate) fn find(label: &str) -> Vec<Found> {
     let disks = Disks::default();
     let names = names(&disks.class);
     let kept = names.iter().filter(|name| !name.starts_with("sr"));
+    let mut all = Vec::new();
     for name in kept {
         let device = disks.devices.join(name);
         // What cannot be opened or read is another's to tell: it is no partition of ours, as far as is known.
@@ -324,13 +325,13 @@ pub(crate) fn find(label: &str) -> Option<Found> {
         match Volume::open(&file) {
             Ok(Some(volume)) if volume.label().eq_ignore_ascii_case(label) => {
                 let kind = volume.kind();
-                return Some(Found { device, kind });
+                all.push(Found { device, kind });
             }
             Ok(_) => {}
             Err(fault) => tracing::debug!("{name}: {fault}"),
         }
     }
-    None
+    all
 }
 
 /// The file holds one line, as `wow pool ticket` writes it.

@@ -52,6 +52,7 @@ fn facts(phase: Phase, status: Option<Status>) -> Facts {
         },
         problems: Vec::new(),
         last_trouble: None,
+        shell: false,
         uptime: Duration::from_secs(3723),
     }
 }

@@ -1,0 +1,250 @@
+//! What goes wrong around a running appliance is named while it lasts and no longer: state disks that are pulled,
+//! full, failing or somebody else's, configuration disks that are broken or contradict, a network without an answer.
+//!
+//! `cargo xtask test` runs these: it builds what they need and says where it is.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use wow_builder::host::Tether;
+use wow_builder::manifest::Format;
+use wow_builder::qemu::qmp::Qmp;
+use wow_builder::qemu::{
+    Accelerator, Backend, Emulator, Firmware, FwCfg, Hardware, ImageFiles, Machine, Nic, Serial,
+    Vm, VmSpec,
+};
+use wow_lab::control::Control;
+use wow_lab::interrupt;
+
+use support::path;
+
+/// Under the translator, with other machines on the same cores.
+const LIMIT: Duration = Duration::from_secs(240);
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(200);
+
+fn run(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    let output = command.args(arguments).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A floppy's worth of FAT.
+fn disk(directory: &Path, name: &str, label: &str, files: &[(&str, &[u8])]) -> PathBuf {
+    let image = directory.join(format!("{name}.img"));
+    let shown = image.to_str().unwrap();
+    run(
+        "mkfs.vfat",
+        &["--invariant", "-n", label, "-C", shown, "1440"],
+    );
+    for (file, content) in files {
+        let source = directory.join(file);
+        std::fs::write(&source, content).unwrap();
+        run("mcopy", &["-i", shown, source.to_str().unwrap(), "::"]);
+    }
+    image
+}
+
+/// A running appliance and what it is asked by.
+struct Bed {
+    vm: Vm,
+    qmp: Qmp,
+    control: PathBuf,
+}
+
+impl Bed {
+    fn wait<T>(&mut self, what: &str, mut look: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            self.vm.check_running().unwrap();
+            interrupt::check().unwrap();
+            assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn status(&self) -> Option<Value> {
+        let mut control = Control::connect(&self.control).ok()?;
+        control.ask(json!({"op": "status"}), LIMIT).ok()
+    }
+
+    /// What is wrong by the machine's own word; its node has nobody to join.
+    fn trouble(&self) -> Option<String> {
+        let status = self.status()?;
+        let all = status["trouble"].as_array()?;
+        let told = all.iter().filter_map(Value::as_str);
+        let told = told.filter(|sentence| !sentence.contains("no seed is known"));
+        Some(told.collect::<Vec<_>>().join("\n"))
+    }
+
+    fn wait_named(&mut self, words: &str) {
+        let mut last = String::new();
+        self.wait(words, |bed| {
+            let trouble = bed.trouble()?;
+            if trouble != last {
+                println!("{words:?}? {trouble:?}");
+                last.clone_from(&trouble);
+            }
+            trouble.contains(words).then_some(())
+        });
+    }
+
+    fn wait_well(&mut self) {
+        self.wait("no trouble", |bed| bed.trouble()?.is_empty().then_some(()));
+    }
+
+    fn pull(&mut self, id: &str) {
+        self.qmp.detach_scsi_disk(id).unwrap();
+        // The disk lives on until the guest's last request has ended.
+        self.wait("the disk's end", |bed| {
+            bed.qmp.forget_disk(id).is_ok().then_some(())
+        });
+    }
+}
+
+#[test]
+fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
+    interrupt::install().unwrap();
+    let logs = path("WOW_TEST_LOGS").join("machine-trouble");
+    std::fs::create_dir_all(&logs).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let private = |name: &str| directory.path().join(name);
+    let (image, wow) = (path("WOW_TEST_IMAGE"), support::tools().wow);
+    let shown = directory.path().to_str().unwrap();
+    run(&wow, &["pool", "new", "lab", "--dir", shown]);
+    run(
+        &wow,
+        &["pool", "ticket", private("lab.pool").to_str().unwrap()],
+    );
+    std::fs::write(private("name"), "first").unwrap();
+    let emulator = Emulator::find().unwrap();
+    let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
+    let value = |key: &str, file: &str| FwCfg {
+        name: format!("opt/wow/{key}"),
+        file: private(file),
+    };
+    let spec = VmSpec {
+        name: "machine-trouble".into(),
+        machine: Machine::Q35,
+        // Its disks' controller takes more of them while the machine runs.
+        hardware: Hardware::Vmware,
+        firmware: Firmware::Bios,
+        image: ImageFiles {
+            kernel: image.join("bzImage"),
+            loader: None,
+            disk: image.join("disk.raw"),
+            disk_format: Format::Raw,
+            own_disk: false,
+        },
+        uefi: None,
+        memory_mib: 64,
+        cpus: 1,
+        nics: vec![Nic {
+            mac: [0x52, 0x54, 0x00, 0x77, 0x02, 0x02],
+            backend: Backend::User,
+        }],
+        serial: Serial::Socket {
+            path: private("serial"),
+            log: logs.join("console.log"),
+        },
+        control: Some(private("control")),
+        qmp: Some(private("qmp")),
+        fw_cfg: vec![value("ticket", "lab.ticket"), value("name", "name")],
+        append: Vec::new(),
+        reboots: false,
+        incoming: None,
+    };
+    let messages = logs.join("qemu.log");
+    let kind = accelerator.accelerator;
+    let mut vm = Vm::start(&emulator, kind, &spec, &messages, Tether::Tied).unwrap();
+    let begun = Instant::now();
+    let qmp = loop {
+        match Qmp::connect(&private("qmp")) {
+            Ok(qmp) => break qmp,
+            Err(error) => assert!(begun.elapsed() < LIMIT, "{error}"),
+        }
+        vm.check_running().unwrap();
+        std::thread::sleep(PAUSE);
+    };
+    let control = private("control");
+    let mut bed = Bed { vm, qmp, control };
+    bed.wait("the node", |bed| bed.status());
+    bed.wait_well();
+
+    // An empty disk is taken into use.
+    let own = disk(directory.path(), "own", "WOW-STATE", &[]);
+    bed.qmp.attach_scsi_disk("own", &own, true).unwrap();
+    bed.wait("the identity on the disk", |_| {
+        let listed = run("mdir", &["-b", "-i", own.to_str().unwrap(), "::"]);
+        listed.to_lowercase().contains("certificate").then_some(())
+    });
+    bed.pull("own");
+    bed.wait_named("the state's disk");
+    bed.qmp.attach_scsi_disk("own", &own, true).unwrap();
+    bed.wait_well();
+    bed.pull("own");
+
+    // Another's disk is left alone, a full one and one that fails are named.
+    let theirs = [("pool", &b"0123 office\n"[..]), ("identity", b"not ours")];
+    let theirs = disk(directory.path(), "theirs", "WOW-STATE", &theirs);
+    bed.qmp.attach_scsi_disk("theirs", &theirs, true).unwrap();
+    bed.wait_named("another pool, office");
+    bed.pull("theirs");
+    let filled = disk(directory.path(), "filled", "WOW-STATE", &[]);
+    let shown = filled.to_str().unwrap();
+    let free = run("mdir", &["-i", shown, "::"]);
+    let free = free
+        .lines()
+        .rev()
+        .find_map(|line| line.trim().strip_suffix(" bytes free"));
+    let free: usize = free.unwrap().replace(' ', "").parse().unwrap();
+    std::fs::write(private("filling"), vec![0; free]).unwrap();
+    run(
+        "mcopy",
+        &["-i", shown, private("filling").to_str().unwrap(), "::"],
+    );
+    bed.qmp.attach_scsi_disk("filled", &filled, true).unwrap();
+    bed.wait_named("No space left");
+    bed.pull("filled");
+    bed.wait_named("the state's disk");
+    let failing = disk(directory.path(), "failing", "WOW-STATE", &[]);
+    bed.qmp
+        .attach_failing_scsi_disk("failing", &failing)
+        .unwrap();
+    bed.wait_named("this machine's state is not kept");
+    bed.pull("failing");
+    bed.qmp.attach_scsi_disk("own", &own, true).unwrap();
+    bed.wait_well();
+
+    // Configuration that cannot be read, and that contradicts what the node runs with.
+    let broken = disk(
+        directory.path(),
+        "broken",
+        "WOW",
+        &[("ticket", b"\xff\xfe")],
+    );
+    bed.qmp.attach_scsi_disk("broken", &broken, false).unwrap();
+    bed.wait_named("(FAT, WOW), ticket: is no text");
+    bed.pull("broken");
+    bed.wait_well();
+    let other = [("wow.toml", &b"name = \"second\"\n"[..])];
+    let other = disk(directory.path(), "other", "WOW", &other);
+    bed.qmp.attach_scsi_disk("other", &other, false).unwrap();
+    bed.wait_named("name from disk");
+    bed.pull("other");
+    bed.wait_well();
+
+    let Bed { mut vm, qmp, .. } = bed;
+    // The machine's power button is on the same line.
+    drop(qmp);
+    assert!(vm.power_off(POWER_OFF_LIMIT));
+}
