@@ -406,4 +406,24 @@ mod tests {
         let last = plan.steps().last().unwrap();
         assert_eq!(plan.key(last, &BTreeMap::new()), None);
     }
+
+    #[test]
+    fn a_shell_is_fetched_for_the_images_that_have_one_alone() {
+        let ids = |inputs: &Inputs| {
+            let plan = Plan::new(inputs);
+            plan.steps().iter().map(|step| step.id).collect::<Vec<_>>()
+        };
+        let without = inputs();
+        assert!(!ids(&without).contains(&StepId::Shell));
+        let with = Inputs {
+            shell: Some(("busybox-static".into(), "1:1.35.0-4".into())),
+            ..inputs()
+        };
+        let order = ids(&with);
+        let place = |id| order.iter().position(|step| *step == id).unwrap();
+        assert!(place(StepId::Shell) < place(StepId::Initramfs));
+        let (one, other) = (keys(&without, b"wow"), keys(&with, b"wow"));
+        assert_ne!(one[&StepId::Initramfs], other[&StepId::Initramfs]);
+        assert_eq!(one[&StepId::Objects], other[&StepId::Objects]);
+    }
 }
