@@ -10,6 +10,7 @@ use anyhow::Context;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use wow_init::backoff::Backoff;
+use wow_init::network::Plan;
 use wow_init::power::{PowerEvents, Request, Shutdown};
 use wow_init::watchdog::Watchdog;
 use wow_init::{Boot, console, reaper, shutdown};
@@ -74,7 +75,11 @@ async fn live(boot: &mut Boot) -> Shutdown {
         board.clone(),
         Arc::clone(&sources),
         boot.state(),
-        network.as_ref().map(|network| network.status()),
+        // A machine that is to have no network lacks none.
+        network
+            .as_ref()
+            .filter(|_| boot.network_plan() != Plan::None)
+            .map(|network| network.status()),
         ipc::default_socket(),
     );
     let keeper = caretaker.keeper();
