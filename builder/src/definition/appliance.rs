@@ -109,9 +109,10 @@ impl Appliance {
         if !self.shell.wanted {
             self.shell.wanted = true;
             self.name.push_str("-shell");
-            self.disk.size_mib += SHELL_MIB;
             self.limits.kernel_bytes += SHELL_MIB << 20;
-            self.limits.disk_bytes += SHELL_MIB << 20;
+            // Both slots hold it.
+            self.disk.size_mib += 2 * SHELL_MIB;
+            self.limits.disk_bytes += (2 * SHELL_MIB) << 20;
         }
         Ok(())
     }
