@@ -99,6 +99,20 @@ pub fn control_v6(pool: PoolId) -> Ipv6Addr {
     Ipv6Addr::from_bits(v6_prefix(pool).addr().to_bits() | 1)
 }
 
+/// The IPv6 address that goes with an IPv4 address of the pool: the prefix, zeros, and the IPv4 address. It is whose
+/// the IPv4 address is, which a lease in the pool's table proves; guests behind a node have no other.
+pub fn twin_v6(pool: PoolId, v4: Ipv4Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(v6_prefix(pool).addr().to_bits() | u128::from(v4.to_bits()))
+}
+
+/// The IPv4 address that an IPv6 address goes with: `None` for one that a node has by its id. An id that begins with
+/// as many zeros gives its node no IPv6 address: that would take 2^48 tries, and wins nothing.
+pub fn twin_v4(pool: PoolId, range: Ipv4Net, v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let rest = v6.to_bits() ^ v6_prefix(pool).addr().to_bits();
+    let v4 = Ipv4Addr::from_bits(u32::try_from(rest).ok()?);
+    check_v4(range, v4).is_ok().then_some(v4)
+}
+
 /// The pool's unique local prefix (RFC 4193): `fd`, then 40 bits of the pool's id as global id.
 pub fn v6_prefix(pool: PoolId) -> Ipv6Net {
     let mut octets = [0; 16];
@@ -268,6 +282,17 @@ mod tests {
         }
 
         #[test]
+        fn an_address_and_its_twin_lead_to_each_other(range in ranges(), id in ids()) {
+            let v4 = derive_v4(range, id);
+            prop_assert_eq!(twin_v4(POOL, range, twin_v6(POOL, v4)), Some(v4));
+            prop_assert_eq!(twin_v4(PoolId([1; 16]), range, twin_v6(POOL, v4)), None);
+            let reserved = [range.network(), control_v4(range), range.broadcast()];
+            for v4 in reserved {
+                prop_assert_eq!(twin_v4(POOL, range, twin_v6(POOL, v4)), None);
+            }
+        }
+
+        #[test]
         fn any_range_and_address_at_all_are_survived(bits: u32, prefix in 0u8..=32, at: u32, id in ids()) {
             let range = Ipv4Net::new_assert(bits.into(), prefix);
             let _ = derive_v4(range, id);
@@ -330,6 +355,11 @@ mod tests {
             derive_v6(POOL, id).to_string(),
             "fdab:abab:abab:123:4567:89ab:cdef:4242"
         );
+        let range: Ipv4Net = "10.128.0.0/9".parse().unwrap();
+        assert_eq!(twin_v4(POOL, range, derive_v6(POOL, id)), None);
+        assert_eq!(twin_v4(POOL, range, control_v6(POOL)), None);
+        let twin = twin_v6(POOL, Ipv4Addr::new(10, 128, 3, 4));
+        assert_eq!(twin.to_string(), "fdab:abab:abab::a80:304");
         assert_eq!(ring_position_of_v6(POOL, control_v6(POOL)), None);
         let elsewhere = derive_v6(PoolId([1; 16]), id);
         assert_eq!(ring_position_of_v6(POOL, elsewhere), None);

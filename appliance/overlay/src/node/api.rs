@@ -106,8 +106,8 @@ pub enum Target {
 pub struct Found {
     /// Its verified certificate.
     pub certificate: Certificate,
-    /// Its virtual addresses. For a name of a guest behind it the guest's, whose IPv6 address is
-    /// unspecified.
+    /// Its virtual addresses. For a name of a guest behind it the guest's, whose IPv6 address goes
+    /// with the other.
     pub addresses: Addresses,
 }
 

@@ -1,9 +1,10 @@
 //! What the answers to our own questions lead to.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use crate::id::NodeId;
 use crate::membership::Addresses;
+use crate::membership::addresses::twin_v6;
 use crate::time::Instant;
 use crate::wire::Remote;
 use crate::wire::frame::RoutedHeader;
@@ -178,13 +179,13 @@ impl Node {
             (Key::Name(_), Some(v4)) if self.pool.range.contains(&v4) => v4,
             _ => certified.v4,
         };
-        // A guest behind the node has no IPv6 address.
+        // A guest behind the node has the IPv6 address that goes with the other.
         let is_guests = match &claim.key {
             Key::Name(name) => certificate.name().as_str() != name,
             _ => false,
         };
         let v6 = match is_guests {
-            true => Ipv6Addr::UNSPECIFIED,
+            true => twin_v6(self.pool.pool_id(), v4),
             false => certified.v6,
         };
         let found = Found {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::id::NodeId;
-use crate::membership::addresses::v6_prefix;
+use crate::membership::addresses::{twin_v4, v6_prefix};
 use crate::time::Instant;
 use crate::wire::frame;
 use crate::wire::message::Contact;
@@ -172,7 +172,7 @@ impl Node {
         longest: usize,
     ) -> Option<(IpAddr, bool)> {
         self.settle_peers();
-        let allowed = addresses.and_then(|(source, destination)| {
+        let allowed = self.held_as(addresses).and_then(|(source, destination)| {
             let leased = self.holds(source);
             let own = leased || self.dht.claims.awaits(source);
             (own && longest <= self.guest_mtu && self.is_in_pool(destination))
@@ -247,7 +247,7 @@ impl Node {
         lacks_checksum: bool,
     ) -> bool {
         self.note_traffic(now, from);
-        let addressed = addresses_of(packet);
+        let addressed = self.held_as(addresses_of(packet));
         let admission = match addressed {
             Some((source, destination)) if self.holds(destination) => {
                 self.admission(now, from, source)
@@ -326,7 +326,8 @@ impl Node {
             };
             let mut early = VecDeque::new();
             for waiting in queue.packets {
-                let source = addresses_of(&waiting.packet).map(|(source, _)| source);
+                let addresses = self.held_as(addresses_of(&waiting.packet));
+                let source = addresses.map(|(source, _)| source);
                 match source {
                     Some(source) if self.holds(source) => {
                         if now - waiting.since < WAITING_LONGEST {
@@ -361,6 +362,19 @@ impl Node {
         if let Some(queue) = self.waiting.queues.remove(&address) {
             self.counters.drop_guest_unresolved += queue.packets.len() as u64;
         }
+    }
+
+    /// Source and destination as the table knows them: by the IPv4 address that an IPv6 address goes with.
+    fn held_as(&self, addresses: Option<(IpAddr, IpAddr)>) -> Option<(IpAddr, IpAddr)> {
+        let held = |address| match address {
+            IpAddr::V6(v6) => {
+                let v4 = twin_v4(self.pool.pool_id(), self.pool.range, v6);
+                v4.map_or(address, IpAddr::V4)
+            }
+            IpAddr::V4(_) => address,
+        };
+        let (source, destination) = addresses?;
+        Some((held(source), held(destination)))
     }
 
     fn holds(&self, address: IpAddr) -> bool {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::seq::IteratorRandom;
 
 use crate::id::NodeId;
+use crate::membership::addresses::twin_v4;
 use crate::time::Instant;
 use crate::wire::frame::{Body, Delivery, RoutedHeader};
 use crate::wire::message::{Message, Query, Question};
@@ -92,7 +93,10 @@ impl Node {
             Target::Id(id) => Key::Id(id),
             Target::Name(name) => Key::Name(name),
             Target::V4(v4) => Key::V4(v4),
-            Target::V6(v6) => Key::V6(v6),
+            Target::V6(v6) => match twin_v4(self.pool.pool_id(), self.pool.range, v6) {
+                Some(v4) => Key::V4(v4),
+                None => Key::V6(v6),
+            },
         };
         let token = self.token();
         // An address or a name of a peer may be somebody else's by now: the table knows.

@@ -1,8 +1,10 @@
 //! Addresses, names and services: who holds them, and what becomes of them when nodes come and go.
 
 use super::*;
+use crate::membership::addresses::twin_v6;
 use crate::wire::message::Message;
 use crate::wire::record::{Claim, Key};
+use std::net::Ipv6Addr;
 
 /// The addresses held by living members, one entry for each lease.
 fn held(net: &Net) -> Vec<Ipv4Addr> {
@@ -700,7 +702,8 @@ fn a_guests_name_is_found_with_its_address_until_a_node_is_called_so() {
     });
     let found = found.unwrap();
     assert_eq!(found.addresses.v4, address);
-    assert!(found.addresses.v6.is_unspecified());
+    let pool = net.members[2].node.pool.pool_id();
+    assert_eq!(found.addresses.v6, twin_v6(pool, address));
     // A role's name is nobody's guest's, and a node's is its own.
     assert!(look_up(&mut net, 5, Key::Name("head".into())).is_err());
     let kept = look_up(&mut net, 5, Key::Name("node-4".into())).unwrap();
@@ -723,6 +726,55 @@ fn a_guests_name_is_found_with_its_address_until_a_node_is_called_so() {
         .withdraw_guest_name(now, &name("printer"));
     net.pass(Duration::from_secs(1));
     assert!(look_up(&mut net, 5, key).is_ok());
+}
+
+#[test]
+fn the_ipv6_address_that_goes_with_a_lease_is_its_holders_alone() {
+    let mut net = Net::with_members(54, 12);
+    net.join_all();
+    let pool = net.members[0].node.pool.pool_id();
+    let twin = |net: &Net, member: usize| twin_v6(pool, net.members[member].node.addresses().v4);
+    let packet = |source: Ipv6Addr, destination: Ipv6Addr| {
+        let mut packet = vec![0; 40];
+        packet[0] = 0x60;
+        packet[8..24].copy_from_slice(&source.octets());
+        packet[24..40].copy_from_slice(&destination.octets());
+        packet
+    };
+    // Between holders who did not know each other, and to a node's address by its id.
+    let other = net.members[9].node.addresses().v6;
+    for destination in [twin(&net, 7), other] {
+        let sent = packet(twin(&net, 1), destination);
+        let now = net.now;
+        net.members[1].node.handle_guest_packet(now, &sent);
+        net.run_until("it arrives", |net| {
+            net.members
+                .iter()
+                .any(|member| member.received.contains(&sent))
+        });
+    }
+    assert_eq!(net.members[7].received.len(), 1);
+    assert_eq!(net.members[9].received.len(), 1);
+    // From somebody else's it neither leaves nor is it let in.
+    let forged = packet(twin(&net, 3), twin(&net, 7));
+    let (now, victim) = (net.now, net.members[7].node.id());
+    net.members[1].node.handle_guest_packet(now, &forged);
+    assert_eq!(net.members[1].node.counters().drop_guest_invalid, 1);
+    let frame: &[&[u8]] = &[&[crate::wire::frame::GUEST], &forged];
+    net.members[1].node.send_traffic(now, victim, frame);
+    net.run_until("it is refused", |net| {
+        net.members[7].node.counters().drop_guest_invalid > 0
+    });
+    assert_eq!(net.members[7].received.len(), 1);
+    // Whom it leads to is found by it.
+    let target = Target::V6(twin(&net, 7));
+    let asked = net.members[5].node.resolve(net.now, target);
+    net.run_until("the answer", |net| {
+        net.members[5].events.iter().any(|event| {
+            matches!(event, Event::Resolved { query, result: Ok(found) }
+                if *query == asked && found.certificate.node_id() == victim)
+        })
+    });
 }
 
 #[test]
