@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket, UdpMetadata};
 use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::IpAddress;
 use tokio::sync::oneshot;
 
 use crate::flag::Flag;
@@ -54,7 +55,8 @@ pub struct Names {
     pub v4: (Ipv4Addr, u8),
     /// The same for IPv6.
     pub v6: (Ipv6Addr, u8),
-    /// Whether the router forwards queries about other names; they are refused otherwise.
+    /// Whether the router forwards queries about other names that come to the control address; they are refused
+    /// otherwise.
     pub forwards: bool,
 }
 
@@ -94,6 +96,7 @@ impl Server {
             .bind(PORT)
             .expect("a fresh socket may have a port that is not zero");
         let resolver = Resolver {
+            forwards: names.forwards,
             zone: Rc::new(Zone::new(names)),
             questions: Rc::clone(questions),
         };
@@ -144,7 +147,7 @@ impl Server {
                 self.dropped += 1;
                 continue;
             }
-            let resolver = self.resolver.clone();
+            let resolver = self.resolver.asked_at(from.local_address);
             let query = query.to_vec();
             self.pending.push(Pending {
                 to: from,
@@ -177,6 +180,7 @@ impl Server {
 
 /// Queries of one TCP connection, one after the other.
 fn conversation(stream: TcpStream, resolver: Resolver) -> Connection {
+    let resolver = resolver.asked_at(stream.local_address());
     let talk = async move {
         loop {
             let mut length = [0; 2];
@@ -208,13 +212,25 @@ fn conversation(stream: TcpStream, resolver: Resolver) -> Connection {
 #[derive(Clone)]
 struct Resolver {
     zone: Rc<Zone>,
+    forwards: bool,
     questions: Questions,
 }
 
 impl Resolver {
+    /// The one for those who ask at this address: at the node's own the whole pool does, for whom this node is no
+    /// resolver of other names.
+    fn asked_at(&self, local: Option<IpAddress>) -> Self {
+        let (v4, v6) = self.zone.control;
+        let control = [IpAddress::from(v4), v6.into()];
+        Resolver {
+            forwards: self.forwards && local.is_some_and(|local| control.contains(&local)),
+            ..self.clone()
+        }
+    }
+
     /// The answer to a message; `None` to what is none, or when nobody knows.
     async fn answer(&self, bytes: &[u8], tcp: bool) -> Option<Vec<u8>> {
-        let recursion = self.zone.names.forwards;
+        let recursion = self.forwards;
         let query = match Query::parse(bytes, tcp, recursion) {
             Wanted::Answer(query) => query,
             Wanted::Refusal(answer) => return Some(answer),

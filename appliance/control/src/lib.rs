@@ -1,5 +1,5 @@
 //! A small smoltcp stack beside the router: it answers for the pool's control address toward the node's
-//! own guest, or, where the machine has no guest, for the node's own address toward the pool.
+//! own guests, and, where the machine itself is none, for the node's own address toward the pool.
 //!
 //! It answers ICMP echo, serves HTTP and DNS with questions for the router to answer, and carries TCP
 //! connections of this machine's programs. Sans-IO: packets and the time go in, packets, questions and
@@ -66,6 +66,8 @@ pub struct ControlConfig {
 pub struct Control {
     v4: Ipv4Addr,
     v6: Ipv6Addr,
+    /// The node's own addresses, where they live here beside the control address.
+    own: Option<(Ipv4Addr, Ipv6Addr)>,
     prefix_lengths: (u8, u8),
     interface: Interface,
     queues: Rc<RefCell<Queues>>,
@@ -97,6 +99,7 @@ impl Control {
         let mut control = Control {
             v4,
             v6,
+            own: None,
             prefix_lengths,
             interface,
             queues: Rc::new(RefCell::new(queues)),
@@ -116,15 +119,21 @@ impl Control {
     /// Gives the interface its addresses and routes.
     fn take_addresses(&mut self) {
         let (v4, v6) = (self.v4, self.v6);
-        let own = [
-            IpCidr::new(v4.into(), self.prefix_lengths.0),
-            IpCidr::new(v6.into(), self.prefix_lengths.1),
-        ];
+        let prefix_lengths = self.prefix_lengths;
+        let both = [Some((v4, v6)), self.own];
+        let all = both.into_iter().flatten().flat_map(|(v4, v6)| {
+            [
+                IpCidr::new(v4.into(), prefix_lengths.0),
+                IpCidr::new(v6.into(), prefix_lengths.1),
+            ]
+        });
         self.interface.update_ip_addrs(|addresses| {
             addresses.clear();
-            addresses
-                .extend_from_slice(&own)
-                .expect("the table has room for an address of each kind");
+            for address in all {
+                addresses
+                    .push(address)
+                    .expect("the table has room for two addresses of each kind");
+            }
         });
         // Guests that forward for others ask from outside the pool's range; everything goes back
         // the same way.
@@ -133,6 +142,13 @@ impl Control {
             .add_default_ipv4_route(v4)
             .and_then(|_| routes.add_default_ipv6_route(v6))
             .expect("the table has room for a route of each kind");
+    }
+
+    /// The node's own addresses live here too from now on, for guests and for the pool: where the machine itself
+    /// is no guest. What leaves from them is the pool's to carry, unless one of the guests is its destination.
+    pub fn set_own(&mut self, v4: Ipv4Addr, v6: Ipv6Addr) {
+        self.own = Some((v4, v6));
+        self.take_addresses();
     }
 
     /// Where packets come and go from now on, instead of [`Self::handle_packet`] and
@@ -149,11 +165,23 @@ impl Control {
 
     /// Whether a packet is for this stack.
     pub fn wants(&self, packet: &[u8]) -> bool {
-        match packet.first().map(|first| first >> 4) {
-            Some(4) => packet.get(16..20) == Some(&self.v4.octets()),
-            Some(6) => packet.get(24..40) == Some(&self.v6.octets()),
-            _ => false,
-        }
+        let to = ends(packet).map(|[_, to]| to);
+        to.is_some_and(|to| self.addresses().contains(&to) || self.is_own(to))
+    }
+
+    /// Whether a packet is for the node's own address, and that is here: see [`Self::set_own`].
+    pub fn is_for_own(&self, packet: &[u8]) -> bool {
+        ends(packet).is_some_and(|[_, to]| self.is_own(to))
+    }
+
+    /// Whether a packet comes from the node's own address, and that is here.
+    pub fn is_from_own(&self, packet: &[u8]) -> bool {
+        ends(packet).is_some_and(|[from, _]| self.is_own(from))
+    }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.own
+            .is_some_and(|(v4, v6)| address == v4 || address == v6)
     }
 
     /// Takes a packet that [`Self::wants`] accepted.
@@ -240,6 +268,23 @@ impl Control {
     /// The stack's addresses.
     pub fn addresses(&self) -> [IpAddr; 2] {
         [self.v4.into(), self.v6.into()]
+    }
+}
+
+/// Source and destination of a packet.
+fn ends(packet: &[u8]) -> Option<[IpAddr; 2]> {
+    let v4 = |at: usize| {
+        let octets = packet.get(at..at + 4)?;
+        Some(IpAddr::from(*octets.first_chunk::<4>()?))
+    };
+    let v6 = |at: usize| {
+        let octets = packet.get(at..at + 16)?;
+        Some(IpAddr::from(*octets.first_chunk::<16>()?))
+    };
+    match packet.first()? >> 4 {
+        4 => Some([v4(12)?, v4(16)?]),
+        6 => Some([v6(8)?, v6(24)?]),
+        _ => None,
     }
 }
 

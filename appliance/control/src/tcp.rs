@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, State};
+use smoltcp::wire::IpAddress;
 
 /// One connection.
 pub struct TcpStream {
@@ -21,6 +22,11 @@ pub struct TcpStream {
 }
 
 impl TcpStream {
+    /// The address that the client connected to.
+    pub fn local_address(&self) -> Option<IpAddress> {
+        self.with(|socket| socket.local_endpoint().map(|endpoint| endpoint.addr))
+    }
+
     fn with<R>(&self, act: impl FnOnce(&mut Socket<'static>) -> R) -> R {
         act(self.sockets.borrow_mut().get_mut(self.handle))
     }
