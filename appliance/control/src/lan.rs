@@ -1,21 +1,25 @@
-//! The services of a LAN of guests: addresses by DHCP, and ARP for everybody who is elsewhere.
+//! The services of a LAN of guests: addresses by DHCP, and ARP and neighbour discovery for everybody who is elsewhere.
 //!
 //! Sans-IO: frames and the time go in; frames, events and a deadline come out. Addresses are leased by the
-//! router, which is asked for them by [`Event::Wanted`]. A guest is known by its hardware address.
-//! Left out: IPv6, whose addresses in a pool prove their node and leave no room for guests of it.
+//! router, which is asked for them by [`Event::Wanted`]. A guest is known by its hardware address, and with its IPv4
+//! address it has the IPv6 address that goes with that one.
 
 mod arp;
 mod budget;
 mod dhcp;
+mod discovery;
+mod frame6;
 mod table;
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
+use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv6Packet};
 
+use budget::Budget;
 use dhcp::Server;
+use discovery::Discovery;
 pub use table::{GUESTS_KEPT_MAX, GuestInfo, GuestState, Kept, LeaseKey};
 
 /// A hardware address.
@@ -23,6 +27,10 @@ pub type Mac = [u8; 6];
 
 /// Frames that wait to be sent.
 const FRAMES_MAX: usize = 128;
+
+/// What guests that are not known may ask together about neighbours: by ARP and by neighbour discovery. A guest that is
+/// known has as much for itself, so whoever floods keeps nobody from being answered.
+const NEIGHBOUR_BUDGET: Budget = Budget::new(64, Duration::from_millis(10));
 
 /// Where the services stand.
 #[derive(Debug, Clone)]
@@ -33,6 +41,11 @@ pub struct LanConfig {
     pub gateway: Ipv4Addr,
     /// The length of the pool's prefix.
     pub prefix_length: u8,
+    /// The pool's control address by IPv6. With an IPv4 address instead of its last 32 bits it is the address that
+    /// goes with that one.
+    pub gateway_v6: Ipv6Addr,
+    /// The length of the pool's IPv6 prefix.
+    pub prefix_length_v6: u8,
     /// The longest packet that guests may send, in bytes.
     pub mtu_bytes: u16,
     /// The suffix of the pool's names.
@@ -55,6 +68,47 @@ impl LanConfig {
         let (address, gateway) = (u32::from(address), u32::from(self.gateway));
         let inside = address & mask == gateway & mask;
         inside && address & !mask != 0 && address & !mask != !mask && address != gateway
+    }
+
+    /// The IPv6 address that goes with an IPv4 address.
+    fn twin(&self, v4: Ipv4Addr) -> Ipv6Addr {
+        let before = self.gateway_v6.to_bits() >> 32 << 32;
+        Ipv6Addr::from_bits(before | u128::from(v4.to_bits()))
+    }
+
+    /// Whether an IPv6 address has the form of those that go with IPv4 addresses.
+    fn is_twin(&self, v6: Ipv6Addr) -> bool {
+        v6.to_bits() >> 32 == self.gateway_v6.to_bits() >> 32
+    }
+
+    /// The member's IPv4 address that an IPv6 address goes with.
+    fn v4_of(&self, v6: Ipv6Addr) -> Option<Ipv4Addr> {
+        let v4 = Ipv4Addr::from_bits(v6.to_bits() as u32);
+        (self.is_twin(v6) && self.is_member(v4)).then_some(v4)
+    }
+
+    /// Whether an address has the pool's prefix.
+    fn is_pool_v6(&self, v6: Ipv6Addr) -> bool {
+        let host_bits = u32::from(128 - self.prefix_length_v6.min(128));
+        let differs = v6.to_bits() ^ self.gateway_v6.to_bits();
+        differs.checked_shr(host_bits).unwrap_or(0) == 0
+    }
+
+    /// Whether an address is the gateway's.
+    fn is_own_v6(&self, v6: Ipv6Addr) -> bool {
+        v6 == self.gateway_v6 || v6 == frame6::link_local(self.mac)
+    }
+
+    /// A domain as DNS writes it: labels behind their lengths, and an empty one.
+    fn domain_labels(&self, domain: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for label in domain.split('.').filter(|label| !label.is_empty()) {
+            let label = &label.as_bytes()[..label.len().min(63)];
+            bytes.push(label.len() as u8);
+            bytes.extend(label);
+        }
+        bytes.push(0);
+        bytes
     }
 }
 
@@ -90,8 +144,10 @@ pub struct LanServiceCounters {
     pub refused: u64,
     /// Addresses that guests found in use on the LAN.
     pub declined: u64,
-    /// ARP from machines with addresses that they do not hold.
+    /// ARP and neighbour discovery from machines with addresses that they do not hold.
     pub spoofed: u64,
+    /// Questions about neighbours beyond what their senders may ask.
+    pub flooded_neighbours: u64,
     /// Answers without room to wait in.
     pub full: u64,
 }
@@ -101,6 +157,10 @@ pub struct LanServiceCounters {
 pub struct LanService {
     config: LanConfig,
     server: Server,
+    discovery: Discovery,
+    unknown: Budget,
+    /// When questions about neighbours were last too many, and whose.
+    flooded: Option<(Mac, Duration)>,
     out: Out,
 }
 
@@ -111,7 +171,7 @@ struct Out {
     events: VecDeque<Event>,
     counters: LanServiceCounters,
     /// Who last did what only the gateway may: with which address.
-    impostor: Option<(Mac, Ipv4Addr, Duration)>,
+    impostor: Option<(Mac, IpAddr, Duration)>,
     /// When the gateway's address was last defended.
     defended: Option<Duration>,
 }
@@ -123,6 +183,12 @@ impl Out {
         } else {
             self.counters.full += 1;
         }
+    }
+
+    /// A machine uses an address that is not its own.
+    fn spoof(&mut self, now: Duration, mac: Mac, address: IpAddr) {
+        self.counters.spoofed += 1;
+        self.impostor = Some((mac, address, now));
     }
 
     fn event(&mut self, event: Event) {
@@ -140,6 +206,9 @@ impl LanService {
         let mut service = LanService {
             config,
             server,
+            discovery: Discovery::new(now),
+            unknown: NEIGHBOUR_BUDGET,
+            flooded: None,
             out,
         };
         service.announce();
@@ -150,6 +219,7 @@ impl LanService {
     pub fn announce(&mut self) {
         let frame = arp::announcement(&self.config);
         self.out.frame(frame);
+        self.discovery.announce(&self.config, &mut self.out);
     }
 
     /// The port has another hardware address from now on.
@@ -170,6 +240,9 @@ impl LanService {
         let EthernetAddress(sender) = ethernet.src_addr();
         match ethernet.ethertype() {
             EthernetProtocol::Arp => {
+                if !self.may_ask(now, sender) {
+                    return;
+                }
                 let table = self.server.table();
                 arp::handle(
                     &self.config,
@@ -185,8 +258,44 @@ impl LanService {
                 self.server
                     .handle(now, sender, payload, lacks_checksum, &mut self.out);
             }
+            EthernetProtocol::Ipv6 => {
+                self.handle_v6(now, sender, ethernet.payload(), lacks_checksum)
+            }
             _ => self.out.counters.malformed += 1,
         }
+    }
+
+    fn handle_v6(&mut self, now: Duration, sender: Mac, packet: &[u8], lacks_checksum: bool) {
+        let next = Ipv6Packet::new_checked(packet).map(|packet| packet.next_header());
+        match next {
+            Ok(IpProtocol::Icmpv6) => {
+                if self.may_ask(now, sender) {
+                    let (config, table) = (&self.config, self.server.table());
+                    let out = &mut self.out;
+                    self.discovery
+                        .handle(config, table, now, sender, packet, lacks_checksum, out);
+                }
+            }
+            Ok(IpProtocol::Udp) => {
+                self.server
+                    .handle_v6(now, sender, packet, lacks_checksum, &mut self.out);
+            }
+            _ => self.out.counters.malformed += 1,
+        }
+    }
+
+    /// Whether a machine may ask about a neighbour once more.
+    fn may_ask(&mut self, now: Duration, sender: Mac) -> bool {
+        let budget = match self.server.guest_mut(sender) {
+            Some(guest) => &mut guest.neighbours,
+            None => &mut self.unknown,
+        };
+        let may = budget.take(now);
+        if !may {
+            self.out.counters.flooded_neighbours += 1;
+            self.flooded = Some((sender, now));
+        }
+        may
     }
 
     /// The router has leased an address.
@@ -207,11 +316,18 @@ impl LanService {
     /// Does what is due.
     pub fn handle_deadline(&mut self, now: Duration) {
         self.server.handle_deadline(now, &mut self.out);
+        self.discovery
+            .handle_deadline(&self.config, now, &mut self.out);
     }
 
     /// When [`Self::handle_deadline`] is due.
     pub fn next_deadline(&self) -> Option<(Duration, &'static str)> {
-        Some((self.server.next_deadline()?, "a guest's lease"))
+        let lease = self
+            .server
+            .next_deadline()
+            .map(|due| (due, "a guest's lease"));
+        let advertisement = (self.discovery.next_deadline(), "a router's advertisement");
+        lease.into_iter().chain([advertisement]).min()
     }
 
     /// The next frame for the LAN.
@@ -248,10 +364,20 @@ impl LanService {
             all.push(format!(
                 "the machine {} on the guests' network uses {address}, which {}: give it an address by DHCP",
                 show(mac),
-                match address == self.config.gateway {
-                    true => "is the gateway's",
-                    false => "is not leased to it",
+                match address {
+                    IpAddr::V4(v4) if v4 == self.config.gateway => "is the gateway's",
+                    IpAddr::V6(v6) if self.config.is_own_v6(v6) => "is the gateway's",
+                    _ => "is not leased to it",
                 },
+            ));
+        }
+        if let Some((mac, at)) = self.flooded
+            && now.saturating_sub(at) < TOLD
+        {
+            all.push(format!(
+                "too many questions about neighbours (ARP, IPv6) on the guests' network, lately from {}; what is too \
+                 much is not answered, and guests that have an address are answered as before",
+                show(mac),
             ));
         }
         all

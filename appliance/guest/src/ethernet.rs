@@ -1,14 +1,14 @@
 //! Guests behind an Ethernet port: their IP packets without the Ethernet headers, and nothing else.
 //!
 //! Who may send from an address is told from outside ([`Lan::set_neighbour`]). Frames that serve the
-//! local network itself (ARP, DHCP) wait for whoever answers them ([`Lan::poll_local`]); the rest of a
-//! LAN's chatter is dropped. Left out: IPv6 and VLANs.
+//! local network itself (ARP, neighbour discovery, DHCP) wait for whoever answers them ([`Lan::poll_local`]); the rest
+//! of a LAN's chatter is dropped. Left out: VLANs.
 
 mod classify;
 mod neighbours;
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::task::{Context, Poll, ready};
 
 use crate::batch::ETHERNET_BYTES;
@@ -35,13 +35,35 @@ pub struct LocalFrame {
     pub lacks_checksum: bool,
 }
 
+/// The addresses that guests know us by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gateway {
+    /// IPv4.
+    pub v4: Ipv4Addr,
+    /// IPv6. With an IPv4 address instead of its last 32 bits it is the IPv6 address that goes with that one.
+    pub v6: Ipv6Addr,
+}
+
+impl Gateway {
+    /// The address itself, or the IPv4 address that an IPv6 address goes with.
+    fn v4_of(self, address: IpAddr) -> Option<Ipv4Addr> {
+        match address {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(v6) => {
+                let (bits, own) = (v6.to_bits(), self.v6.to_bits());
+                (bits >> 32 == own >> 32).then_some(Ipv4Addr::from_bits(bits as u32))
+            }
+        }
+    }
+}
+
 /// A guest that sent from an address that it does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spoofed {
     /// Its hardware address.
     pub mac: Mac,
     /// What it sent from.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
 }
 
 /// What became of frames that did not pass.
@@ -73,7 +95,7 @@ pub trait Lan {
     /// The port does not take it.
     fn send_local(&mut self, frame: &[u8]) -> Result<(), WriteError>;
 
-    /// A guest holds an address from now on, or none any more. False where there is no room for another
+    /// A guest holds an address from now on, and the IPv6 address that goes with it, or none any more. False where there is no room for another
     /// guest.
     fn set_neighbour(&mut self, mac: Mac, address: Option<Ipv4Addr>) -> bool;
 
@@ -83,7 +105,7 @@ pub trait Lan {
     /// What did not pass.
     fn counters(&self) -> LanCounters;
 
-    /// Frames that were taken and could not leave.
+    /// Frames that were taken and could not leave, and those that came faster than they were read.
     fn lost(&self) -> u64;
 
     /// What keeps frames from passing, in a sentence for the operator.
@@ -93,7 +115,7 @@ pub trait Lan {
 /// A LAN of guests at an Ethernet port.
 pub struct EthernetGuest<P> {
     port: P,
-    gateway: Ipv4Addr,
+    gateway: Gateway,
     neighbours: Neighbours,
     local: VecDeque<LocalFrame>,
     counters: LanCounters,
@@ -102,7 +124,7 @@ pub struct EthernetGuest<P> {
 
 impl<P: Port> EthernetGuest<P> {
     /// Guests behind a port, to whom `gateway` is the way to everybody else.
-    pub fn new(port: P, gateway: Ipv4Addr) -> Self {
+    pub fn new(port: P, gateway: Gateway) -> Self {
         EthernetGuest {
             port,
             gateway,
@@ -143,7 +165,8 @@ impl<P: Port> EthernetGuest<P> {
                     destination,
                     end,
                 } => {
-                    if !neighbours.may_send(sender, source) {
+                    let held = gateway.v4_of(source);
+                    if !held.is_some_and(|held| neighbours.may_send(sender, held)) {
                         counters.spoofed += 1;
                         *spoofed = Some(Spoofed {
                             mac: sender,
@@ -151,9 +174,10 @@ impl<P: Port> EthernetGuest<P> {
                         });
                         return None;
                     }
-                    if let Some(other) = neighbours.mac_of(destination) {
+                    let other = gateway.v4_of(destination);
+                    if let Some(other) = other.and_then(|other| neighbours.mac_of(other)) {
                         counters.hairpin += 1;
-                        let header = header_to(other, mac);
+                        let header = header_to(other, mac, frame[ETHERNET_BYTES]);
                         // What the port does not take is lost, as on a wire.
                         let _ = port.write(offload, &header, &frame[ETHERNET_BYTES..end]);
                         return None;
@@ -208,16 +232,13 @@ impl<P: Port> Guest for EthernetGuest<P> {
     }
 
     fn write(&mut self, offload: Offload, packet: &[u8]) -> Result<(), WriteError> {
-        let destination: Option<[u8; 4]> = match packet {
-            [first, ..] if first >> 4 == 4 => packet.get(16..20).and_then(|at| at.try_into().ok()),
-            _ => None,
-        };
-        let mac = destination.and_then(|to| self.neighbours.mac_of(to.into()));
+        let destination = destination(packet).and_then(|to| self.gateway.v4_of(to));
+        let mac = destination.and_then(|to| self.neighbours.mac_of(to));
         let mac = mac.ok_or(WriteError::NoNeighbour)?;
         let offload = with_header(offload)
             .ok_or_else(|| WriteError::Refused(std::io::ErrorKind::InvalidInput.into()))?;
         self.port
-            .write(offload, &header_to(mac, self.port.mac()), packet)
+            .write(offload, &header_to(mac, self.port.mac(), packet[0]), packet)
     }
 
     fn flush(&mut self) {
@@ -274,11 +295,31 @@ impl<P: Port> Lan for EthernetGuest<P> {
     }
 }
 
-fn header_to(to: Mac, from: Mac) -> [u8; ETHERNET_BYTES] {
+/// Where an IP packet goes.
+fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => {
+            let octets: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+            Some(octets.into())
+        }
+        6 => {
+            let octets: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
+            Some(octets.into())
+        }
+        _ => None,
+    }
+}
+
+/// The header before an IP packet that begins with this byte.
+fn header_to(to: Mac, from: Mac, first: u8) -> [u8; ETHERNET_BYTES] {
+    let kind = match first >> 4 {
+        6 => classify::IPV6,
+        _ => classify::IPV4,
+    };
     let mut header = [0; ETHERNET_BYTES];
     header[..6].copy_from_slice(&to);
     header[6..12].copy_from_slice(&from);
-    header[12..].copy_from_slice(&classify::IPV4.to_be_bytes());
+    header[12..].copy_from_slice(&kind.to_be_bytes());
     header
 }
 

@@ -39,7 +39,7 @@ pub trait Port {
     /// Frames whose description by the device made no sense.
     fn malformed(&self) -> u64;
 
-    /// Frames that were taken to be written later, and could not be.
+    /// Frames that were taken to be written later, and could not be; and frames that came faster than they were read.
     fn lost(&self) -> u64 {
         0
     }

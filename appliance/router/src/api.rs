@@ -273,6 +273,8 @@ pub struct LanGuest {
     pub mac: String,
     /// Its address, or the last one that it had.
     pub address: Option<Ipv4Addr>,
+    /// The IPv6 address that goes with it.
+    pub v6: Option<Ipv6Addr>,
     /// What it calls itself.
     pub name: Option<String>,
     /// `bound`, `asking` or `away`.

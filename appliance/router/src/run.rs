@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use wow_control::{Control, ControlConfig, Names};
+use wow_guest::ethernet;
 use wow_guest::{
     EthernetGuest, Guest, PacketPort, TapConfig, TapPort, TunConfig, TunGuest, VirtioOrPacket,
 };
@@ -291,7 +292,8 @@ fn open_guest(
         Control::new(config, Duration::ZERO)
     };
     let mtu_bytes = mtu.bytes();
-    let gateway = control_v4(facts.range);
+    let (v4, v6) = (control_v4(facts.range), control_v6(pool));
+    let gateway = ethernet::Gateway { v4, v6 };
     let guest: Box<dyn Guest> = match kind {
         // Every path carries this much whole, and nobody but the pool asks there, for whom this node is
         // no resolver.
@@ -325,7 +327,15 @@ fn open_guest(
             Box::new(EthernetGuest::new(port, gateway))
         }
     };
-    let control = stack(gateway, control_v6(pool), mtu_bytes, forwards_dns);
+    // Guests of a LAN are no more this machine than the pool is: its own address lives on the stack, and so must
+    // get by on what every path carries.
+    let mut guest = guest;
+    let is_lan = guest.lan().is_some();
+    let mtu_bytes = if is_lan { STACK_MTU_BYTES } else { mtu_bytes };
+    let mut control = stack(v4, v6, mtu_bytes, forwards_dns);
+    if is_lan {
+        control.set_own(addresses.v4, addresses.v6);
+    }
     Ok((guest, control))
 }
 

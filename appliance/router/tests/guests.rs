@@ -3,12 +3,13 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use support::spaces::{Spaces, check_stream, ip};
-use support::{Node, Pool, Said};
+use support::{Node, PATIENCE, Pool, Said};
 
 /// What a guest was told by DHCP.
 #[derive(Debug)]
@@ -41,7 +42,11 @@ impl Bed {
                 .iter()
                 .any(|place| Path::new(place).join(name).exists())
         };
-        for (program, package) in [("udhcpc", "udhcpc"), ("ping", "iputils-ping")] {
+        for (program, package) in [
+            ("udhcpc", "udhcpc"),
+            ("dhclient", "isc-dhcp-client"),
+            ("ping", "iputils-ping"),
+        ] {
             if !has(program) {
                 eprintln!("skipped: the program {program} is missing (package {package})");
                 return None;
@@ -59,14 +64,23 @@ impl Bed {
 
     /// Starts the node `name` in its namespace, with these guests.
     fn node(&self, name: &str, guest: &str) -> Node {
+        self.node_with(name, guest, &[])
+    }
+
+    fn node_with(&self, name: &str, guest: &str, more: &[&str]) -> Node {
         let exec = ["ip", "netns", "exec", self.spaces.name(&name[..1])];
         let run = ["--listen", "0.0.0.0:4001", "--ticket", &self.ticket];
-        Node::start(
-            &self.pool,
-            name,
-            &exec,
-            &[&run[..], &["--guest", guest]].concat(),
-        )
+        let arguments = [&run[..], &["--guest", guest], more].concat();
+        Node::start(&self.pool, name, &exec, &arguments)
+    }
+
+    /// Starts `a` with this guest, and `b` with packet sockets, and waits until both have joined.
+    fn two(&self, guest: &str, more: &[&str]) -> [Node; 2] {
+        let a = self.node_with("a", guest, more);
+        let b = self.node_with("b", "packet:eth-lb", more);
+        a.joined();
+        b.joined();
+        [a, b]
     }
 
     /// Has a guest ask for an address as its system would at boot; what it is told.
@@ -76,7 +90,7 @@ impl Bed {
             "#!/bin/sh\n\
              [ \"$1\" = bound ] || exit 0\n\
              env > {told}\n\
-             ip addr flush dev $interface\n\
+             ip -4 addr flush dev $interface\n\
              ip addr add $ip/$mask dev $interface\n\
              ip link set $interface mtu $mtu\n\
              ip route replace default via $router\n"
@@ -96,12 +110,73 @@ impl Bed {
         told
     }
 
-    fn ping(&self, guest: &str, to: Ipv4Addr, more: &[&str]) -> Said {
-        let to = to.to_string();
+    fn ping(&self, guest: &str, to: impl Into<IpAddr>, more: &[&str]) -> Said {
+        let to = to.into().to_string();
         let ping = ["ping", "-c", "3", "-i", "0.2", "-w", "20"];
         self.spaces
             .try_run(guest, &[&ping[..], more, &[&to]].concat())
     }
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "no {what} in time");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Has a guest ask for an IPv6 address as its system would when a router's advertisement says so, and take it.
+fn ask_v6(bed: &Bed, guest: &str, device: &str) -> Ipv6Addr {
+    let file = |kind: &str| bed.pool.path(&format!("{guest}.dhclient.{kind}"));
+    let script = file("script");
+    // What Debian's own does, without the name server, which is the whole machine's.
+    let text = "#!/bin/sh\n\
+                case $reason in\n\
+                PREINIT6) ip link set $interface up ;;\n\
+                BOUND6) ip -6 addr add $new_ip6_address/$new_ip6_prefixlen dev $interface ;;\n\
+                esac\n";
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (leases, pid) = (file("leases"), file("pid"));
+    let files = ["-sf", &script, "-lf", &leases, "-pf", &pid];
+    let client = ["dhclient", "-6", "-1", "-d"];
+    // It speaks from the address that the link itself gives, once the kernel is sure of it.
+    until("a link-local address", || {
+        let shown = ["ip", "-6", "addr", "show", "dev", device, "scope", "link"];
+        let shown = bed.spaces.run(guest, &shown).out;
+        shown.contains("fe80::") && !shown.contains("tentative")
+    });
+    // It stays to renew the address, until it is told to go; then the address stays.
+    let words = [&client[..], &files, &["-cf", "/dev/null", device]].concat();
+    let mut command = std::process::Command::new("ip");
+    let exec = ["netns", "exec", bed.spaces.name(guest)];
+    let mut running = command
+        .args(exec)
+        .args(words)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut held = None;
+    until("an address by DHCPv6 that nobody else has", || {
+        let shown = [
+            "ip", "-6", "-j", "addr", "show", "dev", device, "scope", "global",
+        ];
+        let shown = bed.spaces.run(guest, &shown).json();
+        let found = shown.as_array().unwrap().iter().find_map(|device| {
+            let info = device["addr_info"].as_array()?.first()?;
+            // Others may not answer for it while the kernel asks.
+            assert_ne!(info["dadfailed"], true, "{info}");
+            let is_settled = info["tentative"] != true;
+            is_settled.then(|| info["local"].as_str().unwrap().parse().unwrap())
+        });
+        held = found;
+        held.is_some()
+    });
+    let _ = running.kill();
+    let _ = running.wait();
+    held.unwrap()
 }
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 1);
@@ -121,10 +196,8 @@ fn machines_on_two_lans_get_addresses_and_reach_each_other_with_offloads() {
     let Some(bed) = Bed::new("lan") else {
         return;
     };
-    let a = bed.node("a", "packet:eth-la");
-    let b = bed.node("b", "packet:eth-lb");
-    let (at_a, _) = (a.joined(), b.joined());
-    assert_eq!(at_a["guest"], "packet eth-la");
+    let [a, b] = bed.two("packet:eth-la", &[]);
+    assert_eq!(a.joined()["guest"], "packet eth-la");
     let ann = bed
         .ask("la", "eth-a", &["-x", "hostname:Ann"])
         .expect("a lease");
@@ -171,28 +244,98 @@ fn machines_on_two_lans_get_addresses_and_reach_each_other_with_offloads() {
 }
 
 #[test]
+fn by_ipv6_machines_get_addresses_and_reach_each_other_and_the_nodes_with_offloads() {
+    let Some(bed) = Bed::new("lan-v6") else {
+        return;
+    };
+    let [mut a, b] = bed.two("packet:eth-la", &[]);
+    let pool = a.joined()["addresses"]["v6"].as_str().unwrap().to_owned();
+    let pool: Ipv6Addr = pool.parse().unwrap();
+    let prefix = Ipv6Addr::from_bits(pool.to_bits() >> 80 << 80);
+    for (guest, device) in [("la", "eth-a"), ("lb", "eth-b")] {
+        until("the router's advertisement", || {
+            let routes = bed
+                .spaces
+                .run(guest, &["ip", "-6", "route", "show", "dev", device]);
+            assert!(!routes.out.contains("default"), "{routes:?}");
+            routes.out.contains(&format!("{prefix}/48 proto kernel"))
+        });
+    }
+    // One that has IPv6 alone, and one that has both by one lease.
+    let ann = ask_v6(&bed, "la", "eth-a");
+    let bobs = bed
+        .ask("lb", "eth-b", &["-x", "hostname:bob"])
+        .expect("a lease");
+    let bob = ask_v6(&bed, "lb", "eth-b");
+    let twin = |v4: Ipv4Addr| Ipv6Addr::from_bits(prefix.to_bits() | u128::from(v4.to_bits()));
+    assert_eq!(bob, twin(bobs.address()));
+    let status = b.ask(&["status", "--json"]).ok().json();
+    assert_eq!(status["lan"][0]["v6"], bob.to_string());
+
+    let gateway = Ipv6Addr::from_bits(prefix.to_bits() | 1);
+    bed.ping("la", gateway, &[]).ok();
+    bed.ping("la", bob, &[]).ok();
+    bed.ping("lb", ann, &["-s", "1371", "-M", "do"]).ok();
+    check_stream(&bed.spaces, bob.into());
+    // The routers' own addresses live on their stacks: for their guests, and for everybody else's.
+    for node in [&a, &b] {
+        let own = node.joined()["addresses"].clone();
+        let address = |kind: &str| -> IpAddr { own[kind].as_str().unwrap().parse().unwrap() };
+        bed.ping("la", address("v6"), &[]).ok();
+    }
+    let found = a.ask(&["resolve", "bob", "--json"]).ok().json();
+    assert_eq!(found["v6"], bob.to_string());
+
+    // From an address that is another's nothing passes, and who tries is named.
+    let lie = twin(Ipv4Addr::from(u32::from(bobs.address()) ^ 1));
+    let space = bed.spaces.name("la");
+    let add = [
+        "-n",
+        space,
+        "addr",
+        "add",
+        &format!("{lie}/128"),
+        "dev",
+        "eth-a",
+        "nodad",
+    ];
+    ip(&add);
+    let said = bed.ping("la", gateway, &["-I", &lie.to_string(), "-w", "3"]);
+    assert_ne!(said.code, 0, "{said:?}");
+    a.until("the guest to be named", |a| {
+        trouble(a).contains(&lie.to_string())
+    });
+    assert!(count(&a, "drop_lan_spoofed") > 0);
+    bed.ping("la", gateway, &["-I", &ann.to_string()]).ok();
+}
+
+#[test]
+fn a_routers_own_address_answers_its_guests_and_the_pool() {
+    let Some(bed) = Bed::new("lan-own") else {
+        return;
+    };
+    let nodes = bed.two("packet:eth-la", &[]);
+    bed.ask("la", "eth-a", &[]).expect("a lease");
+    for node in &nodes {
+        let own = node.joined()["addresses"]["v4"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        bed.ping("la", own.parse::<Ipv4Addr>().unwrap(), &[]).ok();
+        let url = format!("http://{own}/api/v1/status");
+        let said = bed
+            .spaces
+            .run("la", &["busybox", "wget", "-q", "-O", "-", &url]);
+        assert_eq!(said.json()["addresses"]["v4"], own);
+    }
+}
+
+#[test]
 fn without_offloads_the_same_stream_passes() {
     let Some(bed) = Bed::new("lan-plain") else {
         return;
     };
-    let exec = |name: &str| bed.spaces.name(name).to_owned();
-    let (space_a, space_b) = (exec("a"), exec("b"));
-    let run = [
-        "--listen",
-        "0.0.0.0:4001",
-        "--ticket",
-        &bed.ticket,
-        "--no-offload",
-        "--guest",
-    ];
-    let start = |name: &str, space: &str, guest: &str| {
-        let exec = ["ip", "netns", "exec", space];
-        Node::start(&bed.pool, name, &exec, &[&run[..], &[guest]].concat())
-    };
-    let a = start("a", &space_a, "packet:eth-la");
-    let b = start("b", &space_b, "packet:eth-lb");
-    a.joined();
-    b.joined();
+    let _nodes = bed.two("packet:eth-la", &["--no-offload"]);
     bed.ask("la", "eth-a", &[]).expect("a lease");
     let bob = bed.ask("lb", "eth-b", &[]).expect("a lease");
     check_stream(&bed.spaces, bob.address().into());
@@ -203,10 +346,7 @@ fn a_tap_device_serves_what_is_on_its_other_end() {
     let Some(bed) = Bed::new("lan-tap") else {
         return;
     };
-    let a = bed.node("a", "tap:lan0");
-    let b = bed.node("b", "packet:eth-lb");
-    a.joined();
-    b.joined();
+    let _nodes = bed.two("tap:lan0", &[]);
     // The device's other end may be anywhere: a bridge, or another namespace.
     ip(&[
         "-n",
@@ -229,10 +369,7 @@ fn addresses_outlive_their_router_with_and_without_its_memory() {
     let Some(bed) = Bed::new("lan-again") else {
         return;
     };
-    let a = bed.node("a", "packet:eth-la");
-    let b = bed.node("b", "packet:eth-lb");
-    a.joined();
-    b.joined();
+    let [_a, b] = bed.two("packet:eth-la", &[]);
     let ann = bed.ask("la", "eth-a", &[]).expect("a lease");
     let bob = bed.ask("lb", "eth-b", &[]).expect("a lease");
     bed.ping("la", bob.address(), &[]).ok();
@@ -263,10 +400,7 @@ fn a_guest_that_spoofs_is_dropped_counted_and_named() {
     let Some(bed) = Bed::new("lan-spoof") else {
         return;
     };
-    let mut a = bed.node("a", "packet:eth-la");
-    let b = bed.node("b", "packet:eth-lb");
-    a.joined();
-    b.joined();
+    let [mut a, _b] = bed.two("packet:eth-la", &[]);
     let ann = bed.ask("la", "eth-a", &[]).expect("a lease");
     let bob = bed.ask("lb", "eth-b", &[]).expect("a lease");
     bed.ping("la", bob.address(), &[]).ok();
@@ -294,6 +428,27 @@ fn a_guest_that_spoofs_is_dropped_counted_and_named() {
     // Only that is lost.
     bed.ping("la", GATEWAY, &["-I", &ann.address().to_string()])
         .ok();
+}
+
+#[test]
+fn frames_that_come_faster_than_they_are_read_are_counted() {
+    let Some(bed) = Bed::new("lan-late") else {
+        return;
+    };
+    let mut a = bed.node("a", "packet:eth-la");
+    a.joined();
+    bed.ask("la", "eth-a", &[]).expect("a lease");
+    bed.ping("la", GATEWAY, &[]).ok();
+    assert_eq!(count(&a, "drop_lan_lost"), 0);
+    // More than the socket's buffer holds, while nobody reads.
+    a.signal(rustix::process::Signal::STOP);
+    let flood = ["-l", "8000", "-c", "8000", "-s", "1400", "-w", "2"];
+    bed.ping("la", GATEWAY, &flood);
+    a.signal(rustix::process::Signal::CONT);
+    a.until("what was lost to be counted", |a| {
+        count(a, "drop_lan_lost") > 0
+    });
+    bed.ping("la", GATEWAY, &[]).ok();
 }
 
 #[test]

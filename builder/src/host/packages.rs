@@ -230,6 +230,11 @@ const TEST: &[Package] = &[
     program("xorriso", "xorriso", "reads the CD-ROM in a test"),
     program("iputils-ping", "ping", "asks nodes and guests in tests"),
     program("udhcpc", "udhcpc", "is a guest's DHCP client in tests"),
+    program(
+        "isc-dhcp-client",
+        "dhclient",
+        "is a guest's DHCP client for IPv6 in tests",
+    ),
 ];
 
 const FUZZ: &[Package] = &[program("g++", "g++", "compiles libFuzzer")];

@@ -42,8 +42,7 @@ pub fn handle(
     // Who asks without an address wants to know whether it may take the one that it asks for.
     let is_probe = source.is_unspecified();
     if source == config.gateway {
-        out.counters.spoofed += 1;
-        out.impostor = Some((sender, source, now));
+        out.spoof(now, sender, source.into());
         if out
             .defended
             .is_none_or(|last| now.saturating_sub(last) >= DEFEND)
@@ -55,8 +54,7 @@ pub fn handle(
     }
     if !is_probe && table.holder_of(source) != Some(sender) {
         if config.is_member(source) {
-            out.counters.spoofed += 1;
-            out.impostor = Some((sender, source, now));
+            out.spoof(now, sender, source.into());
         }
         return;
     }

@@ -6,13 +6,14 @@
 //! their addresses, as far as nobody else has them.
 
 mod message;
+mod v6;
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::budget::Budget;
-use super::table::{Kept, LeaseKey, State, Table};
+use super::table::{Guest, Kept, LeaseKey, State, Table};
 use super::{Event, LanConfig, Mac, Out, TOLD, show};
 pub use message::Question;
 use message::{Answer, Kind, Times};
@@ -79,6 +80,11 @@ impl Server {
         &self.table
     }
 
+    /// A guest that is known.
+    pub fn guest_mut(&mut self, mac: Mac) -> Option<&mut Guest> {
+        self.table.get_mut(mac)
+    }
+
     /// Makes guests known that were known before. Those that had an address get it at once: they
     /// go on using it without asking.
     pub fn restore(&mut self, kept: Vec<Kept>, now: Duration, out: &mut Out) {
@@ -122,17 +128,8 @@ impl Server {
             out.counters.malformed += 1;
             return;
         };
-        let budget = match self.table.get_mut(sender) {
-            Some(guest) => &mut guest.budget,
-            None => &mut self.unknown,
-        };
-        if !budget.take(now) {
-            out.counters.flooded += 1;
-            self.flooded = Some((sender, now));
+        if !self.is_within_budget(now, sender, out) {
             return;
-        }
-        if let Some(guest) = self.table.get_mut(sender) {
-            guest.heard = now;
         }
         match question.kind {
             Kind::Discover => self.on_discover(now, question, out),
@@ -141,6 +138,23 @@ impl Server {
             Kind::Release => self.on_release(&question, out),
             Kind::Inform => self.answer(&question, Answer::Facts, out),
         }
+    }
+
+    /// Whether somebody may send one more message; who may, and is known, was heard.
+    fn is_within_budget(&mut self, now: Duration, sender: Mac, out: &mut Out) -> bool {
+        let budget = match self.table.get_mut(sender) {
+            Some(guest) => &mut guest.budget,
+            None => &mut self.unknown,
+        };
+        if !budget.take(now) {
+            out.counters.flooded += 1;
+            self.flooded = Some((sender, now));
+            return false;
+        }
+        if let Some(guest) = self.table.get_mut(sender) {
+            guest.heard = now;
+        }
+        true
     }
 
     fn on_discover(&mut self, now: Duration, question: Question, out: &mut Out) {
@@ -152,7 +166,7 @@ impl Server {
             Some(address) => self.answer(&question, Answer::Offer(address), out),
             None => {
                 let wish = question.requested;
-                self.seek(now, question, wish, out);
+                self.seek(now, question.mac, Some(question), wish, out);
             }
         }
     }
@@ -181,25 +195,33 @@ impl Server {
             Some(held) if held == wanted => self.bind(now, &question, wanted, out),
             Some(_) => self.refuse(&question, out),
             None if !self.may_have(mac, wanted) => self.refuse(&question, out),
-            None => self.seek(now, question, Some(wanted), out),
+            None => self.seek(now, mac, Some(question), Some(wanted), out),
         }
     }
 
     /// A guest has found that somebody else uses the address that it was given.
     fn on_decline(&mut self, now: Duration, question: &Question, out: &mut Out) {
-        let Some(guest) = self.table.get_mut(question.mac) else {
+        let held = self
+            .table
+            .get(question.mac)
+            .and_then(|guest| guest.address());
+        if held.is_some() && question.requested == held {
+            self.decline(now, question.mac, out);
+        }
+    }
+
+    /// Nobody shall use the address that a guest was given.
+    fn decline(&mut self, now: Duration, mac: Mac, out: &mut Out) {
+        let Some(guest) = self.table.get_mut(mac) else {
             return;
         };
         let (Some(key), Some(address)) = (guest.key(), guest.address()) else {
             return;
         };
-        if question.requested != Some(address) {
-            return;
-        }
         guest.state = State::Away;
         guest.last = None;
         out.counters.declined += 1;
-        out.event(Event::Neighbour(question.mac, None));
+        out.event(Event::Neighbour(mac, None));
         out.event(Event::Changed);
         // Nobody else shall be given it meanwhile.
         if self.declined.len() >= DECLINED_MAX
@@ -210,7 +232,7 @@ impl Server {
         self.declined.push_back(Declined {
             key,
             address,
-            by: question.mac,
+            by: mac,
             until: now + DECLINED,
         });
     }
@@ -226,8 +248,14 @@ impl Server {
     }
 
     /// Has an address leased for a guest, whose question is answered then.
-    fn seek(&mut self, now: Duration, question: Question, wish: Option<Ipv4Addr>, out: &mut Out) {
-        let mac = question.mac;
+    fn seek(
+        &mut self,
+        now: Duration,
+        mac: Mac,
+        question: Option<Question>,
+        wish: Option<Ipv4Addr>,
+        out: &mut Out,
+    ) {
         let wish = wish.filter(|wish| self.may_have(mac, *wish));
         let is_new = self.table.get(mac).is_none_or(|guest| !guest.was_bound);
         let is_asking = self
@@ -252,7 +280,7 @@ impl Server {
                 until,
                 ..
             } => {
-                *waiting = Some(question);
+                *waiting = question.or(waiting.take());
                 *until = (*until).max(now + SEEK);
             }
             state => {
@@ -260,7 +288,7 @@ impl Server {
                 *state = State::Seeking {
                     key,
                     until: now + SEEK,
-                    question: Some(question),
+                    question,
                 };
                 out.event(Event::Wanted { key, preferred });
             }
@@ -414,7 +442,20 @@ impl Server {
 
     /// A guest has the address from now on.
     fn bind(&mut self, now: Duration, question: &Question, address: Ipv4Addr, out: &mut Out) {
-        let Some(guest) = self.table.get_mut(question.mac) else {
+        self.settle(now, question.mac, question.name.clone(), address, out);
+        self.answer(question, Answer::Acknowledge(address), out);
+    }
+
+    /// A guest uses the address that is leased for it, and calls itself so, if it says how.
+    fn settle(
+        &mut self,
+        now: Duration,
+        mac: Mac,
+        name: Option<String>,
+        address: Ipv4Addr,
+        out: &mut Out,
+    ) {
+        let Some(guest) = self.table.get_mut(mac) else {
             return;
         };
         let Some(key) = guest.key() else {
@@ -422,7 +463,7 @@ impl Server {
         };
         let is_news = !guest.was_bound
             || !matches!(guest.state, State::Bound { .. })
-            || question.name.is_some() && guest.name != question.name;
+            || name.is_some() && guest.name != name;
         guest.state = State::Bound {
             key,
             address,
@@ -430,14 +471,13 @@ impl Server {
         };
         guest.last = Some(address);
         guest.was_bound = true;
-        if question.name.is_some() {
-            guest.name.clone_from(&question.name);
+        if name.is_some() {
+            guest.name = name;
         }
         if is_news {
             out.event(Event::Changed);
         }
-        out.event(Event::Neighbour(question.mac, Some(address)));
-        self.answer(question, Answer::Acknowledge(address), out);
+        out.event(Event::Neighbour(mac, Some(address)));
     }
 
     /// A guest needs its address no longer.

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::Mac;
+use super::NEIGHBOUR_BUDGET;
 use super::budget::Budget;
 use super::dhcp::Question;
 
@@ -54,6 +55,8 @@ pub struct Guest {
     /// When it was last heard.
     pub heard: Duration,
     pub budget: Budget,
+    /// For its questions about neighbours.
+    pub neighbours: Budget,
     /// It has used an address, so it is worth being remembered.
     pub was_bound: bool,
 }
@@ -160,6 +163,7 @@ impl Table {
             name: None,
             heard: now,
             budget: OWN_BUDGET,
+            neighbours: NEIGHBOUR_BUDGET,
             was_bound: false,
         }))
     }

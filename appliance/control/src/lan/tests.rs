@@ -6,8 +6,11 @@ use smoltcp::wire::{
 
 use super::*;
 
+mod v6;
+
 const OURS: Mac = [2, 0, 0, 0, 0, 0xff];
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 1);
+const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 2, 0, 0, 0, 0, 1);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn mac(number: u16) -> Mac {
@@ -24,6 +27,8 @@ fn config() -> LanConfig {
         mac: OURS,
         gateway: GATEWAY,
         prefix_length: 9,
+        gateway_v6: GATEWAY_V6,
+        prefix_length_v6: 48,
         mtu_bytes: 1419,
         domain: Some("lab".into()),
     }
@@ -40,6 +45,8 @@ struct Bed {
     next: u8,
     neighbours: Vec<(Mac, Option<Ipv4Addr>)>,
     changes: usize,
+    /// Frames that nobody had asked for.
+    advertised: usize,
 }
 
 /// A DHCP message from or to a guest.
@@ -201,10 +208,11 @@ impl Bed {
             next: 100,
             neighbours: Vec::new(),
             changes: 0,
+            advertised: 0,
         };
         bed.events();
-        // It says who the gateway is.
-        assert_eq!(bed.frames().len(), 1);
+        // It says who the gateway is: by ARP, and by IPv6 twice.
+        assert_eq!(bed.frames().len(), 3);
         bed
     }
 
@@ -273,6 +281,8 @@ impl Bed {
             self.now = due;
             self.service.handle_deadline(due);
             self.events();
+            // What is told to everybody now and then.
+            self.advertised += self.frames().len();
         }
         self.now = end;
     }
@@ -592,7 +602,7 @@ fn another_card_is_announced_and_speaks_with_its_own_address() {
         let source = |frame: &Vec<u8>| frame[6..12].try_into().unwrap();
         frames.iter().map(source).collect()
     };
-    assert_eq!(sources(bed.frames()), [other]);
+    assert_eq!(sources(bed.frames()), [other; 3]);
     let offer = bed.give(&message(mac(1), DISCOVER, &Says::default()));
     assert_eq!(sources(offer), [other]);
 }

@@ -1,13 +1,14 @@
 //! What a frame from the LAN is.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Mac;
+use super::{Gateway, Mac};
 use crate::Offload;
 use crate::batch::ETHERNET_BYTES;
 
 /// EtherTypes.
 pub const IPV4: u16 = 0x0800;
+pub const IPV6: u16 = 0x86dd;
 const ARP: u16 = 0x0806;
 
 const BROADCAST: Mac = [0xff; 6];
@@ -15,17 +16,26 @@ const IP_BYTES: usize = 20;
 const UDP: u8 = 17;
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
+/// An IPv6 group's hardware addresses begin so (RFC 2464).
+const GROUP_V6: [u8; 2] = [0x33; 2];
+const IPV6_BYTES: usize = 40;
+const ICMP_V6: u8 = 58;
+/// Of neighbour discovery (RFC 4861) what hosts send: solicitations of routers and of neighbours, and advertisements of
+/// neighbours.
+const DISCOVERY: [u8; 3] = [133, 135, 136];
+const DHCP_V6_CLIENT: u16 = 546;
+const DHCP_V6_SERVER: u16 = 547;
 /// IPv4's flag for more fragments, and where a fragment begins.
 const FRAGMENT: u16 = 0x3fff;
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// An IPv4 packet that is sent on by way of us.
+    /// An IP packet that is sent on by way of us.
     Packet {
         sender: Mac,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
+        source: IpAddr,
+        destination: IpAddr,
         /// Where it ends in the frame, which may be padded.
         end: usize,
     },
@@ -41,8 +51,8 @@ pub enum Kind {
 pub struct Reader {
     /// The port's own address.
     pub mac: Mac,
-    /// The address that guests know us by.
-    pub gateway: Ipv4Addr,
+    /// The addresses that guests know us by.
+    pub gateway: Gateway,
 }
 
 impl Reader {
@@ -57,12 +67,13 @@ impl Reader {
             return Kind::Malformed;
         }
         let to_us = destination == self.mac;
-        if !to_us && destination != BROADCAST {
-            return Kind::Chatter;
-        }
+        let to_all = destination == BROADCAST;
         match kind {
-            ARP => Kind::Local,
-            IPV4 => self.read_ipv4(sender, to_us, payload, offload),
+            ARP if to_us || to_all => Kind::Local,
+            IPV4 if to_us || to_all => self.read_ipv4(sender, to_us, payload, offload),
+            IPV6 if to_us || destination.starts_with(&GROUP_V6) => {
+                read_ipv6(sender, to_us, payload, offload)
+            }
             _ => Kind::Chatter,
         }
     }
@@ -93,7 +104,7 @@ impl Reader {
             && ports.is_some_and(|ports| {
                 ports[..2] == DHCP_CLIENT.to_be_bytes() && ports[2..] == DHCP_SERVER.to_be_bytes()
             });
-        if is_dhcp && (destination == self.gateway || destination == Ipv4Addr::BROADCAST) {
+        if is_dhcp && (destination == self.gateway.v4 || destination == Ipv4Addr::BROADCAST) {
             return match offload.segments {
                 Some(_) => Kind::Malformed,
                 None => Kind::Local,
@@ -104,9 +115,56 @@ impl Reader {
         }
         Kind::Packet {
             sender,
-            source,
-            destination,
+            source: source.into(),
+            destination: destination.into(),
             end: ETHERNET_BYTES + length,
         }
+    }
+}
+
+fn read_ipv6(sender: Mac, to_us: bool, packet: &[u8], offload: Offload) -> Kind {
+    let Some((header, _)) = packet.split_first_chunk::<IPV6_BYTES>() else {
+        return Kind::Malformed;
+    };
+    let address = |at: usize| {
+        let octets: [u8; 16] = header[at..at + 16].try_into().expect("sixteen bytes");
+        Ipv6Addr::from(octets)
+    };
+    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    // A superpacket's is filled in when it is cut.
+    let length = match offload.segments {
+        Some(_) => packet.len(),
+        None => IPV6_BYTES + usize::from(word(4)),
+    };
+    if header[0] >> 4 != 6 || length > packet.len() {
+        return Kind::Malformed;
+    }
+    let (source, destination) = (address(8), address(24));
+    let inner = &packet[IPV6_BYTES..length];
+    let is_local = match header[6] {
+        ICMP_V6 => inner.first().is_some_and(|kind| DISCOVERY.contains(kind)),
+        UDP => {
+            let ports = [DHCP_V6_CLIENT, DHCP_V6_SERVER].map(u16::to_be_bytes);
+            destination.is_multicast() && inner.starts_with(ports.as_flattened())
+        }
+        _ => false,
+    };
+    if is_local {
+        return match offload.segments {
+            Some(_) => Kind::Malformed,
+            None => Kind::Local,
+        };
+    }
+    let stays = |address: Ipv6Addr| {
+        address.is_multicast() || address.is_unicast_link_local() || address.is_unspecified()
+    };
+    if !to_us || stays(source) || stays(destination) {
+        return Kind::Chatter;
+    }
+    Kind::Packet {
+        sender,
+        source: source.into(),
+        destination: destination.into(),
+        end: ETHERNET_BYTES + length,
     }
 }

@@ -10,7 +10,10 @@ const OURS: Mac = [2, 0, 0, 0, 0, 0xff];
 const ANN: Mac = [2, 0, 0, 0, 0, 1];
 const BOB: Mac = [2, 0, 0, 0, 0, 2];
 const BROADCAST: Mac = [0xff; 6];
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+const GATEWAY: Gateway = Gateway {
+    v4: Ipv4Addr::new(10, 1, 0, 1),
+    v6: Ipv6Addr::new(0xfd00, 1, 2, 0, 0, 0, 0, 1),
+};
 const ANNS: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 11);
 const BOBS: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 12);
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 99);
@@ -179,7 +182,7 @@ async fn a_guest_that_takes_anothers_address_is_dropped_counted_and_named() {
         assert!(bed.packets().await.is_empty());
         let spoofed = Spoofed {
             mac: sender,
-            source,
+            source: source.into(),
         };
         assert_eq!(bed.guest.take_spoofed(), Some(spoofed));
     }
@@ -190,7 +193,7 @@ async fn a_guest_that_takes_anothers_address_is_dropped_counted_and_named() {
 #[tokio::test]
 async fn arp_and_dhcp_wait_for_the_services_within_a_bound() {
     let mut bed = Bed::new();
-    let unicast = frame(OURS, ANN, 0x0800, &dhcp(ANNS, GATEWAY));
+    let unicast = frame(OURS, ANN, 0x0800, &dhcp(ANNS, GATEWAY.v4));
     let local = [
         frame(BROADCAST, ANN, 0x0806, &[0; 28]),
         frame(
@@ -242,7 +245,7 @@ async fn a_lans_chatter_and_lies_stay_on_the_lan() {
     let whole = packet(ANNS, FAR, 9);
     let chatter = [
         frame(BROADCAST, ANN, 0x0800, &whole),
-        frame([0x33, 0x33, 0, 0, 0, 1], ANN, 0x86dd, &[0x60; 60]),
+        frame([1, 0, 0x5e, 0, 0, 1], ANN, 0x86dd, &[0x60; 60]),
         frame(BOB, ANN, 0x0800, &whole),
         frame(OURS, ANN, 0x8100, &whole),
         frame(
@@ -281,6 +284,126 @@ async fn a_lans_chatter_and_lies_stay_on_the_lan() {
     }
     assert!(bed.packets().await.is_empty());
     assert_eq!(bed.guest.counters().malformed, count);
+}
+
+/// The IPv6 address that goes with an IPv4 address.
+fn twin(v4: Ipv4Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(GATEWAY.v6.to_bits() >> 32 << 32 | u128::from(v4.to_bits()))
+}
+
+fn packet_v6(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0; 40];
+    packet[0] = 0x60;
+    packet[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+    packet[6] = next;
+    packet[8..24].copy_from_slice(&source.octets());
+    packet[24..40].copy_from_slice(&destination.octets());
+    packet.extend(payload);
+    packet
+}
+
+#[tokio::test]
+async fn by_ipv6_a_guest_has_the_address_that_goes_with_its_own_and_no_other() {
+    let mut bed = Bed::new();
+    let far: Ipv6Addr = "fd00:1:2:3456:789a::1".parse().unwrap();
+    let inner = packet_v6(twin(ANNS), far, 6, &[1; 30]);
+    let mut padded = frame(OURS, ANN, 0x86dd, &inner);
+    padded.resize(100, 0);
+    bed.sends(Offload::default(), padded);
+    assert_eq!(bed.packets().await, [(Offload::default(), inner)]);
+    let back = packet_v6(far, twin(BOBS), 6, &[2; 30]);
+    bed.guest.write(Offload::default(), &back).unwrap();
+    let expected = frame(BOB, OURS, 0x86dd, &back);
+    assert_eq!(bed.wire.borrow().to_lan, [(Offload::default(), expected)]);
+    let nobody = bed
+        .guest
+        .write(Offload::default(), &packet_v6(far, far, 6, &[]));
+    assert!(matches!(nobody, Err(WriteError::NoNeighbour)));
+
+    let hairpin = packet_v6(twin(ANNS), twin(BOBS), 6, &[3; 30]);
+    bed.sends(Offload::default(), frame(OURS, ANN, 0x86dd, &hairpin));
+    assert!(bed.packets().await.is_empty());
+    let passed = bed.wire.borrow_mut().to_lan.pop().unwrap();
+    assert_eq!(passed.1, frame(BOB, OURS, 0x86dd, &hairpin));
+
+    for source in [twin(BOBS), far, "2001:db8::1".parse().unwrap(), GATEWAY.v6] {
+        let inner = packet_v6(source, far, 6, &[1; 30]);
+        bed.sends(Offload::default(), frame(OURS, ANN, 0x86dd, &inner));
+        assert!(bed.packets().await.is_empty());
+        let spoofed = Spoofed {
+            mac: ANN,
+            source: source.into(),
+        };
+        assert_eq!(bed.guest.take_spoofed(), Some(spoofed));
+    }
+}
+
+#[tokio::test]
+async fn neighbour_discovery_and_dhcp_wait_for_the_services_and_other_groups_are_chatter() {
+    let mut bed = Bed::new();
+    let local: Ipv6Addr = "fe80::1".parse().unwrap();
+    let solicited: Ipv6Addr = "ff02::1:ff00:63".parse().unwrap();
+    let group = [0x33, 0x33, 0xff, 0, 0, 0x63];
+    let dhcp = [2, 34, 2, 35, 0, 8, 0, 0];
+    let to_services = [
+        frame(
+            group,
+            ANN,
+            0x86dd,
+            &packet_v6(local, solicited, 58, &[135; 24]),
+        ),
+        frame(
+            OURS,
+            ANN,
+            0x86dd,
+            &packet_v6(twin(ANNS), local, 58, &[136; 24]),
+        ),
+        frame(
+            group,
+            ANN,
+            0x86dd,
+            &packet_v6(local, solicited, 58, &[133; 8]),
+        ),
+        frame(group, ANN, 0x86dd, &packet_v6(local, solicited, 17, &dhcp)),
+    ];
+    for frame in &to_services {
+        bed.sends(Offload::default(), frame.clone());
+    }
+    assert!(bed.packets().await.is_empty());
+    for frame in to_services {
+        assert_eq!(bed.guest.poll_local().unwrap().bytes, frame);
+    }
+    let far: Ipv6Addr = "fd00:1:2:3456::1".parse().unwrap();
+    let chatter = [
+        frame(
+            group,
+            ANN,
+            0x86dd,
+            &packet_v6(local, solicited, 58, &[134; 24]),
+        ),
+        frame(
+            group,
+            ANN,
+            0x86dd,
+            &packet_v6(local, solicited, 17, &[1; 9]),
+        ),
+        frame(group, ANN, 0x86dd, &packet_v6(twin(ANNS), far, 6, &[1; 20])),
+        frame(OURS, ANN, 0x86dd, &packet_v6(local, far, 6, &[1; 20])),
+        frame(group, ANN, 0x0800, &packet(ANNS, FAR, 9)),
+    ];
+    for frame in chatter {
+        bed.sends(Offload::default(), frame);
+    }
+    assert!(bed.packets().await.is_empty());
+    assert_eq!(bed.guest.counters().chatter, 5);
+    let mut long = packet_v6(twin(ANNS), far, 6, &[1; 20]);
+    long[5] = 21;
+    for lie in [&long[..], &long[..39], &packet(ANNS, FAR, 40)] {
+        bed.sends(Offload::default(), frame(OURS, ANN, 0x86dd, lie));
+    }
+    assert!(bed.packets().await.is_empty());
+    assert_eq!(bed.guest.counters().malformed, 3);
+    assert_eq!(bed.guest.poll_local(), None);
 }
 
 #[tokio::test]

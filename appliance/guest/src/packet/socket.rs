@@ -218,6 +218,9 @@ impl Socket {
                 .or_else(|_| socket.set(libc::SOL_SOCKET, plain, BUFFER_BYTES));
         }
         socket.bind(card.index).map_err(failed("listen on"))?;
+        socket
+            .hear_groups(card.index)
+            .map_err(failed("hear what goes to groups on"))?;
         Ok(socket)
     }
 
@@ -256,6 +259,24 @@ impl Socket {
         }
     }
 
+    /// Frames that found no room in the socket's buffer since this was last asked.
+    pub fn take_missed(&self) -> u64 {
+        // SAFETY: all zeros are valid tpacket_stats: integers.
+        let mut stats: libc::tpacket_stats = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+        // SAFETY: the option's value is a live tpacket_stats of the given size, which the call writes.
+        let asked = check(unsafe {
+            libc::getsockopt(
+                self.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut stats).cast(),
+                &raw mut length,
+            )
+        });
+        asked.map_or(0, |_| stats.tp_drops.into())
+    }
+
     fn filter(&self) -> io::Result<()> {
         let program = libc::sock_fprog {
             len: FILTER.len() as u16,
@@ -271,6 +292,27 @@ impl Socket {
                 libc::SO_ATTACH_FILTER,
                 (&raw const program).cast(),
                 size_of::<libc::sock_fprog>() as libc::socklen_t,
+            )
+        })
+        .map(drop)
+    }
+
+    /// Has the card pass what goes to any group: whoever looks for an address by IPv6 asks the group that belongs to it.
+    fn hear_groups(&self, index: i32) -> io::Result<()> {
+        let membership = libc::packet_mreq {
+            mr_ifindex: index,
+            mr_type: libc::PACKET_MR_ALLMULTI as _,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        // SAFETY: the option's value is a live packet_mreq of the given size, which the call copies.
+        check(unsafe {
+            libc::setsockopt(
+                self.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_ADD_MEMBERSHIP,
+                (&raw const membership).cast(),
+                size_of::<libc::packet_mreq>() as libc::socklen_t,
             )
         })
         .map(drop)

@@ -61,6 +61,8 @@ pub struct Core {
     pub control: Option<Control>,
     /// Who answers what the control stack asks.
     answers: Services,
+    /// A peer's packet was given to the control stack, whose answers wait.
+    stack_has_news: bool,
     /// The services of guests on a LAN.
     pub guests: Option<Guests>,
     node: Node,
@@ -133,6 +135,7 @@ impl Core {
             guest,
             control,
             answers,
+            stack_has_news: false,
             guests: None,
             guest_v4: node.addresses().v4,
             node,
@@ -595,6 +598,9 @@ impl Core {
             }
         }
         self.drain_guests();
+        if std::mem::take(&mut self.stack_has_news) {
+            self.drain_control();
+        }
     }
 
     /// Has the LAN's services do what is to be done, and the node what they want of it.
@@ -669,14 +675,60 @@ impl Core {
         while let Some(question) = self.control.as_mut().and_then(Control::poll_question) {
             self.answers.answer(question);
         }
+        let mut asked = false;
         while let Some(packet) = self.control.as_mut().and_then(Control::poll_packet) {
-            self.write_guest(Offload::default(), &packet);
+            asked |= self.send_from_stack(&packet);
         }
         self.guest.flush();
+        if asked {
+            self.drain_node();
+        }
+    }
+
+    /// Hands a packet of the stack to the guest it is for, or, if it comes from the node's own address, to the pool;
+    /// whether the node has it.
+    fn send_from_stack(&mut self, packet: &[u8]) -> bool {
+        let is_own = self
+            .control
+            .as_ref()
+            .is_some_and(|control| control.is_from_own(packet));
+        match self.guest.write(Offload::default(), packet) {
+            Err(WriteError::NoNeighbour) if is_own => {
+                let now = self.now();
+                self.node.handle_guest_packet(now, packet);
+                return true;
+            }
+            Err(error) => self.count_unwritten(&error),
+            Ok(()) => {}
+        }
+        false
+    }
+
+    /// Gives the stack a packet of a peer's that is for the node's own address, where that lives there; whether it
+    /// was one.
+    fn deliver_to_stack(&mut self, packet: &[u8], lacks_checksum: bool) -> bool {
+        let now = self.now() - Instant::ZERO;
+        let Some(control) = &mut self.control else {
+            return false;
+        };
+        if !control.is_for_own(packet) {
+            return false;
+        }
+        let mut packet = packet.to_vec();
+        if lacks_checksum && segment::fill_checksum(&mut packet).is_err() {
+            *self.lost.entry("drop_peer_malformed").or_default() += 1;
+            return true;
+        }
+        control.handle_packet(now, &packet);
+        self.stack_has_news = true;
+        true
     }
 
     /// Hands a packet from a peer to the guest: soon, where it may be joined with the next ones.
     fn deliver(&mut self, packet: &[u8], lacks_checksum: bool) {
+        if self.guests.is_some() && self.deliver_to_stack(packet, lacks_checksum) {
+            return;
+        }
         let malformed = if self.joins_for_guest {
             if self.coalescer.is_full() {
                 self.flush_guest();
@@ -870,6 +922,9 @@ impl Core {
             Ok(()) => {
                 tracing::warn!(from = %self.guest_v4, to = %address, "this machine's virtual address changed");
                 self.guest_v4 = address;
+                if let Some(control) = self.control.as_mut().filter(|_| self.guests.is_some()) {
+                    control.set_own(address, self.node.addresses().v6);
+                }
             }
             Err(error) => tracing::error!(%error, %address, "cannot change the guest's address"),
         }

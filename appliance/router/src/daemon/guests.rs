@@ -1,16 +1,16 @@
 //! Guests on a LAN: between their port, the services that they are answered by, the node that leases
 //! their addresses, and the file that remembers them.
 
+mod file;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
-use wow_control::lan::{self, GuestState, Kept, LanConfig, LanService, LeaseKey, Mac};
+use wow_control::lan::{self, GuestState, LanConfig, LanService, LeaseKey, Mac};
 use wow_guest::ethernet::{LanCounters, Spoofed};
 use wow_guest::{Guest, Lan};
-use wow_overlay::membership::addresses::control_v4;
+use wow_overlay::membership::addresses::{control_v4, control_v6, twin_v6};
 use wow_overlay::membership::{NodeName, PoolFacts};
 use wow_overlay::node::{LeaseId, Node};
 use wow_overlay::time::Instant;
@@ -18,11 +18,7 @@ use wow_overlay::time::Instant;
 use super::report::whole_milliseconds;
 use crate::api;
 use crate::config::GuestMtu;
-use crate::keeper::Files;
 use crate::state::State;
-
-/// The file that remembers them, in the state directory.
-const FILE: &str = "guests";
 
 /// How long a guest is named that took another's address.
 const TOLD: Duration = Duration::from_secs(300);
@@ -31,6 +27,9 @@ const TOLD: Duration = Duration::from_secs(300);
 pub struct Guests {
     /// The back end and its interface.
     kind: String,
+    pool: PoolFacts,
+    /// What is wrong with the file.
+    unkept: Option<String>,
     service: LanService,
     leases: BTreeMap<LeaseKey, LeaseId>,
     /// The names that the pool knows guests by.
@@ -41,16 +40,6 @@ pub struct Guests {
     spoofed: Option<(Spoofed, Instant)>,
 }
 
-/// A guest as the file has it.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Line {
-    mac: Mac,
-    address: Ipv4Addr,
-    #[serde(default)]
-    name: Option<String>,
-    bound: bool,
-}
-
 impl Guests {
     /// Services for the LAN of a port with this hardware address. Guests that were known before are
     /// known again.
@@ -59,17 +48,20 @@ impl Guests {
             mac,
             gateway: control_v4(pool.range),
             prefix_length: pool.range.prefix_len(),
+            gateway_v6: control_v6(pool.pool_id()),
+            prefix_length_v6: pool.summary().v6_prefix.prefix_len(),
             mtu_bytes: mtu.bytes(),
             domain: Some(pool.dns_suffix()),
         };
-        let kept = read(state.files()).unwrap_or_else(|error| {
-            let error = format!("{error:#}");
-            tracing::warn!(error, "guests known before are forgotten");
-            Vec::new()
-        });
+        let (kept, unkept) = file::read(state.files(), pool);
+        if let Some(unkept) = &unkept {
+            tracing::warn!("{unkept}");
+        }
         tracing::info!(kind, known = kept.len(), "serving the guests' network");
         Guests {
             kind,
+            pool: pool.clone(),
+            unkept,
             service: LanService::new(config, kept, Duration::ZERO),
             leases: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -235,11 +227,16 @@ impl Guests {
         self.spoofed = Some((spoofed, now));
     }
 
-    fn keep(&self, state: &State) {
-        if let Err(error) = write(state.files(), self.service.kept()) {
-            let error = format!("{error:#}");
-            tracing::warn!(error, "guests' addresses will be forgotten with a restart");
+    fn keep(&mut self, state: &State) {
+        let written = file::write(state.files(), &self.pool, self.service.kept());
+        let unkept = written
+            .err()
+            .map(|error| format!("guests' addresses will be forgotten with a restart: {error:#}"));
+        if let Some(unkept) = unkept.as_ref().filter(|_| self.unkept != unkept) {
+            tracing::warn!("{unkept}");
         }
+        // The file is whole again, if it was damaged.
+        self.unkept = unkept;
     }
 
     /// Monotonic counts.
@@ -251,6 +248,7 @@ impl Guests {
             ("drop_lan_full", port.local_full + service.full),
             ("drop_lan_lost", self.lost),
             ("drop_lan_malformed", service.malformed),
+            ("drop_lan_flooded", service.flooded_neighbours),
             ("drop_dhcp_flooded", service.flooded),
             ("drop_dhcp_exhausted", service.exhausted),
             ("dhcp_refused", service.refused),
@@ -265,7 +263,12 @@ impl Guests {
 
     /// Sentences for the operator.
     pub fn trouble(&self, now: Instant) -> Vec<String> {
-        let mut all: Vec<_> = self.port_trouble.iter().cloned().collect();
+        let mut all: Vec<_> = self
+            .port_trouble
+            .iter()
+            .chain(&self.unkept)
+            .cloned()
+            .collect();
         all.extend(self.service.trouble(span(now)));
         if let Some((spoofed, at)) = &self.spoofed
             && now - *at < TOLD
@@ -286,6 +289,7 @@ impl Guests {
             api::LanGuest {
                 mac: lan::show(info.mac),
                 address: info.address,
+                v6: info.address.map(|v4| twin_v6(self.pool.pool_id(), v4)),
                 name: info.name,
                 state: state.into(),
                 remaining_ms: remaining.map(whole_milliseconds),
@@ -321,67 +325,9 @@ pub fn own_mac(v6: Ipv6Addr) -> Mac {
     ]
 }
 
-fn read(files: &Files) -> Result<Vec<Kept>> {
-    let Some(bytes) = files.read(FILE)? else {
-        return Ok(Vec::new());
-    };
-    let text = std::str::from_utf8(&bytes).context("the list of guests is no text")?;
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let kept = lines.map(|line| {
-        let line: Line = serde_json::from_str(line).context("the list of guests is damaged")?;
-        Ok(Kept {
-            mac: line.mac,
-            address: line.address,
-            name: line.name,
-            bound: line.bound,
-        })
-    });
-    kept.collect()
-}
-
-fn write(files: &Files, kept: Vec<Kept>) -> Result<()> {
-    let mut text = String::new();
-    for kept in kept {
-        let line = Line {
-            mac: kept.mac,
-            address: kept.address,
-            name: kept.name,
-            bound: kept.bound,
-        };
-        text.push_str(&serde_json::to_string(&line).context("cannot write a guest as JSON")?);
-        text.push('\n');
-    }
-    files.write(FILE, text.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn guests_are_read_as_they_were_written_and_damage_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let files = Files::In(dir.path().to_owned());
-        let kept = vec![
-            Kept {
-                mac: [2, 0, 0, 0, 0, 1],
-                address: Ipv4Addr::new(10, 128, 3, 4),
-                name: Some("printer".into()),
-                bound: true,
-            },
-            Kept {
-                mac: [2, 0, 0, 0, 0, 2],
-                address: Ipv4Addr::new(10, 128, 3, 5),
-                name: None,
-                bound: false,
-            },
-        ];
-        write(&files, kept.clone()).unwrap();
-        assert_eq!(read(&files).unwrap(), kept);
-        files.write(FILE, b"{\"mac\":[1,2]}\n").unwrap();
-        let error = format!("{:#}", read(&files).unwrap_err());
-        assert!(error.contains("damaged"), "{error}");
-    }
 
     #[test]
     fn a_ports_own_address_is_a_single_machines() {

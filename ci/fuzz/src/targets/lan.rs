@@ -1,16 +1,17 @@
 //! A LAN of guests: hostile frames, read by the port's reader and answered by the LAN's services.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+    EthernetRepr, Icmpv6Packet, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
 };
 use wow_control::lan::{Event, GUESTS_KEPT_MAX, LanConfig, LanService, LeaseKey};
+use wow_guest::ethernet::Gateway;
 use wow_guest::offload::OFFLOAD_BYTES;
 use wow_guest::{EthernetGuest, Guest, GuestGone, Lan, Offload, PacketBatch, Port, WriteError};
 
@@ -19,6 +20,7 @@ use crate::script::{Script, Writer};
 
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 0xff];
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 1);
+const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 2, 0, 0, 0, 0, 1);
 const FRAME_BYTES_MAX: usize = 1514;
 /// What the router in the script leases at most.
 const LEASES_MAX: usize = 8;
@@ -54,6 +56,8 @@ pub(super) const LAN: Target = Target {
                 .slice(&request)
                 .0,
             frame(&arp).0,
+            solicit_v6().0,
+            discover_v6().0,
             Writer::default()
                 .byte(1)
                 .byte(1)
@@ -67,6 +71,30 @@ pub(super) const LAN: Target = Target {
         ]
     },
 };
+
+/// Asks for a neighbour, as one that probes and as one that has its address by IPv4.
+fn solicit_v6() -> Writer {
+    let mut rest = GATEWAY_V6.octets().to_vec();
+    rest.splice(..0, [0; 4]);
+    let own = [&[1, 1], &guest_mac(1)[..]].concat();
+    let link = Writer::default().byte(5).byte(1).byte(135).byte(3);
+    let link = link.slice(&[&rest[..], &own].concat());
+    link.byte(5).byte(1).byte(135).byte(0).slice(&rest)
+}
+
+/// Asks for an address twice, since the first time there is none yet, and takes it.
+fn discover_v6() -> Writer {
+    let client = [0, 1, 0, 4, 0, 3, 0, 1];
+    let server = [&[0, 2, 0, 10, 0, 3, 0, 1], &OURS[..]].concat();
+    let association = [&[0, 3, 0, 12][..], &[0; 12]].concat();
+    let say = |writer: Writer, kind, options: &[&[u8]]| {
+        let message = [&[7, 8, 9][..], &client, &options.concat()].concat();
+        writer.byte(4).byte(1).byte(kind).slice(&message)
+    };
+    let twice = say(Writer::default(), 1, &[&association]);
+    let twice = say(twice, 1, &[&association]);
+    say(twice, 3, &[&association, &server])
+}
 
 /// The port: what the script has sent waits in it.
 #[derive(Default)]
@@ -112,13 +140,16 @@ struct Bed {
     next: u8,
 }
 
-/// Steps: a frame as it stands, a DHCP message of a guest's, a pause, or the loss of a lease.
+/// Steps: a frame as it stands, a DHCP message of a guest's, a pause, the loss of a lease, or by IPv6 a message of
+/// DHCP's or of neighbour discovery, whose headers and checksum are right.
 fn lan(input: &[u8]) {
     let mut script = Script::new(input);
     let config = LanConfig {
         mac: OURS,
         gateway: GATEWAY,
         prefix_length: 9,
+        gateway_v6: GATEWAY_V6,
+        prefix_length_v6: 48,
         mtu_bytes: 1280,
         domain: Some("lab".into()),
     };
@@ -128,9 +159,15 @@ fn lan(input: &[u8]) {
         leased: BTreeMap::new(),
         next: 0,
     };
-    let mut guest = EthernetGuest::new(Wire::default(), GATEWAY);
+    let mut guest = EthernetGuest::new(
+        Wire::default(),
+        Gateway {
+            v4: GATEWAY,
+            v6: GATEWAY_V6,
+        },
+    );
     while !script.is_empty() {
-        match script.byte() % 4 {
+        match script.byte() % 6 {
             0 => {
                 let header = script
                     .slice(OFFLOAD_BYTES)
@@ -155,6 +192,26 @@ fn lan(input: &[u8]) {
                 bed.now += Duration::from_secs(script.byte().into());
                 bed.service.handle_deadline(bed.now);
             }
+            4 => {
+                let (number, kind) = (script.byte(), script.byte());
+                let fill = script.slice(FRAME_BYTES_MAX - 14 - 40 - 8);
+                let message = [&[kind], fill].concat();
+                let frame = frame_v6(number, link_local(number), UDP, &udp_v6(&message));
+                bed.hand_in(&mut guest, Offload::default(), frame);
+            }
+            5 => {
+                let (number, kind, from) = (script.byte(), script.byte(), script.byte());
+                let source = match from % 4 {
+                    0 => Ipv6Addr::UNSPECIFIED,
+                    1 => GATEWAY_V6,
+                    2 => twin(Ipv4Addr::new(10, 129, 7, from / 4)),
+                    _ => link_local(number),
+                };
+                let fill = script.slice(FRAME_BYTES_MAX - 14 - 40 - 4);
+                let message = [&[kind, 0, 0, 0], fill].concat();
+                let frame = frame_v6(number, source, ICMP, &message);
+                bed.hand_in(&mut guest, Offload::default(), frame);
+            }
             _ => {
                 let at = usize::from(script.byte()) % bed.leased.len().max(1);
                 if let Some((key, address)) = bed.leased.iter().nth(at).map(|(k, a)| (*k, *a)) {
@@ -176,8 +233,13 @@ impl Bed {
         let _ = guest.poll_read(&mut context, &mut batch);
         for index in 0..batch.len() {
             let (_, packet) = batch.packet_mut(index);
-            let source: [u8; 4] = packet[12..16].try_into().expect("four bytes");
-            let held = self.leased.values().any(|held| held.octets() == source);
+            let source = wow_overlay::node::addresses_of(packet)
+                .expect("an IP packet")
+                .0;
+            let held = self.leased.values().any(|v4| match source {
+                IpAddr::V4(source) => source == *v4,
+                IpAddr::V6(source) => source == twin(*v4),
+            });
             assert!(held, "a packet from an address that nobody holds");
         }
         while let Some(frame) = guest.poll_local() {
@@ -218,6 +280,53 @@ impl Bed {
 
 fn guest_mac(number: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, number & 0x0f]
+}
+
+/// The IPv6 address that goes with an IPv4 address.
+fn twin(v4: Ipv4Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(GATEWAY_V6.to_bits() >> 32 << 32 | u128::from(v4.to_bits()))
+}
+
+fn link_local(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x100 + u16::from(number))
+}
+
+const UDP: u8 = 17;
+const ICMP: u8 = 58;
+/// All routers, nodes and servers alike: the services look at the message alone.
+const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+
+/// A message for DHCP servers behind its ports.
+fn udp_v6(message: &[u8]) -> Vec<u8> {
+    let length = (8 + message.len()) as u16;
+    let head = [546, 547, length, 0].map(u16::to_be_bytes);
+    [head.as_flattened(), message].concat()
+}
+
+/// An IPv6 frame of a guest's to a group.
+fn frame_v6(number: u8, source: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut payload = payload.to_vec();
+    let (from, to) = (source.into(), GROUP.into());
+    match next {
+        UDP => UdpPacket::new_unchecked(&mut payload[..]).fill_checksum(&from, &to),
+        _ => Icmpv6Packet::new_unchecked(&mut payload[..]).fill_checksum(&source, &GROUP),
+    }
+    let length = (payload.len() as u16).to_be_bytes();
+    let ip = [0x60, 0, 0, 0, length[0], length[1], next, 255];
+    let ethernet = [
+        &[0x33, 0x33, 0, 1, 0, 2],
+        &guest_mac(number)[..],
+        &[0x86, 0xdd],
+    ]
+    .concat();
+    [
+        &ethernet,
+        &ip[..],
+        &source.octets(),
+        &GROUP.octets(),
+        &payload,
+    ]
+    .concat()
 }
 
 /// A frame with a guest's DHCP message.

@@ -124,7 +124,7 @@ impl Question {
 }
 
 /// A host's name as a label of the pool's: its first part, in small letters.
-fn label(name: &[u8]) -> Option<String> {
+pub fn label(name: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(name).ok()?.trim_end_matches('\0');
     let label = name.split('.').next()?.to_ascii_lowercase();
     let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
