@@ -128,6 +128,7 @@ fn spec(arguments: &Arguments, built: router::Built, dir: &RunDir) -> Result<VmS
             mac: [0x52, 0x54, 0x00, 0x77, 0x01, 0x01],
             backend: Backend::User,
         }],
+        disks: Vec::new(),
         serial: Serial::Terminal {
             log: arguments.keep.then(|| dir.log("console.log")),
         },

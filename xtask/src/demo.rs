@@ -75,6 +75,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         } else {
             Tether::Tied
         },
+        more: Vec::new(),
     };
     let progress = Progress::to_stderr();
     progress.say("a public seed and three domains behind NATs, one router in each");

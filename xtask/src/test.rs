@@ -294,11 +294,14 @@ fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
         );
     }
     let namespaces = "routers in network namespaces";
+    let guests = "ordinary machines behind appliances, by each back end";
     let page = "the status page in a browser, with four nodes and with forty-one";
     if rustix::process::geteuid().is_root() {
+        runner.counted("guests", guests, &mut lab("guests", &image));
         runner.counted("namespaces", namespaces, &mut lab("namespaces", &image));
         runner.counted("page", page, &mut lab("page", &image));
     } else {
+        runner.skip(guests, "needs root");
         runner.skip(namespaces, "needs root");
         runner.skip(page, "needs root");
     }

@@ -247,6 +247,8 @@ pub struct VmSpec {
     pub cpus: u32,
     /// Network cards, in order.
     pub nics: Vec<Nic>,
+    /// Disks besides the image's, raw, which are written to. [`Hardware::Virtio`] alone.
+    pub disks: Vec<PathBuf>,
     /// The console.
     pub serial: Serial,
     /// The Unix socket that leads to the guest's control port.
@@ -278,6 +280,9 @@ pub enum SpecError {
     /// A kernel command line that nothing would pass on.
     #[error("firmware {0} has no command line to append to: take --firmware direct")]
     Append(Firmware),
+    /// More disks than other hardware has places for.
+    #[error("more disks than the image's need virtio hardware")]
+    Disks,
     /// Longer than the kernel's `sun_path`.
     #[error("socket path {} is longer than {SOCKET_PATH_MAX_BYTES} bytes: take a shorter directory", .0.display())]
     SocketPath(PathBuf),
@@ -325,6 +330,14 @@ impl VmSpec {
             line.flag("-no-reboot");
         }
         self.add_boot(&mut line)?;
+        for (index, disk) in self.disks.iter().enumerate() {
+            line.option(
+                "-drive",
+                &format!("if=none,id=more{index},format=raw,file={}", path(disk)?),
+            );
+            let device = self.device("virtio-blk");
+            line.option("-device", &format!("{device},drive=more{index}"));
+        }
         self.add_console(&mut line)?;
         self.add_nics(&mut line)?;
         self.add_control(&mut line)?;
@@ -360,6 +373,9 @@ impl VmSpec {
         }
         if self.firmware != Firmware::Direct && !self.append.is_empty() {
             return Err(SpecError::Append(self.firmware));
+        }
+        if self.hardware != Hardware::Virtio && !self.disks.is_empty() {
+            return Err(SpecError::Disks);
         }
         let mut sockets: Vec<&Path> = self
             .control

@@ -116,6 +116,7 @@ pub fn run(plan: &Plan<'_>, task: &Task) -> Result<Vec<Row>> {
             topology,
             logs: plan.logs.join(way.name().replace(' ', "-")),
             tether: Tether::Tied,
+            more: Vec::new(),
         };
         let name = way.name();
         let boots = boots(&setup, plan.runs, &name, task).with_context(|| name.clone())?;

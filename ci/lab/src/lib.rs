@@ -21,6 +21,7 @@ pub mod inside;
 pub mod interrupt;
 pub mod join;
 pub mod kept;
+pub mod lan;
 pub mod members;
 pub mod memory;
 pub mod moves;

@@ -43,6 +43,21 @@ pub struct Setup {
     pub logs: PathBuf,
     /// Whether everything ends with this process.
     pub tether: Tether,
+    /// What some machines have besides.
+    pub more: Vec<More>,
+}
+
+/// What one machine has besides its card on the emulated internet.
+#[derive(Debug, Clone)]
+pub struct More {
+    /// The machine's place.
+    pub place: String,
+    /// The TAP device that is its second card's other end; QEMU makes it. Needs root.
+    pub tap: Option<String>,
+    /// Settings, `KEY` and value, as fw_cfg.
+    pub settings: Vec<(&'static str, String)>,
+    /// Raw disks that are its own.
+    pub disks: Vec<PathBuf>,
 }
 
 /// Running machines.
@@ -102,7 +117,8 @@ impl VmTestbed {
         self.vms[index].kill();
     }
 
-    /// Pulls the plug of a machine and boots it anew, as the node that it is then.
+    /// Pulls the plug of a machine and boots it anew, as the node that it is then. Who has a [`More::tap`] has
+    /// another device of that name.
     pub fn boot_again(&mut self, setup: &Setup, index: usize) -> Result<()> {
         let place = &setup.topology.places[index];
         self.unplug(index);
@@ -137,6 +153,41 @@ impl VmTestbed {
             Firmware::Direct | Firmware::Bios => None,
         };
         let mac_end = u8::try_from(index + 1).context("more than 255 machines")?;
+        let more: Vec<&More> = setup
+            .more
+            .iter()
+            .filter(|more| more.place == place.name)
+            .collect();
+        let mut nics = vec![Nic {
+            mac: [0x52, 0x54, 0x00, 0x77, 0x00, mac_end],
+            backend: Backend::Stream(file("net")),
+        }];
+        nics.extend(
+            more.iter()
+                .filter_map(|more| more.tap.as_ref())
+                .map(|tap| Nic {
+                    mac: [0x52, 0x54, 0x00, 0x77, 0x03, mac_end],
+                    backend: Backend::Tap(tap.clone()),
+                }),
+        );
+        let mut fw_cfg = vec![
+            FwCfg {
+                name: "opt/wow/ticket".into(),
+                file: self.ticket.clone(),
+            },
+            FwCfg {
+                name: "opt/wow/name".into(),
+                file: name_file,
+            },
+        ];
+        for (key, value) in more.iter().flat_map(|more| &more.settings) {
+            let file = file(key);
+            std::fs::write(&file, value)?;
+            fw_cfg.push(FwCfg {
+                name: format!("opt/wow/{key}"),
+                file,
+            });
+        }
         let spec = VmSpec {
             name: place.name.clone(),
             machine: setup.machine,
@@ -146,26 +197,15 @@ impl VmTestbed {
             uefi,
             memory_mib: setup.memory_mib,
             cpus: 1,
-            nics: vec![Nic {
-                mac: [0x52, 0x54, 0x00, 0x77, 0x00, mac_end],
-                backend: Backend::Stream(file("net")),
-            }],
+            nics,
+            disks: more.iter().flat_map(|more| more.disks.clone()).collect(),
             serial: Serial::Socket {
                 path: file("serial"),
                 log: self.dir.log(&format!("{}.console.log", place.name)),
             },
             control: Some(file("sock")),
             qmp: Some(file("qmp")),
-            fw_cfg: vec![
-                FwCfg {
-                    name: "opt/wow/ticket".into(),
-                    file: self.ticket.clone(),
-                },
-                FwCfg {
-                    name: "opt/wow/name".into(),
-                    file: name_file,
-                },
-            ],
+            fw_cfg,
             append: Vec::new(),
             // What it has written to a disk of its own is there for its next start.
             reboots: setup.image.own_disk,

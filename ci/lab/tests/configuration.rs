@@ -94,6 +94,7 @@ fn a_disk_attached_later_ends_the_wait_and_a_broken_one_is_named() {
             mac: [0x52, 0x54, 0x00, 0x77, 0x02, 0x01],
             backend: Backend::User,
         }],
+        disks: Vec::new(),
         serial: Serial::Socket {
             path: private("serial"),
             log: console.clone(),

@@ -83,6 +83,7 @@ fn check(case: &Case, image: ImageFiles) {
         topology: Topology::seed_and_nated(1),
         logs: logs.join(case.name),
         tether: Tether::Tied,
+        more: Vec::new(),
     };
     let mut bed = VmTestbed::start(&setup).unwrap();
     let nodes = bed.nodes().to_vec();

@@ -99,6 +99,7 @@ impl Bed {
                 mac: [0x52, 0x54, 0x00, 0x77, 0x03, 0x01],
                 backend: Backend::User,
             }],
+            disks: Vec::new(),
             serial: Serial::Socket {
                 path: private("serial"),
                 log: logs.join("console.log"),

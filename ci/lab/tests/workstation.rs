@@ -164,6 +164,7 @@ fn it_boots_by_each_firmware_and_joins() {
             topology: Topology::seed_and_nated(1),
             logs: logs.join(format!("workstation-{firmware}")),
             tether: Tether::Tied,
+            more: Vec::new(),
         };
         let mut bed = VmTestbed::start(&setup).unwrap();
         let nodes = bed.nodes().to_vec();

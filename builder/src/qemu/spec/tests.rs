@@ -25,6 +25,7 @@ fn spec(machine: Machine, firmware: Firmware) -> VmSpec {
             mac: [0x52, 0x54, 0, 1, 2, 3],
             backend: Backend::Stream("/r/a1.net".into()),
         }],
+        disks: Vec::new(),
         serial: Serial::Socket {
             path: "/r/a1.serial".into(),
             log: "/l/a1.log".into(),
@@ -221,6 +222,22 @@ fn other_hardware_has_its_own_cards_and_disks() {
     small.hardware = Hardware::Plain;
     let refused = small.arguments(Accelerator::Tcg).unwrap_err();
     assert_eq!(refused, SpecError::MicrovmHardware);
+}
+
+#[test]
+fn more_disks_are_written_to_and_virtios() {
+    let mut spec = spec(Machine::Q35, Firmware::Direct);
+    spec.disks = vec!["/r/state".into()];
+    let line = spec.arguments(Accelerator::Tcg).unwrap();
+    let drive = "if=none,id=more0,format=raw,file=/r/state";
+    assert_eq!(values(&line, "-drive"), [drive]);
+    let devices = values(&line, "-device");
+    assert!(
+        devices.contains(&"virtio-blk-pci,drive=more0"),
+        "{devices:?}"
+    );
+    spec.hardware = Hardware::Plain;
+    assert_eq!(spec.arguments(Accelerator::Tcg), Err(SpecError::Disks));
 }
 
 #[test]

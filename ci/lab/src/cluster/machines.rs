@@ -86,6 +86,7 @@ pub(super) fn start(
             mac: [0x52, 0x54, 0x00, 0x77, 0x02, member.number],
             backend: Backend::Stream(cable),
         }],
+        disks: Vec::new(),
         serial: Serial::Socket {
             path: console.clone(),
             log: log("console"),

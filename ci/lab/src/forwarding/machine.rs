@@ -202,6 +202,7 @@ fn spec(setup: &Setup, back_end: BackEnd, back: bool, dir: &RunDir) -> VmSpec {
         memory_mib: 64,
         cpus: 1,
         nics: vec![nic(0), nic(1)],
+        disks: Vec::new(),
         serial: Serial::Socket {
             path: dir.private("serial"),
             log: dir.log("console.log"),
