@@ -80,6 +80,7 @@ fn every_conversation_is_answered_whatever_became_of_the_others() {
             file: private("lab.ticket"),
         }],
         append: Vec::new(),
+        disks: Vec::new(),
         reboots: false,
         incoming: None,
     };

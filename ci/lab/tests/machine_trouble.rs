@@ -160,6 +160,7 @@ fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
         qmp: Some(private("qmp")),
         fw_cfg: vec![value("ticket", "lab.ticket"), value("name", "name")],
         append: Vec::new(),
+        disks: Vec::new(),
         reboots: false,
         incoming: None,
     };

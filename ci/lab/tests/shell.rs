@@ -89,6 +89,7 @@ fn a_key_opens_the_shell_and_its_end_gives_the_console_back() {
         qmp: Some(private("qmp")),
         fw_cfg: Vec::new(),
         append: Vec::new(),
+        disks: Vec::new(),
         reboots: false,
         incoming: None,
     };

@@ -77,7 +77,9 @@ fn parse(text: &str, pool: &PoolFacts) -> (Vec<Kept>, Option<String>) {
         }
     }
     let told = (bad > 0).then(|| {
-        format!("{bad} lines of the list of guests are passed over, and their guests forgotten: {why}")
+        format!(
+            "{bad} lines of the list of guests are passed over, and their guests forgotten: {why}"
+        )
     });
     (kept, told)
 }
