@@ -5,6 +5,7 @@
 //! switches refuse. A card that goes away is looked for until it is back. Left out: VLANs.
 
 mod outbox;
+mod quiet;
 mod socket;
 
 use std::future::Future;
@@ -21,6 +22,7 @@ use crate::offload::{ChecksumAt, OFFLOAD_BYTES};
 use crate::{GuestGone, Offload, PacketBatch, Port, WriteError};
 
 use outbox::Outbox;
+use quiet::Quiet;
 use socket::{Card, Received, Socket};
 
 /// How often a card is looked for that is away, or looked at that is not.
@@ -67,6 +69,7 @@ pub struct PacketPort {
     card: Card,
     /// None while the card is away.
     socket: Option<AsyncFd<Socket>>,
+    quiet: Option<Quiet>,
     /// When it is looked for again, or whether it is still there.
     look: Pin<Box<Sleep>>,
     /// Why it is away.
@@ -86,11 +89,13 @@ impl PacketPort {
     pub fn open(interface: &str, offload: bool) -> Result<Self, PacketError> {
         let card = socket::find(interface)?;
         socket::bring_up(interface)?;
+        let quiet = Quiet::keep(interface);
         let socket = open(interface, card)?;
         Ok(PacketPort {
             interface: interface.to_owned(),
             card,
             socket: Some(socket),
+            quiet: Some(quiet),
             look: Box::pin(sleep_until(Instant::now())),
             away: String::new(),
             outbox: Outbox::default(),
@@ -104,6 +109,7 @@ impl PacketPort {
     fn lose(&mut self, error: &io::Error) {
         tracing::warn!(interface = self.interface, %error, "the guests' network card is away");
         self.socket = None;
+        self.quiet = None;
         self.outbox.clear();
         self.away = format!(
             "the guests' network card {} is away: {error}",
@@ -156,6 +162,7 @@ impl PacketPort {
                     "another card has this name now; its guests learn its address"
                 );
             }
+            let quiet = Quiet::keep(&self.interface);
             match open(&self.interface, card) {
                 Ok(socket) => {
                     tracing::info!(
@@ -164,6 +171,7 @@ impl PacketPort {
                     );
                     self.card = card;
                     self.socket = Some(socket);
+                    self.quiet = Some(quiet);
                     self.away.clear();
                 }
                 Err(error) => self.away = error.to_string(),
@@ -174,12 +182,6 @@ impl PacketPort {
 }
 
 fn open(interface: &str, card: Card) -> Result<AsyncFd<Socket>, PacketError> {
-    // The kernel sees the guests' packets as well. Of IPv4 it drops them, without an address on the card; by IPv6, which
-    // every card has an address of, it would tell their senders that there is no way. One without IPv6 has no such file.
-    let _ = std::fs::write(
-        format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"),
-        "1",
-    );
     let socket = Socket::open(interface, card)?;
     // SAFETY: the socket owns its descriptor and keeps it open and unchanged until dropped.
     let registered = unsafe { AsyncFd::register(socket) };

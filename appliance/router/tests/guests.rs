@@ -328,6 +328,15 @@ fn a_routers_own_address_answers_its_guests_and_the_pool() {
             .run("la", &["busybox", "wget", "-q", "-O", "-", &url]);
         assert_eq!(said.json()["addresses"]["v4"], own);
     }
+    // The host has no IPv6 of its own on the card meanwhile, and has it again afterwards.
+    let switch = || {
+        let file = "/proc/sys/net/ipv6/conf/eth-la/disable_ipv6";
+        bed.spaces.run("a", &["cat", file]).out
+    };
+    assert_eq!(switch(), "1\n");
+    let [a, _b] = nodes;
+    assert!(a.terminate().success());
+    assert_eq!(switch(), "0\n");
 }
 
 #[test]
