@@ -13,7 +13,7 @@ pub enum VirtioOrPacket {
     /// The kernel drives it.
     Packet {
         /// The packet socket.
-        port: PacketPort,
+        port: Box<PacketPort>,
         /// Why, in a sentence for the operator.
         why: String,
     },
@@ -45,7 +45,7 @@ impl VirtioOrPacket {
             "the guests' card cannot be driven from user space; going on with a packet socket"
         );
         Ok(VirtioOrPacket::Packet {
-            port: PacketPort::open(&interface, offload)?,
+            port: Box::new(PacketPort::open(&interface, offload)?),
             why: format!(
                 "guests are served by a packet socket, which is slower, and not by virtio: {why}"
             ),
@@ -55,7 +55,7 @@ impl VirtioOrPacket {
     fn port(&self) -> &dyn Port {
         match self {
             VirtioOrPacket::Virtio(port) => &**port,
-            VirtioOrPacket::Packet { port, .. } => port,
+            VirtioOrPacket::Packet { port, .. } => &**port,
         }
     }
 }
