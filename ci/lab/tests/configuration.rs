@@ -4,48 +4,15 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use wow_builder::host::Tether;
-use wow_builder::manifest::Format;
 use wow_builder::qemu::qmp::Qmp;
-use wow_builder::qemu::{
-    Accelerator, Backend, Emulator, Firmware, Hardware, ImageFiles, Machine, Nic, Serial, Vm,
-    VmSpec,
-};
+use wow_builder::qemu::{Backend, Firmware, Hardware, Nic, Vm, VmSpec};
 use wow_lab::interrupt;
 
-use support::path;
-
-/// Under the translator, with other machines on the same cores.
-const LIMIT: Duration = Duration::from_secs(240);
-const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
-
-fn run(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
-    let output = command.args(arguments).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A floppy's worth of FAT with these files.
-fn disk(directory: &Path, name: &str, files: &[(&str, &[u8])]) -> PathBuf {
-    let image = directory.join(format!("{name}.img"));
-    let shown = image.to_str().unwrap();
-    run(
-        "mkfs.vfat",
-        &["--invariant", "-n", "WOW", "-C", shown, "1440"],
-    );
-    for (file, content) in files {
-        let source = directory.join(file);
-        std::fs::write(&source, content).unwrap();
-        run("mcopy", &["-i", shown, source.to_str().unwrap(), "::"]);
-    }
-    image
-}
+use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, fat};
 
 /// Waits until `look` gives something.
 fn wait<T>(what: &str, vm: &mut Vm, mut look: impl FnMut() -> Option<T>) -> T {
@@ -63,58 +30,21 @@ fn wait<T>(what: &str, vm: &mut Vm, mut look: impl FnMut() -> Option<T>) -> T {
 
 #[test]
 fn a_disk_attached_later_ends_the_wait_and_a_broken_one_is_named() {
-    interrupt::install().unwrap();
-    let logs = path("WOW_TEST_LOGS").join("configuration");
-    std::fs::create_dir_all(&logs).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let private = |name: &str| directory.path().join(name);
-    let (image, wow) = (path("WOW_TEST_IMAGE"), support::tools().wow);
-    let emulator = Emulator::find().unwrap();
-    let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
-    let console = logs.join("console.log");
-    // What an earlier run wrote is not to be waited for.
-    let _ = std::fs::remove_file(&console);
+    let place = Place::new("configuration");
+    let private = |name: &str| place.private(name);
+    let wow = support::tools().wow;
+    let console = place.console();
     let spec = VmSpec {
-        name: "configuration".into(),
-        machine: Machine::Q35,
         // Its disks' controller takes more of them while the machine runs.
         hardware: Hardware::Vmware,
         firmware: Firmware::Bios,
-        image: ImageFiles {
-            kernel: image.join("bzImage"),
-            loader: None,
-            disk: image.join("disk.raw"),
-            disk_format: Format::Raw,
-            own_disk: false,
-        },
-        uefi: None,
-        memory_mib: 64,
-        cpus: 1,
         nics: vec![Nic {
             mac: [0x52, 0x54, 0x00, 0x77, 0x02, 0x01],
             backend: Backend::User,
         }],
-        disks: Vec::new(),
-        serial: Serial::Socket {
-            path: private("serial"),
-            log: console.clone(),
-        },
-        control: Some(private("control")),
-        qmp: Some(private("qmp")),
-        fw_cfg: Vec::new(),
-        append: Vec::new(),
-        reboots: false,
-        incoming: None,
+        ..place.spec("configuration")
     };
-    let messages = logs.join("qemu.log");
-    let mut vm = Vm::start(
-        &emulator,
-        accelerator.accelerator,
-        &spec,
-        &messages,
-        Tether::Tied,
-    )
-    .unwrap();
+    let mut vm = place.start(&spec);
     let said = |words: &str| {
         let log = std::fs::read(&console).unwrap_or_default();
         String::from_utf8_lossy(&log).contains(words).then_some(())
@@ -123,33 +53,24 @@ fn a_disk_attached_later_ends_the_wait_and_a_broken_one_is_named() {
         said("labelled WOW with the file wow.toml: ticket")
     });
 
-    let broken = disk(directory.path(), "broken", &[("ticket", b"\xff\xfe")]);
+    let broken = fat(
+        place.directory.path(),
+        "broken",
+        "WOW",
+        &[("ticket", b"\xff\xfe")],
+    );
     let mut qmp = Qmp::connect(&private("qmp")).unwrap();
     qmp.attach_scsi_disk("broken", &broken, false).unwrap();
     wait("the broken disk", &mut vm, || {
         said("(FAT, WOW), ticket: is no text")
     });
 
-    run(
-        &wow,
-        &[
-            "pool",
-            "new",
-            "lab",
-            "--dir",
-            directory.path().to_str().unwrap(),
-        ],
-    );
-    run(
-        &wow,
-        &["pool", "ticket", private("lab.pool").to_str().unwrap()],
-    );
-    let ticket = std::fs::read(private("lab.ticket")).unwrap();
+    let ticket = std::fs::read(place.ticket(&[])).unwrap();
     let good = [
         ("ticket", &ticket[..]),
         ("wow.toml", b"name = \"from-disk\"\n"),
     ];
-    let good = disk(directory.path(), "good", &good);
+    let good = fat(place.directory.path(), "good", "WOW", &good);
     qmp.attach_scsi_disk("good", &good, false).unwrap();
     drop(qmp);
     let control = private("control");

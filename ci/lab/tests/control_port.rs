@@ -6,23 +6,14 @@ mod support;
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use wow_builder::host::Tether;
-use wow_builder::manifest::Format;
-use wow_builder::qemu::{
-    Accelerator, Emulator, Firmware, FwCfg, Hardware, ImageFiles, Machine, Serial, Vm, VmSpec,
-};
+use wow_builder::qemu::{FwCfg, VmSpec};
 use wow_lab::control::Control;
 use wow_lab::interrupt;
 
-use support::path;
-
-/// Under the translator, with other machines on the same cores.
-const LIMIT: Duration = Duration::from_secs(240);
-const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
+use support::machine::{LIMIT, POWER_OFF_LIMIT, Place};
 
 /// Conversations, every one after some that were given up.
 const CONVERSATIONS: usize = 300;
@@ -37,56 +28,16 @@ const GIVEN_UP: [&str; 4] = [
 
 #[test]
 fn every_conversation_is_answered_whatever_became_of_the_others() {
-    interrupt::install().unwrap();
-    let logs = path("WOW_TEST_LOGS").join("control-port");
-    std::fs::create_dir_all(&logs).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let private = |name: &str| directory.path().join(name);
-    let (image, wow) = (path("WOW_TEST_IMAGE"), support::tools().wow);
-    let made = |arguments: &[&str]| {
-        let status = Command::new(&wow).args(arguments).output().unwrap().status;
-        assert!(status.success(), "{arguments:?}");
-    };
-    let shown = directory.path().to_str().unwrap();
-    made(&["pool", "new", "lab", "--dir", shown]);
-    made(&["pool", "ticket", private("lab.pool").to_str().unwrap()]);
-    let emulator = Emulator::find().unwrap();
-    let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
-    let socket = private("control");
+    let place = Place::new("control-port");
+    let socket = place.private("control");
     let spec = VmSpec {
-        name: "control-port".into(),
-        machine: Machine::Q35,
-        hardware: Hardware::Virtio,
-        firmware: Firmware::Direct,
-        image: ImageFiles {
-            kernel: image.join("bzImage"),
-            loader: None,
-            disk: image.join("disk.raw"),
-            disk_format: Format::Raw,
-            own_disk: false,
-        },
-        uefi: None,
-        memory_mib: 64,
-        cpus: 1,
-        nics: Vec::new(),
-        serial: Serial::Socket {
-            path: private("serial"),
-            log: logs.join("console.log"),
-        },
-        control: Some(socket.clone()),
-        qmp: Some(private("qmp")),
         fw_cfg: vec![FwCfg {
             name: "opt/wow/ticket".into(),
-            file: private("lab.ticket"),
+            file: place.ticket(&[]),
         }],
-        append: Vec::new(),
-        disks: Vec::new(),
-        reboots: false,
-        incoming: None,
+        ..place.spec("control-port")
     };
-    let messages = logs.join("qemu.log");
-    let kind = accelerator.accelerator;
-    let mut vm = Vm::start(&emulator, kind, &spec, &messages, Tether::Tied).unwrap();
+    let mut vm = place.start(&spec);
 
     let begun = Instant::now();
     while UnixStream::connect(&socket).is_err() {

@@ -5,51 +5,19 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use wow_builder::host::Tether;
-use wow_builder::manifest::Format;
 use wow_builder::qemu::qmp::Qmp;
-use wow_builder::qemu::{
-    Accelerator, Backend, Emulator, Firmware, FwCfg, Hardware, ImageFiles, Machine, Nic, Serial,
-    Vm, VmSpec,
-};
+use wow_builder::qemu::{Backend, Firmware, FwCfg, Hardware, Nic, Vm, VmSpec};
 use wow_lab::control::Control;
 use wow_lab::interrupt;
 
-use support::path;
+use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, fat, run};
 
-/// Under the translator, with other machines on the same cores.
-const LIMIT: Duration = Duration::from_secs(240);
-const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
-
-fn run(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
-    let output = command.args(arguments).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A floppy's worth of FAT.
-fn disk(directory: &Path, name: &str, label: &str, files: &[(&str, &[u8])]) -> PathBuf {
-    let image = directory.join(format!("{name}.img"));
-    let shown = image.to_str().unwrap();
-    run(
-        "mkfs.vfat",
-        &["--invariant", "-n", label, "-C", shown, "1440"],
-    );
-    for (file, content) in files {
-        let source = directory.join(file);
-        std::fs::write(&source, content).unwrap();
-        run("mcopy", &["-i", shown, source.to_str().unwrap(), "::"]);
-    }
-    image
-}
 
 /// A running appliance and what it is asked by.
 struct Bed {
@@ -113,60 +81,28 @@ impl Bed {
 
 #[test]
 fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
-    interrupt::install().unwrap();
-    let logs = path("WOW_TEST_LOGS").join("machine-trouble");
-    std::fs::create_dir_all(&logs).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let private = |name: &str| directory.path().join(name);
-    let (image, wow) = (path("WOW_TEST_IMAGE"), support::tools().wow);
-    let shown = directory.path().to_str().unwrap();
-    run(&wow, &["pool", "new", "lab", "--dir", shown]);
-    run(
-        &wow,
-        &["pool", "ticket", private("lab.pool").to_str().unwrap()],
-    );
+    let place = Place::new("machine-trouble");
+    let private = |name: &str| place.private(name);
     std::fs::write(private("name"), "first").unwrap();
-    let emulator = Emulator::find().unwrap();
-    let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
-    let value = |key: &str, file: &str| FwCfg {
+    let value = |key: &str, file: PathBuf| FwCfg {
         name: format!("opt/wow/{key}"),
-        file: private(file),
+        file,
     };
     let spec = VmSpec {
-        name: "machine-trouble".into(),
-        machine: Machine::Q35,
         // Its disks' controller takes more of them while the machine runs.
         hardware: Hardware::Vmware,
         firmware: Firmware::Bios,
-        image: ImageFiles {
-            kernel: image.join("bzImage"),
-            loader: None,
-            disk: image.join("disk.raw"),
-            disk_format: Format::Raw,
-            own_disk: false,
-        },
-        uefi: None,
-        memory_mib: 64,
-        cpus: 1,
         nics: vec![Nic {
             mac: [0x52, 0x54, 0x00, 0x77, 0x02, 0x02],
             backend: Backend::User,
         }],
-        serial: Serial::Socket {
-            path: private("serial"),
-            log: logs.join("console.log"),
-        },
-        control: Some(private("control")),
-        qmp: Some(private("qmp")),
-        fw_cfg: vec![value("ticket", "lab.ticket"), value("name", "name")],
-        append: Vec::new(),
-        disks: Vec::new(),
-        reboots: false,
-        incoming: None,
+        fw_cfg: vec![
+            value("ticket", place.ticket(&[])),
+            value("name", private("name")),
+        ],
+        ..place.spec("machine-trouble")
     };
-    let messages = logs.join("qemu.log");
-    let kind = accelerator.accelerator;
-    let mut vm = Vm::start(&emulator, kind, &spec, &messages, Tether::Tied).unwrap();
+    let mut vm = place.start(&spec);
     let begun = Instant::now();
     let qmp = loop {
         match Qmp::connect(&private("qmp")) {
@@ -182,7 +118,7 @@ fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
     bed.wait_well();
 
     // An empty disk is taken into use.
-    let own = disk(directory.path(), "own", "WOW-STATE", &[]);
+    let own = fat(place.directory.path(), "own", "WOW-STATE", &[]);
     bed.qmp.attach_scsi_disk("own", &own, true).unwrap();
     bed.wait("the identity on the disk", |_| {
         let listed = run("mdir", &["-b", "-i", own.to_str().unwrap(), "::"]);
@@ -196,11 +132,11 @@ fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
 
     // Another's disk is left alone, a full one and one that fails are named.
     let theirs = [("pool", &b"0123 office\n"[..]), ("identity", b"not ours")];
-    let theirs = disk(directory.path(), "theirs", "WOW-STATE", &theirs);
+    let theirs = fat(place.directory.path(), "theirs", "WOW-STATE", &theirs);
     bed.qmp.attach_scsi_disk("theirs", &theirs, true).unwrap();
     bed.wait_named("another pool, office");
     bed.pull("theirs");
-    let filled = disk(directory.path(), "filled", "WOW-STATE", &[]);
+    let filled = fat(place.directory.path(), "filled", "WOW-STATE", &[]);
     let shown = filled.to_str().unwrap();
     let free = run("mdir", &["-i", shown, "::"]);
     let free = free
@@ -217,7 +153,7 @@ fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
     bed.wait_named("No space left");
     bed.pull("filled");
     bed.wait_named("the state's disk");
-    let failing = disk(directory.path(), "failing", "WOW-STATE", &[]);
+    let failing = fat(place.directory.path(), "failing", "WOW-STATE", &[]);
     bed.qmp
         .attach_failing_scsi_disk("failing", &failing)
         .unwrap();
@@ -227,8 +163,8 @@ fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
     bed.wait_well();
 
     // Configuration that cannot be read, and that contradicts what the node runs with.
-    let broken = disk(
-        directory.path(),
+    let broken = fat(
+        place.directory.path(),
         "broken",
         "WOW",
         &[("ticket", b"\xff\xfe")],
@@ -238,7 +174,7 @@ fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
     bed.pull("broken");
     bed.wait_well();
     let other = [("wow.toml", &b"name = \"second\"\n"[..])];
-    let other = disk(directory.path(), "other", "WOW", &other);
+    let other = fat(place.directory.path(), "other", "WOW", &other);
     bed.qmp.attach_scsi_disk("other", &other, false).unwrap();
     bed.wait_named("name from disk");
     bed.pull("other");

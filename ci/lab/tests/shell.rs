@@ -2,7 +2,6 @@
 //!
 //! `cargo xtask test` runs these: it builds what they need and says where it is.
 
-#[expect(dead_code, reason = "this test runs no programs of the host")]
 mod support;
 
 use std::io::{Read, Write};
@@ -10,18 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use wow_builder::host::Tether;
-use wow_builder::manifest::Format;
-use wow_builder::qemu::{
-    Accelerator, Emulator, Firmware, Hardware, ImageFiles, Machine, Serial, Vm, VmSpec,
-};
+use wow_builder::qemu::Vm;
 use wow_lab::interrupt;
 
-use support::path;
-
-/// Under the translator, with other machines on the same cores.
-const LIMIT: Duration = Duration::from_secs(240);
-const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
+use support::machine::{LIMIT, POWER_OFF_LIMIT, Place};
 
 /// Between two looks; and a key that came too early is pressed again after so many of them.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -54,51 +45,12 @@ fn type_until(vm: &mut Vm, console: &Path, serial: &mut UnixStream, text: &str, 
 
 #[test]
 fn a_key_opens_the_shell_and_its_end_gives_the_console_back() {
-    interrupt::install().unwrap();
-    let logs = path("WOW_TEST_LOGS").join("shell");
-    std::fs::create_dir_all(&logs).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let private = |name: &str| directory.path().join(name);
-    let image = path("WOW_TEST_IMAGE");
-    let emulator = Emulator::find().unwrap();
-    let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
-    let console = logs.join("console.log");
-    // What an earlier run wrote is not to be waited for.
-    let _ = std::fs::remove_file(&console);
-    let spec = VmSpec {
-        name: "shell".into(),
-        machine: Machine::Q35,
-        hardware: Hardware::Virtio,
-        firmware: Firmware::Direct,
-        image: ImageFiles {
-            kernel: image.join("bzImage"),
-            loader: None,
-            disk: image.join("disk.raw"),
-            disk_format: Format::Raw,
-            own_disk: false,
-        },
-        uefi: None,
-        memory_mib: 64,
-        cpus: 1,
-        nics: Vec::new(),
-        serial: Serial::Socket {
-            path: private("serial"),
-            log: console.clone(),
-        },
-        control: None,
-        qmp: Some(private("qmp")),
-        fw_cfg: Vec::new(),
-        append: Vec::new(),
-        disks: Vec::new(),
-        reboots: false,
-        incoming: None,
-    };
-    let messages = logs.join("qemu.log");
-    let kind = accelerator.accelerator;
-    let mut vm = Vm::start(&emulator, kind, &spec, &messages, Tether::Tied).unwrap();
+    let place = Place::new("shell");
+    let console = place.console();
+    let mut vm = place.start(&place.spec("shell"));
     let begun = Instant::now();
     let mut serial = loop {
-        match UnixStream::connect(private("serial")) {
+        match UnixStream::connect(place.private("serial")) {
             Ok(serial) => break serial,
             Err(error) => assert!(begun.elapsed() < LIMIT, "{error}"),
         }

@@ -13,21 +13,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use wow_builder::disk::slots::TABLE_LBA;
-use wow_builder::host::{Guarded, Tether};
-use wow_builder::manifest::Format;
+use wow_builder::host::Guarded;
 use wow_builder::mark::{self, Mark};
 use wow_builder::qemu::qmp::Qmp;
-use wow_builder::qemu::{
-    Accelerator, Backend, Emulator, Firmware, FwCfg, Hardware, ImageFiles, Machine, Nic, Serial,
-    Uefi, Vm, VmSpec,
-};
+use wow_builder::qemu::{Backend, Firmware, FwCfg, Hardware, ImageFiles, Nic, Uefi, Vm, VmSpec};
 use wow_lab::interrupt;
 
+use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, fat};
 use support::path;
 
-/// Under the translator, with other machines on the same cores.
-const LIMIT: Duration = Duration::from_secs(240);
-const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
 /// As long as a trial that shall succeed may take, and one that shall not: the node's start is in it.
 const AMPLE: &str = "230s";
 const SHORT: &str = "20s";
@@ -37,7 +31,7 @@ const TRIAL_OFFSET: u64 = TABLE_LBA * 512 + 10;
 
 /// A machine, and the pool's seed on this host.
 struct Bed {
-    directory: tempfile::TempDir,
+    place: Place,
     wow: PathBuf,
     seed: Option<Guarded>,
     vm: Vm,
@@ -45,92 +39,50 @@ struct Bed {
 
 impl Bed {
     fn start(name: &str, firmware: Firmware, hardware: Hardware, memory_mib: u32) -> Self {
-        interrupt::install().unwrap();
-        let logs = path("WOW_TEST_LOGS").join("update").join(name);
-        std::fs::create_dir_all(&logs).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let private = |name: &str| directory.path().join(name);
+        let place = Place::new(&format!("update/{name}"));
         let (image, wow) = (path("WOW_TEST_IMAGE"), support::tools().wow);
         let port = free_port();
         // The guest reaches this host's loopback at this address of QEMU's network.
-        let seed_address = format!("10.0.2.2:{port}");
-        let shown = directory.path().to_str().unwrap();
-        run(
-            &wow,
-            &[
-                "pool",
-                "new",
-                "lab",
-                "--dir",
-                shown,
-                "--seed",
-                &seed_address,
-            ],
-        );
-        run(
-            &wow,
-            &["pool", "ticket", private("lab.pool").to_str().unwrap()],
-        );
-        let seed = seed(&wow, directory.path(), port);
-        let disk = private("disk.raw");
+        let ticket = place.ticket(&[format!("10.0.2.2:{port}")]);
+        let seed = seed(&wow, place.directory.path(), port);
+        let disk = place.private("disk.raw");
         std::fs::copy(image.join("disk.raw"), &disk).unwrap();
-        let emulator = Emulator::find().unwrap();
-        let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
         let uefi = (firmware == Firmware::Uefi).then(|| {
-            let variables = Uefi::prepare(&private("variables")).unwrap();
+            let variables = Uefi::prepare(&place.private("variables")).unwrap();
             variables.expect("OVMF is installed with the other packages")
         });
+        let usual = place.spec(&format!("update-{name}"));
         let spec = VmSpec {
-            name: format!("update-{name}"),
-            machine: Machine::Q35,
             hardware,
             firmware,
             image: ImageFiles {
-                kernel: image.join("bzImage"),
-                loader: None,
                 disk,
-                disk_format: Format::Raw,
                 own_disk: true,
+                ..usual.image
             },
             uefi,
             memory_mib,
-            cpus: 1,
             nics: vec![Nic {
                 mac: [0x52, 0x54, 0x00, 0x77, 0x03, 0x01],
                 backend: Backend::User,
             }],
-            disks: Vec::new(),
-            serial: Serial::Socket {
-                path: private("serial"),
-                log: logs.join("console.log"),
-            },
-            control: Some(private("control")),
-            qmp: Some(private("qmp")),
             fw_cfg: vec![FwCfg {
                 name: "opt/wow/ticket".into(),
-                file: private("lab.ticket"),
+                file: ticket,
             }],
-            append: Vec::new(),
             reboots: true,
-            incoming: None,
+            ..usual
         };
-        let vm = Vm::start(
-            &emulator,
-            accelerator.accelerator,
-            &spec,
-            &logs.join("qemu.log"),
-            Tether::Tied,
-        );
         Self {
-            vm: vm.unwrap(),
-            directory,
+            vm: place.start(&spec),
+            place,
             wow,
             seed: Some(seed),
         }
     }
 
     fn private(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.place.private(name)
     }
 
     fn qmp(&mut self) -> Qmp {
@@ -258,11 +210,6 @@ fn free_port() -> u16 {
     socket.local_addr().unwrap().port()
 }
 
-fn run(program: &Path, arguments: &[&str]) {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-}
-
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -271,18 +218,7 @@ fn said(output: &Output) -> String {
 fn by_bios_an_update_stays_with_the_nodes_id_and_those_that_do_not_join_go_back() {
     let mut bed = Bed::start("bios", Firmware::Bios, Hardware::Vmware, 64);
     // There before the kernel is, and while the machine restarts.
-    let state = bed.private("state.img");
-    run(
-        Path::new("/usr/sbin/mkfs.vfat"),
-        &[
-            "--invariant",
-            "-n",
-            "WOW-STATE",
-            "-C",
-            state.to_str().unwrap(),
-            "1440",
-        ],
-    );
+    let state = fat(bed.place.directory.path(), "state", "WOW-STATE", &[]);
     bed.qmp().attach_scsi_disk("state", &state, true).unwrap();
     let before = bed.joined();
     let slots = bed.slots("the slots", |_| true);

@@ -1,4 +1,7 @@
 //! What `cargo xtask test` tells the tests that it runs.
+#![allow(dead_code)] // Each test program uses its part.
+
+pub mod machine;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,115 @@
+//! One machine by itself, and what is attached to it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use wow_builder::host::Tether;
+use wow_builder::manifest::Format;
+use wow_builder::qemu::{
+    Accelerator, Emulator, Firmware, Hardware, ImageFiles, Machine, Serial, Vm, VmSpec,
+};
+use wow_lab::interrupt;
+
+use super::path;
+
+/// Under the translator, with other machines on the same cores.
+pub const LIMIT: Duration = Duration::from_secs(240);
+pub const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
+
+/// Where a test's machine has its sockets and secrets, and where its logs stay.
+pub struct Place {
+    pub directory: tempfile::TempDir,
+    pub logs: PathBuf,
+}
+
+impl Place {
+    pub fn new(name: &str) -> Place {
+        interrupt::install().unwrap();
+        let logs = path("WOW_TEST_LOGS").join(name);
+        std::fs::create_dir_all(&logs).unwrap();
+        // What an earlier run wrote is not to be waited for.
+        let _ = std::fs::remove_file(logs.join("console.log"));
+        let directory = tempfile::tempdir().unwrap();
+        Place { directory, logs }
+    }
+
+    pub fn private(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn console(&self) -> PathBuf {
+        self.logs.join("console.log")
+    }
+
+    /// A new pool's ticket.
+    pub fn ticket(&self, seeds: &[String]) -> PathBuf {
+        let wow = path("WOW_TEST_WOW");
+        wow_lab::pool::create(&wow, self.directory.path(), "lab", seeds).unwrap()
+    }
+
+    /// The image started directly on a small machine without a network.
+    pub fn spec(&self, name: &str) -> VmSpec {
+        let image = path("WOW_TEST_IMAGE");
+        VmSpec {
+            name: name.into(),
+            machine: Machine::Q35,
+            hardware: Hardware::Virtio,
+            firmware: Firmware::Direct,
+            image: ImageFiles {
+                kernel: image.join("bzImage"),
+                loader: None,
+                disk: image.join("disk.raw"),
+                disk_format: Format::Raw,
+                own_disk: false,
+            },
+            uefi: None,
+            memory_mib: 64,
+            cpus: 1,
+            nics: Vec::new(),
+            disks: Vec::new(),
+            serial: Serial::Socket {
+                path: self.private("serial"),
+                log: self.console(),
+            },
+            control: Some(self.private("control")),
+            qmp: Some(self.private("qmp")),
+            fw_cfg: Vec::new(),
+            append: Vec::new(),
+            reboots: false,
+            incoming: None,
+        }
+    }
+
+    pub fn start(&self, spec: &VmSpec) -> Vm {
+        let emulator = Emulator::find().unwrap();
+        let probed = Accelerator::probe(&emulator, &self.logs).unwrap();
+        let messages = self.logs.join("qemu.log");
+        Vm::start(&emulator, probed.accelerator, spec, &messages, Tether::Tied).unwrap()
+    }
+}
+
+/// Runs a program to its good end; what it says.
+pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    let output = command.args(arguments).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A floppy's worth of FAT with these files.
+pub fn fat(directory: &Path, name: &str, label: &str, files: &[(&str, &[u8])]) -> PathBuf {
+    let image = directory.join(format!("{name}.img"));
+    let shown = image.to_str().unwrap();
+    run(
+        "mkfs.vfat",
+        &["--invariant", "-n", label, "-C", shown, "1440"],
+    );
+    for (file, content) in files {
+        let source = directory.join(file);
+        std::fs::write(&source, content).unwrap();
+        run("mcopy", &["-i", shown, source.to_str().unwrap(), "::"]);
+    }
+    image
+}
