@@ -42,6 +42,7 @@ pub const TREE: (&str, &[&str]) = (
         "openssl",
         "yggdrasil",
         "n2n",
+        "socat",
     ],
 );
 
@@ -73,12 +74,15 @@ pub enum Contender {
     Yggdrasil,
     /// ntop's overlay, by a supernode in the first namespace.
     N2n,
+    /// No overlay: socat carries packets between a TUN device and a UDP socket, one by one and as they are.
+    Socat,
 }
 
 impl Contender {
     /// All, in the order they are measured.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Veth,
+        Self::Socat,
         Self::Wow,
         Self::WireguardGo,
         Self::WowRelay,
@@ -107,6 +111,7 @@ impl Contender {
             Self::Openvpn => "openvpn",
             Self::Yggdrasil => "yggdrasil",
             Self::N2n => "n2n",
+            Self::Socat => "socat",
         }
     }
 }
@@ -201,5 +206,6 @@ fn start(bed: &Bed, contender: Contender, wow: &Path) -> Result<bed::Tunnel> {
         Contender::Openvpn => peers::openvpn(bed),
         Contender::Yggdrasil => peers::yggdrasil(bed),
         Contender::N2n => peers::n2n(bed),
+        Contender::Socat => peers::socat(bed),
     }
 }
