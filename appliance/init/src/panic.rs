@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::power::Shutdown;
-use crate::{console, shutdown};
+use crate::{console, shutdown, system};
 
 /// Time for a person, or a serial log, to catch the message.
 const READ_IT: Duration = Duration::from_secs(3);
@@ -24,6 +24,14 @@ pub fn install() {
         let name = thread.name().unwrap_or("unnamed");
         die(&format!("thread `{name}`: {info}"));
     }));
+}
+
+/// Keeps the program from looking at its own stack, as `RUST_BACKTRACE` asks: one that aborts when it panics has no
+/// tables for that, and libgcc aborts where it finds none. The first thing of a program, before any thread.
+pub fn without_backtraces() {
+    if cfg!(panic = "abort") {
+        system::forget(&["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"]);
+    }
 }
 
 /// Says `why`, syncs, and restarts the machine after a short delay.

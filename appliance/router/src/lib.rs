@@ -44,6 +44,7 @@ use cli::{Cli, Verb};
 
 /// The program.
 pub fn main() -> ExitCode {
+    wow_init::panic::without_backtraces();
     if wow_init::is_process_one() {
         // The kernel hands its own words over as arguments; they are none of ours.
         appliance::boot()

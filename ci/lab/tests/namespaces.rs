@@ -17,6 +17,19 @@ use support::path;
 
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
 
+#[test]
+fn a_failure_is_told_although_a_backtrace_is_asked_for() {
+    // What is released has no tables to make one by.
+    let mut command = std::process::Command::new(path("WOW_TEST_WOW"));
+    command
+        .args(["--socket", "/nonexistent/wow", "status"])
+        .env("RUST_BACKTRACE", "1");
+    let said = command.output().unwrap();
+    let error = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(1), "{error}");
+    assert!(error.contains("/nonexistent/wow"), "{error}");
+}
+
 fn tools() -> Tools {
     interrupt::install().unwrap();
     support::tools()

@@ -53,6 +53,18 @@ pub fn set_watchdog_timeout(device: &File, seconds: u32) -> io::Result<u32> {
     Ok(u32::try_from(value).unwrap_or(seconds))
 }
 
+/// Takes variables out of the environment; does nothing where another thread runs that could read it.
+pub fn forget(names: &[&str]) {
+    for name in names.iter().filter(|name| std::env::var_os(name).is_some()) {
+        // There is no /proc yet where process 1 begins.
+        let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+        if threads == 1 {
+            // SAFETY: this is the only thread, so nobody reads the environment meanwhile.
+            unsafe { std::env::remove_var(name) };
+        }
+    }
+}
+
 /// Sends `signal` to every other process of the PID namespace, should there be any. Only process 1 may:
 /// in any other place it would end its user's session.
 pub fn signal_all(signal: libc::c_int) -> io::Result<()> {
