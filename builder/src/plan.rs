@@ -110,6 +110,8 @@ pub struct Inputs {
     pub name: String,
     /// The source package and the version asked for.
     pub source: (String, String),
+    /// The directories of it that are compiled for speed.
+    pub for_speed: Vec<String>,
     /// The merged kernel options, in canonical text.
     pub kernel_options: String,
     /// The C tool chain, as its tools describe themselves.
@@ -158,7 +160,9 @@ impl Plan {
     /// The plan of an appliance.
     pub fn new(inputs: &Inputs) -> Self {
         use StepId::*;
-        let source = recipe(Source).field("package", &inputs.source.0);
+        let source = recipe(Source)
+            .field("package", &inputs.source.0)
+            .field("for speed", inputs.for_speed.join("\n"));
         let binary = recipe(Binary).field("package", &inputs.binary.0);
         let objects = recipe(Objects).field("options", &inputs.kernel_options);
         let mut plan = Self {
@@ -269,6 +273,7 @@ mod tests {
         Inputs {
             name: "router".into(),
             source: ("linux-source-6.12".into(), "6.12.1-1".into()),
+            for_speed: vec!["net".into()],
             kernel_options: "CONFIG_SMP=y\n".into(),
             toolchain: "gcc 12".into(),
             binary: ("wow-router".into(), "wow".into()),

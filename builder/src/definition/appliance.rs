@@ -50,6 +50,8 @@ pub struct Kernel {
     pub versions: BTreeMap<String, String>,
     /// The fragments' files, in order.
     pub fragments: Vec<PathBuf>,
+    /// Directories of the source that are compiled for speed where the rest is compiled for size.
+    pub for_speed: Vec<String>,
     /// The command line built in; boot loaders add to it.
     pub command_line: String,
     /// Where the command line stands in the definition.
@@ -138,6 +140,8 @@ struct RawKernel {
     package: Spanned<String>,
     versions: BTreeMap<String, Spanned<String>>,
     fragments: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    for_speed: Vec<Spanned<String>>,
     command_line: Spanned<String>,
 }
 
@@ -267,6 +271,15 @@ impl Checker<'_> {
             }
             fragments.push(file);
         }
+        for directory in &raw.for_speed {
+            self.word(directory, "a directory of the kernel's source", |c| {
+                c.is_ascii_lowercase() || c.is_ascii_digit() || "/_-".contains(c)
+            })?;
+            if directory.get_ref().starts_with('/') {
+                let message = "a directory is named from the source's own root".to_owned();
+                return Err(self.at(directory, message));
+            }
+        }
         self.command_line(&raw.command_line)?;
         Ok(Kernel {
             package: raw.package.into_inner(),
@@ -276,6 +289,7 @@ impl Checker<'_> {
                 .map(|(suite, version)| (suite, version.into_inner()))
                 .collect(),
             fragments,
+            for_speed: raw.for_speed.into_iter().map(Spanned::into_inner).collect(),
             command_line_line: self.line(raw.command_line.span().start),
             command_line: raw.command_line.into_inner(),
         })

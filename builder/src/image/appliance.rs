@@ -84,6 +84,7 @@ pub fn build(definition: &Appliance, options: &Options) -> Result<Manifest, Buil
                 .clone()
                 .unwrap_or_else(|| workshop.request.suite.clone()),
         ),
+        for_speed: definition.kernel.for_speed.clone(),
         kernel_options: workshop.merged.canonical(),
         toolchain: tools.0.clone(),
         binary: (
@@ -204,7 +205,10 @@ impl runner::Workshop for Workshop<'_> {
         Ok(match step {
             StepId::Source => {
                 let lists = self.bench.cache.aside("apt")?;
-                source::fetch(&self.request, &lists, entry, log)?
+                let seal = source::fetch(&self.request, &lists, entry, log)?;
+                let tree = entry.join(source::TREE);
+                source::compile_for_speed(&tree, &self.definition.kernel.for_speed)?;
+                seal
             }
             StepId::Binary => self.binary(entry, log)?,
             StepId::Shell => {
