@@ -2,7 +2,7 @@
 //! an appliance can be updated, and an ext4 root where the image has one.
 //!
 //! The partition tables, the boot code in the first sector, the table of slots and the loader that reads it, ISO 9660, qcow2 and VMDK are written here; the
-//! other file systems are made by mkfs.fat, mtools, syslinux and e2fsprogs, none of which needs root.
+//! other file systems are made by mkfs.fat, mtools, syslinux, e2fsprogs and mksquashfs, none of which needs root.
 
 pub mod boot_code;
 pub mod ext4;
@@ -14,6 +14,7 @@ pub mod qcow2;
 pub mod raw;
 pub mod slots;
 pub mod sparse;
+pub mod squashfs;
 pub mod uefi;
 pub mod vmdk;
 

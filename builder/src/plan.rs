@@ -54,6 +54,8 @@ pub enum StepId {
     RootVmdk,
     /// A virtual machine with that VMDK.
     RootOva,
+    /// A CD-ROM with the same root.
+    RootIso,
 }
 
 impl StepId {
@@ -80,6 +82,7 @@ impl StepId {
             Self::RootQcow2 => "debian-qcow2",
             Self::RootVmdk => "debian-vmdk",
             Self::RootOva => "debian-ova",
+            Self::RootIso => "debian-iso",
         }
     }
 }
@@ -143,6 +146,8 @@ pub struct DebianInputs {
     pub disk: String,
     /// What an OVA says of the machine, in canonical text.
     pub machine: String,
+    /// The CD-ROM's parameters and tools, in canonical text.
+    pub disc: String,
     /// What is made from the raw disk.
     pub conversions: Vec<StepId>,
 }
@@ -217,7 +222,7 @@ impl Plan {
                 step(RootDisk, &[Root, RootKernel, RootInitramfs, Programs], disk),
             ],
         };
-        plan.convert(&inputs.conversions, &inputs.machine, "");
+        plan.convert(&inputs.conversions, &inputs.machine, &inputs.disc);
         plan
     }
 
@@ -229,6 +234,11 @@ impl Plan {
                 Ova => step(*id, &[Disk, Vmdk], recipe.field("machine", machine)),
                 RootOva => step(*id, &[RootDisk, RootVmdk], recipe.field("machine", machine)),
                 Iso => step(*id, &[Kernel], recipe.field("disc", disc)),
+                RootIso => step(
+                    *id,
+                    &[Root, RootDisk, RootKernel, RootInitramfs],
+                    recipe.field("disc", disc),
+                ),
                 RootQcow2 | RootVmdk => step(*id, &[RootDisk], recipe),
                 _ => step(*id, &[Disk], recipe),
             }
@@ -380,7 +390,7 @@ mod tests {
             keys
         };
         let inputs = DebianInputs {
-            conversions: vec![RootQcow2],
+            conversions: vec![RootQcow2, RootIso],
             ..DebianInputs::default()
         };
         let before = keys(b"less 1", b"wow", &inputs);
@@ -391,18 +401,30 @@ mod tests {
         assert_eq!(changed(keys(b"less 1", b"wow", &inputs)), []);
         assert_eq!(
             changed(keys(b"less 1", b"new", &inputs)),
-            [RootDisk, RootQcow2]
+            [RootDisk, RootQcow2, RootIso]
         );
-        let all = [Root, RootKernel, RootInitramfs, RootDisk, RootQcow2];
+        let all = [
+            Root,
+            RootKernel,
+            RootInitramfs,
+            RootDisk,
+            RootQcow2,
+            RootIso,
+        ];
         assert_eq!(changed(keys(b"less 2", b"wow", &inputs)), all);
         let other = DebianInputs {
             disk: "a unit".into(),
-            ..inputs
+            ..inputs.clone()
         };
         assert_eq!(
             changed(keys(b"less 1", b"wow", &other)),
-            [RootDisk, RootQcow2]
+            [RootDisk, RootQcow2, RootIso]
         );
+        let other = DebianInputs {
+            disc: "another label".into(),
+            ..inputs.clone()
+        };
+        assert_eq!(changed(keys(b"less 1", b"wow", &other)), [RootIso]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, PipeReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -133,7 +133,7 @@ impl<'a> Log<'a> {
 
     /// Runs `command` without standard input, both its outputs going to the log.
     pub fn run(&mut self, what: &str, command: &mut Command) -> Result<(), BuildError> {
-        self.run_with(what, command, None, None)
+        self.run_with(what, command, Stdio::null(), None, None)
     }
 
     /// As `run`, for a make or a cargo: it begins when a processor is free, and uses further ones
@@ -144,7 +144,7 @@ impl<'a> Log<'a> {
         let _token = processors
             .acquire()
             .map_err(BuildError::io("wait for a processor for", self.path))?;
-        self.run_with(what, command, None, Some(processors))
+        self.run_with(what, command, Stdio::null(), None, Some(processors))
     }
 
     /// As `run`, with standard output going to `output` and only errors to the log.
@@ -154,13 +154,24 @@ impl<'a> Log<'a> {
         command: &mut Command,
         output: File,
     ) -> Result<(), BuildError> {
-        self.run_with(what, command, Some(output), None)
+        self.run_with(what, command, Stdio::null(), Some(output), None)
+    }
+
+    /// As `run`, with standard input coming from `input`.
+    pub fn run_from(
+        &mut self,
+        what: &str,
+        command: &mut Command,
+        input: PipeReader,
+    ) -> Result<(), BuildError> {
+        self.run_with(what, command, input.into(), None, None)
     }
 
     fn run_with(
         &mut self,
         what: &str,
         command: &Command,
+        input: Stdio,
         output: Option<File>,
         processors: Option<&Client>,
     ) -> Result<(), BuildError> {
@@ -183,7 +194,7 @@ impl<'a> Log<'a> {
                 tied.stdout(clone)
             }
         };
-        tied.stdin(Stdio::null()).stderr(writer);
+        tied.stdin(input).stderr(writer);
         let started = self.programs.start(&mut tied);
         // Our copies of the pipe's writing end must go, or reading would never end.
         drop(tied);

@@ -52,6 +52,8 @@ pub struct Debian {
     pub command_line: String,
     /// The disk.
     pub disk: DebianDisk,
+    /// The CD-ROM, where there can be one.
+    pub disc: Option<DebianDisc>,
     /// What an OVA asks a hypervisor for.
     pub machine: VirtualMachine,
     /// The largest raw disk that a build accepts.
@@ -100,6 +102,15 @@ pub struct DebianDisk {
     pub free_mib: u64,
 }
 
+/// The CD-ROM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebianDisc {
+    /// Its label.
+    pub label: String,
+    /// The kernel's command line.
+    pub command_line: String,
+}
+
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -110,6 +121,7 @@ pub(super) struct RawDebian {
     content: RawContent,
     boot: RawBoot,
     disk: RawDisk,
+    disc: Option<RawDisc>,
     machine: RawMachine,
     limits: RawLimits,
 }
@@ -161,6 +173,13 @@ struct RawDisk {
     boot_label: Spanned<String>,
     root_label: Spanned<String>,
     free_mib: Spanned<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawDisc {
+    label: Spanned<String>,
+    command_line: Spanned<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -257,6 +276,7 @@ impl Checker<'_> {
             links: self.debian_links(&content.links, &mut trial)?,
             command_line: raw.boot.command_line.into_inner(),
             disk: self.debian_disk(raw.disk)?,
+            disc: raw.disc.map(|raw| self.debian_disc(raw)).transpose()?,
             machine: self.machine(raw.machine)?,
             disk_bytes: raw.limits.disk_bytes,
             name: raw.name.into_inner(),
@@ -417,6 +437,19 @@ impl Checker<'_> {
             boot_label: raw.boot_label.into_inner(),
             root_label: raw.root_label.into_inner(),
             free_mib: raw.free_mib.into_inner(),
+        })
+    }
+
+    fn debian_disc(&self, raw: RawDisc) -> Result<DebianDisc, DefinitionError> {
+        self.word(&raw.label, "a CD-ROM's label in capitals", |c| {
+            c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'
+        })?;
+        // It is also that of the volume for UEFI.
+        self.fat_label(&raw.label)?;
+        self.command_line(&raw.command_line)?;
+        Ok(DebianDisc {
+            label: raw.label.into_inner(),
+            command_line: raw.command_line.into_inner(),
         })
     }
 }

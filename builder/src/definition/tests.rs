@@ -187,6 +187,10 @@ boot-label = "BOOT"
 root-label = "small"
 free-mib = 100
 
+[disc]
+label = "LIVE"
+command-line = "boot=live"
+
 [machine]
 memory-mib = 1024
 cpus = 2
@@ -208,6 +212,7 @@ fn a_debian_definition_is_taken_whole() {
     );
     assert_eq!(definition.files[0].mode, 0o600);
     assert_eq!(definition.disk.boot_mib, 64);
+    assert_eq!(definition.disc.unwrap().command_line, "boot=live");
 }
 
 #[test]
@@ -218,6 +223,9 @@ fn mistakes_in_a_debian_definition_are_named_with_file_and_line() {
     refused("suite =", "siute =", 4, "siute");
     refused("\"trixie\"", "\"Trixie 13\"", 4, "code name");
     refused("\"less\"", "\"less --yes\"", 5, "not a Debian package name");
+    refused("\"LIVE\"", "\"LIVE-CD\"", 27, "a CD-ROM's label");
+    refused("\"LIVE\"", "\"A_LONG_LABEL\"", 27, "at most 11");
+    refused("boot=live", "boot=\\\"", 28, "printable ASCII");
     refused("\"less\"", "\"openssh-server\"", 5, "twice");
     refused("man/*\"", "man/*; rm\"", 6, "pattern");
     refused("munge.service", "munge service", 8, "systemd unit");

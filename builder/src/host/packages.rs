@@ -145,6 +145,13 @@ const DEBIAN: &[Package] = &[
     DOSFSTOOLS,
     MTOOLS,
     SYSLINUX,
+    ISOLINUX,
+    SYSLINUX_COMMON,
+    program(
+        "squashfs-tools",
+        "mksquashfs",
+        "compresses the CD-ROM's root file system",
+    ),
     program("gcc", "gcc", "links our programs"),
     program(
         "util-linux",

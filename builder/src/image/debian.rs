@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::publish::{self, Image, Product};
 use super::runner::{self, Bench, Results};
-use super::{Options, binary, conversion};
+use super::{Options, binary, conversion, disc};
 use crate::BuildError;
 use crate::cache::{self, Fact, Seal};
 use crate::debian::archive::{Answer, Archive};
@@ -14,8 +14,8 @@ use crate::debian::{TIME, root};
 use crate::definition::{Debian, File, Link};
 use crate::digest::{Digest, Fields};
 use crate::disk::ext4::{self, Addition};
-use crate::disk::layout::Layout;
-use crate::disk::{fat, raw};
+use crate::disk::layout::{Layout, SECTOR_BYTES};
+use crate::disk::{fat, raw, squashfs};
 use crate::manifest::{Format, Manifest};
 use crate::plan::{DebianInputs, Plan, StepId};
 use crate::process::{self, Log};
@@ -31,6 +31,8 @@ const ANSWER: &str = "packages.json";
 const UEFI_LOADER: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 /// No menu; a key that is held down shows it.
 const LOADER: &str = "default wow\ntimeout 0\n";
+/// The root on a CD-ROM, where the image's own part of the initramfs looks for it.
+const DISC_ROOT: &str = "ROOT.IMG";
 
 /// Builds the image of `definition`.
 pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildError> {
@@ -44,16 +46,26 @@ pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildEr
         archive: Archive::new(&definition.suite, &options.mirrors)?,
     };
     let content = workshop.content();
+    let mut conversions = conversion::steps(conversion::DEBIAN, &options.formats);
+    let (mut disc_tools, mut disc_recipe) = (String::new(), String::new());
+    if let Some(disc) = &definition.disc
+        && options.formats.contains(&Format::Iso)
+    {
+        disc_tools = format!("{}{}", disc::tools()?, squashfs::tools()?);
+        disc_recipe = format!("{}\n{disc:?}\n{disc_tools}", fat::tools()?);
+        conversions.push(StepId::RootIso);
+    }
     let plan = Plan::debian(&DebianInputs {
         root: root::recipe(definition, &tools),
         programs: format!("{:?}", definition.binaries),
         disk: disk_recipe(definition, &content, &tools),
         machine: format!("{:?}", definition.machine),
-        conversions: conversion::steps(conversion::DEBIAN, &options.formats),
+        disc: disc_recipe,
+        conversions,
     });
     let results = runner::run(&plan, &workshop, &logs)?;
     let mut inputs = Vec::new();
-    for line in tools.lines() {
+    for line in tools.lines().chain(disc_tools.lines()) {
         let (name, version) = line.split_once(' ').unwrap_or((line, ""));
         inputs.push(fact(name, version, None));
     }
@@ -75,6 +87,7 @@ pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildEr
         product(Format::Initrd, StepId::RootInitramfs, "initrd.img", None),
         product(Format::Raw, StepId::RootDisk, "disk.raw", limit),
     ];
+    let has_disc = definition.disc.is_some();
     let image = Image {
         name: &definition.name,
         file: &definition.file,
@@ -82,12 +95,17 @@ pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildEr
         products: own
             .into_iter()
             .chain(conversion::products(conversion::DEBIAN))
+            .chain(has_disc.then(|| product(Format::Iso, StepId::RootIso, disc::FILE, None)))
             .collect(),
     };
     let manifest = publish::publish(&workshop.bench, &image, &results, inputs)?;
     for step in plan.steps() {
         let keep = match step.id {
-            StepId::RootDisk | StepId::RootQcow2 | StepId::RootVmdk | StepId::RootOva => KEEP_DISKS,
+            StepId::RootDisk
+            | StepId::RootQcow2
+            | StepId::RootVmdk
+            | StepId::RootOva
+            | StepId::RootIso => KEEP_DISKS,
             _ => KEEP_ROOTS,
         };
         workshop.bench.cache.prune(step.id.name(), keep)?;
@@ -120,6 +138,7 @@ impl runner::Workshop for Workshop<'_> {
             StepId::RootQcow2 => "converting the disk to qcow2",
             StepId::RootVmdk => "converting the disk to VMDK",
             StepId::RootOva => "packing the OVA",
+            StepId::RootIso => "writing the CD-ROM",
             other => other.name(),
         }
     }
@@ -151,6 +170,7 @@ impl runner::Workshop for Workshop<'_> {
             StepId::RootKernel => extract(&root(), "/vmlinuz", entry, "vmlinuz", log),
             StepId::RootInitramfs => extract(&root(), "/initrd.img", entry, "initrd.img", log),
             StepId::RootDisk => self.disk(entry, results, log),
+            StepId::RootIso => self.disc(entry, results, log),
             other => conversion::make(
                 conversion::DEBIAN,
                 other,
@@ -230,35 +250,11 @@ impl Workshop<'_> {
         let definition = self.definition;
         let scratch = ext4::scratch(entry)?;
         let root = self.root(&scratch, results, log)?;
-        let file = |name: &str, text: &str| {
-            let path = scratch.join(name);
-            let written = std::fs::write(&path, text);
-            written
-                .map_err(BuildError::io("write", &path))
-                .map(|()| path)
-        };
         let line = &definition.command_line;
-        let entry_text = format!(
-            "title {}\nlinux /vmlinuz\ninitrd /initrd.img\noptions {line}\n",
-            definition.name
-        );
-        let loader = file("loader.conf", LOADER)?;
-        let entry_file = file("wow.conf", &entry_text)?;
-        let uefi = scratch.join("uefi");
-        ext4::extract(&root, UEFI_LOADER, &uefi, log)?;
-        let (kernel, initramfs) = (
-            results[&StepId::RootKernel].file(),
-            results[&StepId::RootInitramfs].file(),
-        );
+        let files = self.boot_files(line, &scratch, results, log)?;
         let content = fat::Content {
             label: &definition.disk.boot_label,
-            files: &[
-                ("/EFI/BOOT/BOOTX64.EFI", &uefi),
-                ("/loader/loader.conf", &loader),
-                ("/loader/entries/wow.conf", &entry_file),
-                ("/vmlinuz", &kernel),
-                ("/initrd.img", &initramfs),
-            ],
+            files: &files.each_ref().map(|(name, file)| (*name, file.as_path())),
             syslinux: Some(&syslinux(line)),
         };
         let bytes = std::fs::metadata(&root)
@@ -281,6 +277,67 @@ impl Workshop<'_> {
             file: Some("disk.raw".to_owned()),
             facts: Vec::new(),
         })
+    }
+
+    /// The CD-ROM, with the root that is on the disk.
+    fn disc(&self, entry: &Path, results: &Results, log: &mut Log<'_>) -> Result<Seal, BuildError> {
+        let definition = self.definition;
+        let Some(wanted) = &definition.disc else {
+            unreachable!("no CD-ROM of {} is planned", definition.name);
+        };
+        let scratch = ext4::scratch(entry)?;
+        let line = &wanted.command_line;
+        let files = self.boot_files(line, &scratch, results, log)?;
+        let place = Layout::with_root(definition.disk.boot_mib, 0).boot;
+        let at = (place.first + place.sectors()) * SECTOR_BYTES;
+        let root = scratch.join("root.squashfs");
+        let disk = results[&StepId::RootDisk].file();
+        squashfs::from_ext4(&disk, at, &root, TIME, log)?;
+        let [.., (_, kernel), (_, initramfs)] = &files;
+        let content = disc::Content {
+            label: &wanted.label,
+            uefi: &files.each_ref().map(|(name, file)| (*name, file.as_path())),
+            files: &[
+                ("VMLINUZ.IMG", kernel),
+                ("INITRD.IMG", initramfs),
+                (DISC_ROOT, &root),
+            ],
+            isolinux: &isolinux(line),
+        };
+        let seal = disc::make(&content, entry, log)?;
+        cache::remove(&scratch)?;
+        Ok(seal)
+    }
+
+    /// What UEFI's loader and the boot volume around it consist of, with this command line; the kernel and its
+    /// initramfs last.
+    fn boot_files(
+        &self,
+        line: &str,
+        scratch: &Path,
+        results: &Results,
+        log: &mut Log<'_>,
+    ) -> Result<[(&'static str, PathBuf); 5], BuildError> {
+        let file = |name: &str, text: &str| {
+            let path = scratch.join(name);
+            let written = std::fs::write(&path, text);
+            written
+                .map_err(BuildError::io("write", &path))
+                .map(|()| path)
+        };
+        let entry = format!(
+            "title {}\nlinux /vmlinuz\ninitrd /initrd.img\noptions {line}\n",
+            self.definition.name
+        );
+        let uefi = scratch.join("uefi");
+        ext4::extract(&results[&StepId::Root].file(), UEFI_LOADER, &uefi, log)?;
+        Ok([
+            ("/EFI/BOOT/BOOTX64.EFI", uefi),
+            ("/loader/loader.conf", file("loader.conf", LOADER)?),
+            ("/loader/entries/wow.conf", file("wow.conf", &entry)?),
+            ("/vmlinuz", results[&StepId::RootKernel].file()),
+            ("/initrd.img", results[&StepId::RootInitramfs].file()),
+        ])
     }
 
     /// The root file system with everything of ours in it.
@@ -325,6 +382,13 @@ fn program(entry: &Path, number: usize) -> PathBuf {
 fn syslinux(line: &str) -> String {
     format!(
         "DEFAULT wow\nPROMPT 0\nLABEL wow\n  LINUX /vmlinuz\n  INITRD /initrd.img\n  APPEND {line}\n"
+    )
+}
+
+/// The same for isolinux, which knows the files by names of the CD-ROM's.
+fn isolinux(line: &str) -> String {
+    format!(
+        "DEFAULT wow\nPROMPT 0\nLABEL wow\n  LINUX /VMLINUZ.IMG\n  INITRD /INITRD.IMG\n  APPEND {line}\n"
     )
 }
 

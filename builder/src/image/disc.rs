@@ -74,9 +74,9 @@ pub fn make(content: &Content<'_>, entry: &Path, log: &mut Log<'_>) -> Result<Se
     })
 }
 
-/// An empty directory to work in.
+/// An empty directory to work in, beside that of the caller.
 fn scratch(entry: &Path) -> Result<PathBuf, BuildError> {
-    let scratch = entry.join("scratch");
+    let scratch = entry.join("disc");
     cache::remove(&scratch)?;
     cache::create(&scratch)?;
     Ok(scratch)
