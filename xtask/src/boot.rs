@@ -31,6 +31,9 @@ pub struct Arguments {
     /// How large a Debian image's disk is made for this machine, such as 20G; the root grows with it.
     #[arg(long, value_name = "SIZE", default_value = "8G", value_parser = router::parse_memory)]
     disk: u32,
+    /// Boot the image's CD-ROM, by BIOS unless UEFI is asked for. The machine has no disk.
+    #[arg(long, conflicts_with = "disk")]
+    disc: bool,
     /// Keep the machine's disk, sockets and console log when it has ended.
     #[arg(long)]
     keep: bool,
@@ -40,7 +43,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     arguments.machine.check()?;
     router::ensure_packages(&[Purpose::Boot])?;
-    let mut built = router::build(&arguments.image)?;
+    let mut built = match arguments.disc {
+        true => router::build_disc(&arguments.image, &[])?,
+        false => router::build(&arguments.image)?,
+    };
     let target = cargo::metadata()?.target_directory.into_std_path_buf();
     let (emulator, choice) = arguments.machine.emulator(&target)?;
     // The machine itself ends with us either way.
@@ -50,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Tether::Tied
     };
     let dir = RunDir::new(&target.join("boot"), files)?;
-    if built.files.loader.is_some() {
+    if built.files.loader.is_some() && !arguments.disc {
         let disk = dir.private("disk.raw");
         sparse::copy_file(&built.files.disk, &disk, u64::from(arguments.disk) << 20)
             .with_context(|| format!("cannot make the machine's disk {}", disk.display()))?;
@@ -111,7 +117,10 @@ fn spec(arguments: &Arguments, built: router::Built, dir: &RunDir) -> Result<VmS
             file,
         });
     }
-    let firmware = arguments.machine.firmware;
+    let firmware = match arguments.machine.firmware {
+        Firmware::Direct if arguments.disc => Firmware::Bios,
+        firmware => firmware,
+    };
     Ok(VmSpec {
         name,
         machine: arguments.machine.machine,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use wow_builder::host::{self, Consent, Purpose};
 use wow_builder::manifest::{Format, Manifest};
 use wow_builder::qemu::{Accelerator, Choice, Emulator, Firmware, Hardware, ImageFiles, Machine};
@@ -126,6 +126,19 @@ pub fn build(name: &str) -> Result<Built> {
 /// The same with these packages besides those of its definition.
 pub fn build_with(name: &str, packages: &[String]) -> Result<Built> {
     built(image::build(name, packages)?)
+}
+
+/// The same as a CD-ROM, besides what is made of every image.
+pub fn build_disc(name: &str, packages: &[String]) -> Result<Built> {
+    let formats = [&Format::DEFAULT[..], &[Format::Iso]].concat();
+    let manifest = image::build_as(name, packages, &formats)?;
+    let disk = manifest.path(Format::Iso);
+    let disk =
+        disk.with_context(|| format!("{name} has no CD-ROM: its definition has no [disc]"))?;
+    let mut built = built(manifest)?;
+    built.files.disk = disk;
+    built.files.disk_format = Format::Iso;
+    Ok(built)
 }
 
 /// The same in every format.

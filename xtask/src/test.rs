@@ -323,10 +323,17 @@ fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
     }
     if vm {
         let what = "what a cluster of workstations must stand";
+        let live = "a cluster of workstations from the CD-ROM";
         match std::env::current_exe() {
             Ok(xtask) => {
-                let mut command = Command::new(xtask);
-                runner.command("proofs", what, command.args(["lab", "prove"]));
+                let prove = |arguments: &[&str]| {
+                    let mut command = Command::new(&xtask);
+                    command.args(["lab", "prove"]).args(arguments);
+                    command
+                };
+                runner.command("proofs", what, &mut prove(&[]));
+                let few = ["--disc", "--workers", "1", "healthy"];
+                runner.command("proofs-disc", live, &mut prove(&few));
             }
             Err(error) => runner.skip("proofs", &format!("cannot find this program: {error}")),
         }

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use wow_builder::disk::sparse;
 use wow_builder::host::process::ProcessId;
 use wow_builder::host::{Guarded, Tether};
+use wow_builder::manifest::Format;
 use wow_builder::qemu::{Choice, Emulator, ImageFiles, Vm};
 
 use crate::kept::{Inventory, Machine};
@@ -49,7 +50,7 @@ pub struct Setup {
     pub accelerator: Choice,
     /// The image of the seed.
     pub router: ImageFiles,
-    /// The image of the workstations.
+    /// The image of the workstations. From a CD-ROM they start by BIOS, and have no disks.
     pub workstation: ImageFiles,
     /// How many, and where.
     pub plan: Plan,
@@ -186,8 +187,10 @@ impl Cluster {
                 &place.name,
             )?;
             let disk = match workstation {
-                Some(_) => Some(self.make_disk(setup, &place.name)?),
-                None => None,
+                Some(_) if setup.workstation.disk_format != Format::Iso => {
+                    Some(self.make_disk(setup, &place.name)?)
+                }
+                _ => None,
             };
             self.record.inventory.machines.push(Machine {
                 name: place.name.clone(),

@@ -3,6 +3,7 @@
 
 mod assembly;
 mod crashes;
+mod health;
 mod jobs;
 mod migration;
 mod science;
@@ -43,6 +44,8 @@ type Make = fn(&mut Cluster, &Progress) -> Result<String>;
 /// A claim about an assembled cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
+    /// Nothing has failed on any workstation, and the head's files are there on the workers.
+    Healthy,
     /// An array of tasks finds the motifs in its sequences, on all workers.
     Array,
     /// ExaML by MPI over all workers finds the likelihood that one process finds.
@@ -57,19 +60,23 @@ pub enum Claim {
 
 impl Claim {
     /// All, in the order in which they are proved.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
+        Self::Healthy,
         Self::Array,
         Self::Mpi,
         Self::Move,
         Self::HeadDies,
         Self::WorkerDies,
     ];
+    /// Those of machines without disks, which lose themselves with their power.
+    pub const WITHOUT_DISKS: [Self; 4] = [Self::Healthy, Self::Array, Self::Mpi, Self::Move];
     /// What a short proof has.
     pub const SHORT: [Self; 1] = [Self::Move];
 
     /// What people name it by.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Healthy => "healthy",
             Self::Array => "array",
             Self::Mpi => "mpi",
             Self::Move => "move",
@@ -80,6 +87,9 @@ impl Claim {
 
     fn words(self) -> &'static str {
         match self {
+            Self::Healthy => {
+                "every unit of every workstation runs, and what the head writes its workers read"
+            }
             Self::Array => {
                 "an array of 40 tasks of glam2 finds the motifs in its sequences, on all workers"
             }
@@ -94,6 +104,7 @@ impl Claim {
 
     fn make(self) -> Make {
         match self {
+            Self::Healthy => health::everything_runs,
             Self::Array => science::motifs_are_found,
             Self::Mpi => science::likelihoods_are_equal,
             Self::Move => migration::a_worker_moves,

@@ -4,12 +4,15 @@
 
 mod support;
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use wow_builder::definition::Definition;
 use wow_builder::host::Tether;
 use wow_builder::manifest::{Format, Manifest};
-use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, ImageFiles, Machine};
+use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, ImageFiles, Loader, Machine};
 use wow_lab::topology::Topology;
 use wow_lab::vms::{Setup, VmTestbed};
 use wow_lab::{experiment, interrupt};
@@ -22,6 +25,24 @@ const POWER_OFF_LIMIT: Duration = Duration::from_secs(300);
 
 fn manifest() -> Manifest {
     Manifest::load(&path("WOW_TEST_IMAGE")).unwrap()
+}
+
+/// The image as a CD-ROM.
+fn disc() -> ImageFiles {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let Definition::Debian(definition) = Definition::load(&root, "workstation").unwrap() else {
+        panic!("the workstation is a Debian image");
+    };
+    let manifest = manifest();
+    ImageFiles {
+        loader: Some(Loader {
+            initrd: manifest.path(Format::Initrd).unwrap(),
+            command_line: definition.disc.unwrap().command_line,
+        }),
+        disk: manifest.path(Format::Iso).unwrap(),
+        disk_format: Format::Iso,
+        ..ImageFiles::of(&manifest).unwrap()
+    }
 }
 
 /// The root file system within the disk, as e2fsprogs' programs take it.
@@ -125,6 +146,54 @@ fn the_root_has_openmpi_without_the_compiler_for_graphics_cards() {
 }
 
 #[test]
+fn the_cd_rom_has_the_initramfs_and_the_root_of_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let into = directory.path().join("disc");
+    let run = |program: &str, arguments: &[&OsStr]| {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program}: {errors}");
+        output.stdout
+    };
+    let disc = disc();
+    let extract = ["-osirrox", "on", "-indev"].map(OsStr::new);
+    let whole = [disc.disk.as_os_str(), "-extract".as_ref(), "/".as_ref()];
+    run(
+        "xorriso",
+        &[&extract[..], &whole, &[into.as_os_str()]].concat(),
+    );
+    let same = |name: &str, file: &Path| {
+        std::fs::read(into.join(name)).unwrap() == std::fs::read(file).unwrap()
+    };
+    assert!(same("INITRD.IMG", &disc.loader.unwrap().initrd));
+    assert!(same("VMLINUZ.IMG", &disc.kernel));
+    let root = into.join("ROOT.IMG");
+    let list = run("unsquashfs", &["-lln".as_ref(), root.as_os_str()]);
+    let list = String::from_utf8(list).unwrap();
+    let holds = |mode: &str, owner: &str, path: &str| {
+        let mut lines = list.lines();
+        let place = format!(" squashfs-root{path}");
+        lines.any(|line| line.starts_with(mode) && line.contains(owner) && line.ends_with(&place))
+    };
+    for (mode, owner, path) in [
+        ("drwxr-xr-x", " 0/0 ", ""),
+        ("-rwsr-xr-x", " 0/0 ", "/usr/bin/sudo"),
+        ("drwxrwxrwt", " 0/0 ", "/tmp"),
+        ("-rw-------", " 0/0 ", "/etc/wow.toml"),
+        ("-rw-r-----", " 0/42 ", "/etc/shadow"),
+        ("lrwxrwxrwx", " 0/0 ", "/usr/local/bin/qsub -> wow-pbs"),
+    ] {
+        assert!(holds(mode, owner, path), "{path}");
+    }
+    let program = [
+        "-cat".as_ref(),
+        root.as_os_str(),
+        "usr/local/bin/wow".as_ref(),
+    ];
+    assert!(run("unsquashfs", &program) == std::fs::read(path("WOW_TEST_WOW")).unwrap());
+}
+
+#[test]
 fn the_manifest_names_the_packages_with_their_versions() {
     let manifest = manifest();
     for name in [
@@ -146,23 +215,26 @@ fn it_boots_by_each_firmware_and_joins() {
     let logs = path("WOW_TEST_LOGS");
     let emulator = Emulator::find().unwrap();
     let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
-    for (hardware, firmware) in [
-        (Hardware::Virtio, Firmware::Direct),
-        (Hardware::Vmware, Firmware::Bios),
+    let disk = ImageFiles::of(&manifest()).unwrap();
+    for (name, image, hardware, firmware) in [
+        ("direct", &disk, Hardware::Virtio, Firmware::Direct),
+        ("bios", &disk, Hardware::Vmware, Firmware::Bios),
         // Its kernel has no driver for plain hardware's network card.
-        (Hardware::Virtio, Firmware::Uefi),
+        ("uefi", &disk, Hardware::Virtio, Firmware::Uefi),
+        // By BIOS `lab prove --disc` has it.
+        ("disc", &disc(), Hardware::Vmware, Firmware::Uefi),
     ] {
         let setup = Setup {
             tools: support::tools(),
             emulator: emulator.clone(),
             accelerator: accelerator.clone(),
-            image: ImageFiles::of(&manifest()).unwrap(),
+            image: image.clone(),
             machine: Machine::Q35,
             hardware,
             firmware,
             memory_mib: 768,
             topology: Topology::seed_and_nated(1),
-            logs: logs.join(format!("workstation-{firmware}")),
+            logs: logs.join(format!("workstation-{name}")),
             tether: Tether::Tied,
             more: Vec::new(),
         };

@@ -51,6 +51,9 @@ pub struct Up {
     /// Packages to add to that image.
     #[arg(long, value_name = "PACKAGE", num_args = 1..)]
     pub with: Vec<String>,
+    /// Boot the workstations from that image's CD-ROM, by BIOS. They have no disks.
+    #[arg(long, conflicts_with = "disk")]
+    pub disc: bool,
     /// What executes the guests: auto tries kvm with a tiny guest, and falls back to tcg.
     #[arg(long, default_value = "auto", value_parser = router::parse_accelerator)]
     accel: Accel,
@@ -160,7 +163,10 @@ pub fn prepare(arguments: &Up) -> Result<Setup> {
     let metadata = cargo::metadata()?;
     let target = metadata.target_directory.as_std_path();
     let seed = router::build("router")?;
-    let workstation = router::build_with(&arguments.image, &arguments.with)?;
+    let workstation = match arguments.disc {
+        true => router::build_disc(&arguments.image, &arguments.with)?,
+        false => router::build_with(&arguments.image, &arguments.with)?,
+    };
     let tools = Tools {
         wow: router::wow(target)?,
         wan: cargo::build_wan(metadata.workspace_root.as_std_path(), target)?,
@@ -251,7 +257,7 @@ pub fn boot(arguments: &One) -> Result<ExitCode> {
     let vm = machines::boot(&mut record, index, Tether::Free)?;
     record.save(&file)?;
     vm.release();
-    println!("{} boots from its disk", arguments.name);
+    println!("{} boots", arguments.name);
     Ok(ExitCode::SUCCESS)
 }
 

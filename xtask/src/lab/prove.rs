@@ -14,8 +14,8 @@ use super::cluster::{ASSEMBLY_LIMIT, Up, prepare};
 /// How to prove.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// What to prove besides that the machines assemble: array, mpi, move, head-dies, worker-dies; all unless
-    /// some are named.
+    /// What to prove besides that the machines assemble: healthy, array, mpi, move, head-dies, worker-dies; all unless
+    /// some are named, but of machines without disks only those before head-dies.
     claims: Vec<Claim>,
     /// No more than that the machines assemble, and that a worker moves.
     #[arg(long, conflicts_with = "claims")]
@@ -28,6 +28,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let claims = match (arguments.short, &arguments.claims[..]) {
         (true, _) => &Claim::SHORT[..],
+        (false, []) if arguments.cluster.disc => &Claim::WITHOUT_DISKS[..],
         (false, []) => &Claim::ALL[..],
         (false, named) => named,
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use wow_builder::host::Tether;
 use wow_builder::host::process::ProcessId;
+use wow_builder::manifest::Format;
 use wow_builder::qemu::{
     Backend, Firmware, FwCfg, Hardware, ImageFiles, Machine, Nic, Serial, Vm, VmSpec,
 };
@@ -21,7 +22,7 @@ const TMPFILES_CREDENTIAL: &str = "opt/io.systemd.credentials/tmpfiles.extra";
 /// The name of a machine's file with what [`TMPFILES_CREDENTIAL`] carries.
 pub(super) const TMPFILES: &str = "tmpfiles";
 
-/// Starts a machine from its disk.
+/// Starts a machine from its disk, or from the CD-ROM.
 pub fn boot(record: &mut Record, index: usize, tether: Tether) -> Result<Vm> {
     let name = record.members[index].name.clone();
     ensure!(!record.is_running(index), "{name} runs already");
@@ -69,6 +70,7 @@ pub(super) fn start(
         ["qmp", "sock", "serial"].map(|kind| next_file(record, index, kind));
     let generation = record.members[index].generation + 1;
     let member = &record.members[index];
+    let image = image(record, member);
     let log = |kind: &str| {
         let file = format!("{}.{generation}.{kind}.log", member.name);
         record.inventory.logs.join(file)
@@ -77,8 +79,11 @@ pub(super) fn start(
         name: member.name.clone(),
         machine: Machine::Q35,
         hardware: Hardware::Virtio,
-        firmware: Firmware::Direct,
-        image: image(record, member),
+        firmware: match image.disk_format {
+            Format::Iso => Firmware::Bios,
+            _ => Firmware::Direct,
+        },
+        image,
         uefi: None,
         memory_mib: member.memory_mib,
         cpus: member.cpus,
@@ -118,13 +123,14 @@ pub(super) fn start(
 }
 
 fn image(record: &Record, member: &Member) -> ImageFiles {
-    match &member.disk {
-        Some(disk) => ImageFiles {
+    match (&member.disk, &member.role) {
+        (Some(disk), _) => ImageFiles {
             disk: disk.clone(),
             own_disk: true,
             ..record.workstation.clone()
         },
-        None => record.seed.clone(),
+        (None, Some(_)) => record.workstation.clone(),
+        (None, None) => record.seed.clone(),
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Record {
     pub emulator: Emulator,
     /// How it runs guests.
     pub accelerator: Accelerator,
-    /// What workstations boot; each has a copy of the disk.
+    /// What workstations boot; each has a copy of the disk, or the CD-ROM.
     pub workstation: ImageFiles,
     /// What the seed boots.
     pub seed: ImageFiles,
@@ -57,7 +57,7 @@ pub struct Member {
     pub cpus: u32,
     /// The socket of QEMU's machine protocol.
     pub qmp: PathBuf,
-    /// Its own disk; the seed has none.
+    /// Its own disk; the seed has none, nor has who boots from a CD-ROM.
     pub disk: Option<PathBuf>,
 }
 
