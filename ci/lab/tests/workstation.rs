@@ -12,11 +12,17 @@ use std::time::Duration;
 use wow_builder::definition::Definition;
 use wow_builder::host::Tether;
 use wow_builder::manifest::{Format, Manifest};
-use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, ImageFiles, Loader, Machine};
+use wow_builder::qemu::{
+    Accelerator, Backend, Emulator, Firmware, FwCfg, Hardware, ImageFiles, Loader, Machine, Nic,
+    VmSpec,
+};
+use wow_lab::client::Client;
+use wow_lab::experiment::Node;
 use wow_lab::topology::Topology;
 use wow_lab::vms::{Setup, VmTestbed};
 use wow_lab::{experiment, interrupt};
 
+use support::machine::{self, Place};
 use support::path;
 
 /// Two Debians under the translator, with other machines on the same cores.
@@ -247,4 +253,46 @@ fn it_boots_by_each_firmware_and_joins() {
         assert!(pairs.iter().all(|pair| pair.answered()), "logs: {logs}");
         bed.power_off(POWER_OFF_LIMIT).unwrap();
     }
+}
+
+#[test]
+#[ignore = "two boots of Debian under the translator take minutes: `cargo xtask test --vm` runs it"]
+fn from_the_cd_rom_with_a_disk_for_what_it_writes_it_is_the_same_node_again() {
+    let place = Place::new("workstation-state");
+    let state = place.private("state");
+    let file = std::fs::File::create(&state).unwrap();
+    file.set_len(256 << 20).unwrap();
+    let shown = state.to_str().unwrap();
+    machine::run(
+        "/usr/sbin/mke2fs",
+        &["-q", "-t", "ext4", "-L", "WOW-STATE", shown],
+    );
+    let spec = VmSpec {
+        image: disc(),
+        firmware: Firmware::Bios,
+        memory_mib: 768,
+        disks: vec![state],
+        nics: vec![Nic {
+            mac: [0x52, 0x54, 0x00, 0x77, 0x02, 0x02],
+            backend: Backend::User,
+        }],
+        fw_cfg: vec![FwCfg {
+            name: "opt/wow/ticket".into(),
+            file: place.ticket(&[]),
+        }],
+        ..place.spec("live")
+    };
+    let ids = [(), ()].map(|()| {
+        let mut vm = place.start(&spec);
+        let node = Node {
+            name: "live".into(),
+            client: Client::new(&path("WOW_TEST_WOW"), &place.private("control")),
+            started: vm.started(),
+        };
+        let mut alive = || vm.check_running().map_err(Into::into);
+        let joined = experiment::join(&[node], JOIN_LIMIT, &|_| (), &mut alive).unwrap();
+        assert!(vm.power_off(POWER_OFF_LIMIT));
+        joined[0].id.clone()
+    });
+    assert_eq!(ids[0], ids[1]);
 }
