@@ -51,7 +51,7 @@ pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildEr
     if let Some(disc) = &definition.disc
         && options.formats.contains(&Format::Iso)
     {
-        disc_tools = format!("{}{}", disc::tools()?, squashfs::tools()?);
+        disc_tools = format!("{}\n{}", disc::tools()?, squashfs::tools()?);
         disc_recipe = format!("{}\n{disc:?}\n{disc_tools}", fat::tools()?);
         conversions.push(StepId::RootIso);
     }
