@@ -52,7 +52,8 @@ pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildEr
         && options.formats.contains(&Format::Iso)
     {
         disc_tools = format!("{}\n{}", disc::tools()?, squashfs::tools()?);
-        disc_recipe = format!("{}\n{disc:?}\n{disc_tools}", fat::tools()?);
+        let loaders = isolinux(&disc.command_line) + LOADER;
+        disc_recipe = format!("{}\n{disc:?}\n{loaders}{disc_tools}", fat::tools()?);
         conversions.push(StepId::RootIso);
     }
     let plan = Plan::debian(&DebianInputs {
