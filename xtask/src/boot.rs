@@ -147,5 +147,7 @@ fn spec(arguments: &Arguments, built: router::Built, dir: &RunDir) -> Result<VmS
         append: arguments.append.clone(),
         reboots: true,
         incoming: None,
+        ports: 0,
+        rtc: None,
     })
 }

@@ -99,6 +99,39 @@ impl Qmp {
         self.execute_with("blockdev-del", node).map(drop)
     }
 
+    /// Puts a network card, whose cable ends in QEMU's own NAT, into a port of the machine
+    /// ([`super::VmSpec::ports`]).
+    pub fn attach_card(&mut self, id: &str, port: u8, mac: &str) -> io::Result<()> {
+        let netdev = json!({ "type": "user", "id": format!("net-{id}") });
+        self.execute_with("netdev_add", netdev)?;
+        let device = json!({
+            "driver": "virtio-net-pci", "id": id, "bus": format!("port{port}"), "netdev": format!("net-{id}"),
+            "mac": mac, "romfile": "",
+        });
+        self.execute_with("device_add", device).map(drop)
+    }
+
+    /// Asks the guest to let such a card go; see [`Self::forget_card`].
+    pub fn detach_card(&mut self, id: &str) -> io::Result<()> {
+        self.execute_with("device_del", json!({ "id": id }))
+            .map(drop)
+    }
+
+    /// Ends the cable of a card that the guest has let go; an error as long as it has not.
+    pub fn forget_card(&mut self, id: &str) -> io::Result<()> {
+        let known = self.execute_with("qom-list", json!({ "path": "/machine/peripheral" }))?;
+        let is_there = known
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| one["name"] == id));
+        if is_there {
+            return Err(io::Error::other(format!(
+                "the guest still has the card {id}"
+            )));
+        }
+        let netdev = json!({ "id": format!("net-{id}") });
+        self.execute_with("netdev_del", netdev).map(drop)
+    }
+
     /// Stops the guest's processors.
     pub fn stop(&mut self) -> io::Result<()> {
         self.execute("stop").map(drop)

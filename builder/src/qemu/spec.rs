@@ -263,6 +263,11 @@ pub struct VmSpec {
     pub reboots: bool,
     /// The Unix socket on which a guest that runs elsewhere is waited for, instead of booting one.
     pub incoming: Option<PathBuf>,
+    /// PCI Express ports that cards can be put into while the machine runs ([`super::qmp::Qmp::attach_card`]);
+    /// [`Machine::Q35`] alone.
+    pub ports: u8,
+    /// What the hardware's clock says at the start, as QEMU is told it: `2026-11-29T08:30:00`. `None` is the truth.
+    pub rtc: Option<String>,
 }
 
 /// Why a description makes no machine.
@@ -341,6 +346,16 @@ impl VmSpec {
         self.add_console(&mut line)?;
         self.add_nics(&mut line)?;
         self.add_control(&mut line)?;
+        for port in 0..self.ports {
+            let chassis = u32::from(port) + 1;
+            line.option(
+                "-device",
+                &format!("pcie-root-port,id=port{port},chassis={chassis}"),
+            );
+        }
+        if let Some(base) = &self.rtc {
+            line.option("-rtc", &format!("base={base}"));
+        }
         line.option("-object", "rng-random,id=rng0,filename=/dev/urandom");
         line.option(
             "-device",

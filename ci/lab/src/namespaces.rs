@@ -347,6 +347,11 @@ pub struct Launcher {
 impl Launcher {
     /// Starts a router called `name`, with an identity of its own.
     pub fn launch(&self, name: &str) -> Result<(Guarded, Node)> {
+        self.launch_with(name, &[])
+    }
+
+    /// The same with further options.
+    pub fn launch_with(&self, name: &str, more: &[&str]) -> Result<(Guarded, Node)> {
         let socket = self.private.join(format!("{name}.sock"));
         let log = self.logs.join(format!("{name}.log"));
         let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -358,6 +363,7 @@ impl Launcher {
             "--listen",
             &format!("0.0.0.0:{ROUTER_PORT}"),
         ]);
+        command.args(more);
         command.arg("--state").arg(self.state(name));
         command.arg("--socket").arg(&socket);
         command

@@ -210,6 +210,8 @@ impl VmTestbed {
             // What it has written to a disk of its own is there for its next start.
             reboots: setup.image.own_disk,
             incoming: None,
+            ports: 0,
+            rtc: None,
         };
         let messages = self.dir.log(&format!("{}.qemu.log", place.name));
         let vm = Vm::start(

@@ -5,9 +5,8 @@
 
 mod support;
 
-use std::net::UdpSocket;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use wow_builder::qemu::qmp::Qmp;
 use wow_builder::qemu::{Backend, Firmware, FwCfg, Hardware, ImageFiles, Nic, Uefi, Vm, VmSpec};
 use wow_lab::interrupt;
 
-use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, fat};
+use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, fat, free_port, seed};
 use support::path;
 
 /// As long as a trial that shall succeed may take, and one that shall not: the node's start is in it.
@@ -44,7 +43,7 @@ impl Bed {
         let port = free_port();
         // The guest reaches this host's loopback at this address of QEMU's network.
         let ticket = place.ticket(&[format!("10.0.2.2:{port}")]);
-        let seed = seed(&wow, place.directory.path(), port);
+        let seed = seed(&wow, place.directory.path(), port, &[]);
         let disk = place.private("disk.raw");
         std::fs::copy(image.join("disk.raw"), &disk).unwrap();
         let uefi = (firmware == Firmware::Uefi).then(|| {
@@ -178,36 +177,6 @@ fn text(mark: &Mark) -> String {
     let version = mark.version();
     let version = version.split(|byte| *byte == 0).next().unwrap();
     String::from_utf8(version.to_vec()).unwrap()
-}
-
-fn seed(wow: &Path, directory: &Path, port: u16) -> Guarded {
-    let mut command = Command::new(wow);
-    command.args([
-        "run",
-        "--guest",
-        "none",
-        "--name",
-        "seed",
-        "--no-lan",
-        "--no-port-mapping",
-    ]);
-    command.args(["--listen", &format!("127.0.0.1:{port}")]);
-    for (option, file) in [
-        ("--ticket", "lab.ticket"),
-        ("--state", "seed"),
-        ("--socket", "seed.sock"),
-    ] {
-        command.arg(option).arg(directory.join(file));
-    }
-    let log = std::fs::File::create(directory.join("seed.log")).unwrap();
-    command.stdout(log.try_clone().unwrap()).stderr(log);
-    Guarded::spawn(command).unwrap()
-}
-
-/// A port of the loopback that was free just now.
-fn free_port() -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
 }
 
 fn said(output: &Output) -> String {

@@ -39,6 +39,8 @@ fn spec(machine: Machine, firmware: Firmware) -> VmSpec {
         append: Vec::new(),
         reboots: false,
         incoming: None,
+        ports: 0,
+        rtc: None,
     }
 }
 

@@ -102,6 +102,8 @@ pub(super) fn start(
         append: Vec::new(),
         reboots: member.disk.is_some(),
         incoming,
+        ports: 0,
+        rtc: None,
     };
     let messages = log("qemu");
     let vm = Vm::start(

@@ -213,6 +213,8 @@ fn spec(setup: &Setup, back_end: BackEnd, back: bool, dir: &RunDir) -> VmSpec {
         append,
         reboots: false,
         incoming: None,
+        ports: 0,
+        rtc: None,
     }
 }
 

@@ -1,11 +1,12 @@
 //! One machine by itself, and what is attached to it.
 
 use std::ffi::OsStr;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use wow_builder::host::Tether;
+use wow_builder::host::{Guarded, Tether};
 use wow_builder::manifest::Format;
 use wow_builder::qemu::{
     Accelerator, Emulator, Firmware, Hardware, ImageFiles, Machine, Serial, Vm, VmSpec,
@@ -79,6 +80,8 @@ impl Place {
             append: Vec::new(),
             reboots: false,
             incoming: None,
+            ports: 0,
+            rtc: None,
         }
     }
 
@@ -112,4 +115,37 @@ pub fn fat(directory: &Path, name: &str, label: &str, files: &[(&str, &[u8])]) -
         run("mcopy", &["-i", shown, source.to_str().unwrap(), "::"]);
     }
     image
+}
+
+/// A pool's first node on this host's loopback, which QEMU's own network leads to by the address 10.0.2.2; its files
+/// are in this directory, beside the pool's.
+pub fn seed(wow: &Path, directory: &Path, port: u16, more: &[&str]) -> Guarded {
+    let mut command = Command::new(wow);
+    command.args([
+        "run",
+        "--guest",
+        "none",
+        "--name",
+        "seed",
+        "--no-lan",
+        "--no-port-mapping",
+    ]);
+    command.args(["--listen", &format!("127.0.0.1:{port}")]);
+    command.args(more);
+    for (option, file) in [
+        ("--ticket", "lab.ticket"),
+        ("--state", "seed"),
+        ("--socket", "seed.sock"),
+    ] {
+        command.arg(option).arg(directory.join(file));
+    }
+    let log = std::fs::File::create(directory.join("seed.log")).unwrap();
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    Guarded::spawn(command).unwrap()
+}
+
+/// A port of the loopback that was free just now.
+pub fn free_port() -> u16 {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port()
 }
