@@ -2,7 +2,7 @@
 //!
 //! Certificates have validity periods, so a machine that believes it is 1970 can join nothing.
 
-use std::fs;
+use std::fs::{self, File};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::step::StepError;
+use crate::system::{self, RtcTime};
 
 /// No time before this can be true: 2026-01-01, before the first release.
 const FLOOR: u64 = 1_767_225_600;
@@ -36,6 +37,9 @@ pub enum ClockSource {
 /// How often the machine was found to have stood still.
 static PAUSES: AtomicU64 = AtomicU64::new(0);
 
+/// How often the wall clock was set from here.
+static SETS: AtomicU64 = AtomicU64::new(0);
+
 static SOURCE: Mutex<ClockSource> = Mutex::new(ClockSource::Kernel);
 
 /// Where the wall clock's value came from.
@@ -51,13 +55,25 @@ pub fn now() -> u64 {
 }
 
 /// The RTC's time in Unix seconds, where there is one; read anew, so that it also shows a pause of the
-/// whole machine, which the system clocks do not.
+/// whole machine, which the system clocks do not. Kernels without its sysfs files, as the router's, have the device.
 pub fn rtc() -> Option<u64> {
-    fs::read_to_string("/sys/class/rtc/rtc0/since_epoch")
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    match fs::read_to_string("/sys/class/rtc/rtc0/since_epoch") {
+        Ok(seconds) => seconds.trim().parse().ok(),
+        Err(_) => unix(system::read_rtc(&File::open("/dev/rtc0").ok()?).ok()?),
+    }
+}
+
+/// Unix seconds of a date in UTC.
+fn unix(time: RtcTime) -> Option<u64> {
+    /// From 0000-03-01 to 1970-01-01.
+    const EPOCH: i64 = 719_468;
+    // Howard Hinnant's days_from_civil: years begin in March, so that a leap day comes last.
+    let year = 1900 + time.year - i64::from(time.month < 2);
+    let month = (time.month + 10) % 12;
+    let leaps = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    let days = year * 365 + leaps + (153 * month + 2) / 5 + time.day - 1 - EPOCH;
+    let seconds = ((days * 24 + time.hour) * 60 + time.minute) * 60 + time.second;
+    u64::try_from(seconds).ok()
 }
 
 /// Tells when the whole machine has stood still: paused, suspended, or migrated while running.
@@ -67,6 +83,7 @@ pub fn rtc() -> Option<u64> {
 #[derive(Debug)]
 pub struct PauseWatch {
     before: Clocks,
+    sets: u64,
 }
 
 /// Seconds by which two clocks are ahead of the ones that stand still.
@@ -104,6 +121,7 @@ impl PauseWatch {
     #[allow(clippy::new_without_default)] // It reads clocks.
     pub fn new() -> Self {
         PauseWatch {
+            sets: sets(),
             before: Clocks::read(),
         }
     }
@@ -112,14 +130,19 @@ impl PauseWatch {
     /// wall clock moved on by as much. To be called every second or so: clocks that drift apart
     /// slowly are no pause.
     pub fn poll(&mut self) -> Option<Duration> {
+        let sets = sets();
         let clocks = Clocks::read();
-        let before = std::mem::replace(&mut self.before, clocks);
+        let mut before = std::mem::replace(&mut self.before, clocks);
+        // Set back, the wall clock would look as if the RTC had gone on without it.
+        if std::mem::replace(&mut self.sets, sets) != sets {
+            before.rtc = clocks.rtc;
+        }
         let seconds = clocks.pause_since(before)?;
         PAUSES.fetch_add(1, Ordering::Relaxed);
         if crate::is_machine_init() && clocks.rtc != before.rtc {
             let missed = u64::try_from(seconds).unwrap_or(0);
             match set(now() + missed, source()) {
-                Ok(()) => self.before = Clocks::read(),
+                Ok(()) => *self = PauseWatch::new(),
                 Err(error) => tracing::warn!(%error, "cannot move the clock on after a pause"),
             }
         }
@@ -131,6 +154,16 @@ impl PauseWatch {
 /// the next time compares.
 pub fn pauses() -> u64 {
     PAUSES.load(Ordering::Relaxed)
+}
+
+/// How often this process has set the wall clock: whoever goes by it compares.
+pub fn sets() -> u64 {
+    SETS.load(Ordering::Relaxed)
+}
+
+/// Whether the kernel says that somebody keeps its clock by others', and that it is right: a host's NTP daemon.
+pub fn is_synchronised() -> bool {
+    system::is_clock_synchronised().unwrap_or(false)
 }
 
 /// Sets the wall clock to a time since 1970 that a server has told, if it is this machine's own and the time is
@@ -183,6 +216,7 @@ fn set_exactly(time: Duration, source: ClockSource) -> std::io::Result<()> {
     let tv_sec = i64::try_from(time.as_secs()).map_err(std::io::Error::other)?;
     let tv_nsec = time.subsec_nanos().into();
     clock_settime(ClockId::Realtime, Timespec { tv_sec, tv_nsec })?;
+    SETS.fetch_add(1, Ordering::Relaxed);
     *SOURCE
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner) = source;
@@ -229,6 +263,26 @@ mod tests {
         assert_eq!(at(Some(-600), 10).pause_since(before), None);
         assert_eq!(at(None, 10).pause_since(before), None);
         assert_eq!(at(Some(50), 10).pause_since(at(None, 10)), None);
+    }
+
+    #[test]
+    fn the_rtcs_date_is_a_time_since_1970() {
+        let check = |[year, month, day]: [i64; 3], [hour, minute, second]: [i64; 3], expected| {
+            let time = RtcTime {
+                year: year - 1900,
+                month: month - 1,
+                day,
+                hour,
+                minute,
+                second,
+            };
+            assert_eq!(unix(time), expected, "{time:?}");
+        };
+        check([1970, 1, 1], [0, 0, 0], Some(0));
+        check([1969, 12, 31], [23, 59, 59], None);
+        check([2000, 2, 29], [23, 59, 59], Some(951_868_799));
+        check([2026, 11, 29], [8, 42, 41], Some(1_795_941_761));
+        check([2100, 3, 1], [0, 0, 0], Some(4_107_542_400));
     }
 
     #[test]

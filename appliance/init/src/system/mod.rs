@@ -81,6 +81,52 @@ pub fn signal_all(signal: libc::c_int) -> io::Result<()> {
     }
 }
 
+/// What a hardware clock says; its months count from 0, its years from 1900.
+#[derive(Debug, Clone, Copy)]
+pub struct RtcTime {
+    pub year: i64,
+    pub month: i64,
+    pub day: i64,
+    pub hour: i64,
+    pub minute: i64,
+    pub second: i64,
+}
+
+/// Reads a hardware clock.
+pub fn read_rtc(device: &File) -> io::Result<RtcTime> {
+    /// `_IOR('p', 0x09, struct rtc_time)` of linux/rtc.h.
+    const RTC_RD_TIME: u64 = 0x8024_7009;
+    // linux/rtc.h's `struct rtc_time`: nine ints.
+    let mut fields: [libc::c_int; 9] = [0; 9];
+    // SAFETY: the descriptor is open for the call; RTC_RD_TIME writes one `struct rtc_time`, which is exactly this
+    // live, exclusive array.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), RTC_RD_TIME as _, &raw mut fields) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [second, minute, hour, day, month, year, ..] = fields.map(i64::from);
+    Ok(RtcTime {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+    })
+}
+
+/// Whether the kernel's clock is kept by somebody who compares it with others, and is right by that.
+pub fn is_clock_synchronised() -> io::Result<bool> {
+    // SAFETY: `timex` is plain data for which all zero bytes are a valid value; no modes means that nothing is set.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live, exclusive `timex`; adjtimex reads and writes that alone.
+    let result = unsafe { libc::adjtimex(&raw mut state) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result != libc::TIME_ERROR && state.status & libc::STA_UNSYNC == 0)
+}
+
 /// The id of some zombie child, which stays one; `None` when there is none.
 pub fn peek_zombie() -> Option<i32> {
     // SAFETY: `siginfo_t` is plain data for which all zero bytes are a valid value.
