@@ -25,7 +25,7 @@ const NETWORK: &str = "network";
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often a disk that fails is tried again.
+/// How often a disk that fails, or a configuration in which something is wrong, is tried again.
 const RETRY: Duration = Duration::from_secs(15);
 /// How long disks may take to be looked through; then they are left alone until they come back.
 const DISKS_MAX: Duration = Duration::from_secs(10);
@@ -49,6 +49,8 @@ pub struct Caretaker {
     /// How the disks were when they were last looked through.
     disks: Vec<String>,
     tried: Instant,
+    /// When the configuration was last read.
+    read: Instant,
     /// Since when there is no address.
     unreachable: Option<Instant>,
     told: (BTreeMap<&'static str, Vec<String>>, Instant),
@@ -80,6 +82,7 @@ impl Caretaker {
             pulled: None,
             disks,
             tried: now,
+            read: now,
             unreachable: None,
             told: (BTreeMap::new(), now),
         };
@@ -101,9 +104,9 @@ impl Caretaker {
                 self.disks = disks;
                 tracing::info!("disks have changed: looking through them");
                 self.follow_state().await;
-                let merged = self.sources.read_aside().await;
-                self.board
-                    .set_problems(CONFIGURATION, configuration::problems(&merged));
+                self.read_configuration().await;
+            } else if self.is_configuration_due() {
+                self.read_configuration().await;
             } else if self.keeper.trouble().is_some() && self.tried.elapsed() >= RETRY {
                 self.tried = Instant::now();
                 if matches!(self.partition, Partition::Mounted { .. }) && !self.partition.is_well()
@@ -115,6 +118,23 @@ impl Caretaker {
             self.note();
             self.tell().await;
         }
+    }
+
+    /// What is wrong with the configuration may have been put right where nothing tells of a change: hypervisors'
+    /// properties.
+    fn is_configuration_due(&self) -> bool {
+        let problems = self.board.problems();
+        let is_wrong = problems
+            .get(CONFIGURATION)
+            .is_some_and(|all| !all.is_empty());
+        is_wrong && self.read.elapsed() >= RETRY
+    }
+
+    async fn read_configuration(&mut self) {
+        let merged = self.sources.read_aside().await;
+        self.board
+            .set_problems(CONFIGURATION, configuration::problems(&merged));
+        self.read = Instant::now();
     }
 
     /// The state's disk may have gone or come.
@@ -216,5 +236,72 @@ fn unreachable(network: &network::Status) -> String {
              fixed by `net`",
             network.interfaces.join(" ")
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use wow_init::config::{Origin, Problem, Rank, Reading, Source};
+
+    /// A source that nothing tells of a change of, as a hypervisor's properties are.
+    struct Silent(Arc<Mutex<Option<&'static str>>>);
+
+    impl Source for Silent {
+        fn rank(&self) -> Rank {
+            Rank::GuestInfo
+        }
+
+        fn read(&self) -> Reading {
+            let complaint = *self.0.lock().unwrap();
+            let problem = complaint.map(|complaint| Problem::Source {
+                origin: Origin::new("hypervisor", "property"),
+                complaint: complaint.to_owned(),
+            });
+            Reading {
+                problems: problem.into_iter().collect(),
+                ..Reading::default()
+            }
+        }
+
+        fn example(&self, key: &str) -> String {
+            key.to_owned()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_wrong_with_the_configuration_is_looked_at_again_until_it_is_mended() {
+        let complaint = Arc::new(Mutex::new(Some("is no text")));
+        let sources = Sources::new(vec![Box::new(Silent(Arc::clone(&complaint)))]);
+        let board = Board::default();
+        let wrong = configuration::problems(&sources.read());
+        assert_eq!(wrong, ["hypervisor, property: is no text"]);
+        board.set_problems(CONFIGURATION, wrong.clone());
+        let socket = PathBuf::from("/nowhere");
+        let sources = Arc::new(sources);
+        let caretaker = Caretaker::new(board.clone(), sources, Partition::Absent, None, socket);
+        let told = || {
+            board
+                .problems()
+                .get(CONFIGURATION)
+                .cloned()
+                .unwrap_or_default()
+        };
+        let mended = async {
+            tokio::time::sleep(RETRY * 3).await;
+            assert_eq!(told(), wrong);
+            *complaint.lock().unwrap() = None;
+            while !told().is_empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let limit = RETRY * 10;
+        tokio::select! {
+            () = caretaker.run() => unreachable!("it looks for ever"),
+            () = mended => {}
+            () = tokio::time::sleep(limit) => panic!("still {:?}", told()),
+        }
     }
 }

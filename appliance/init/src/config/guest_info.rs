@@ -141,8 +141,10 @@ pub(super) fn take_environment(reading: &mut Reading, text: &str) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::config::Sources;
 
     fn environment(properties: &str) -> String {
         format!(
@@ -224,6 +226,94 @@ mod tests {
         assert_eq!(refused.problems.len(), KEYS.len() + 1);
         let no_text = read_by(|name| Ok((name == ENVIRONMENT).then(|| vec![0xff, 0xfe])));
         assert!(no_text.problems[0].to_string().contains("is no text"));
+    }
+
+    /// What a hypervisor would tell, as it is changed there.
+    #[derive(Clone, Default)]
+    struct Hypervisor(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+
+    impl Hypervisor {
+        fn set(&self, name: &str, value: impl Into<Vec<u8>>) {
+            self.0.lock().unwrap().insert(name.to_owned(), value.into());
+        }
+    }
+
+    impl Source for Hypervisor {
+        fn rank(&self) -> Rank {
+            GuestInfo.rank()
+        }
+
+        fn read(&self) -> Reading {
+            read_by(|name| Ok(self.0.lock().unwrap().get(name).cloned()))
+        }
+
+        fn example(&self, key: &str) -> String {
+            GuestInfo.example(key)
+        }
+    }
+
+    #[test]
+    fn each_broken_property_is_named_with_its_place_spoils_no_other_and_is_over_when_mended() {
+        let hypervisor = Hypervisor::default();
+        let sources = Sources::new(vec![Box::new(hypervisor.clone())]);
+        let form = |name: &str| {
+            let ticket = r#"<Property oe:key="wow.ticket" oe:value="the ticket"/>"#;
+            environment(&format!(
+                r#"{ticket}<Property oe:key="wow.name" oe:value="{name}"/>"#
+            ))
+        };
+        let told = || {
+            let merged = sources.read();
+            let ticket = merged
+                .get("ticket")
+                .map(|setting| setting.value().to_owned());
+            let lost = merged.lost().iter().filter(|lost| lost.is_contradiction());
+            let wrong = merged.problems().iter().map(ToString::to_string);
+            let all = wrong.chain(lost.map(|lost| merged.contradiction(lost)));
+            (
+                ticket.as_deref() == Some("the ticket"),
+                all.collect::<Vec<_>>(),
+            )
+        };
+        let good = form("a");
+        let long = "x".repeat(MAX_VALUE_BYTES + 1);
+        let check = |name: &str, value: &[u8], whole: bool, words: [&str; 2]| {
+            hypervisor.set(ENVIRONMENT, good.clone());
+            hypervisor.set(name, value);
+            let (has_ticket, problems) = told();
+            assert_eq!(has_ticket, whole, "{name}");
+            let [problem] = &problems[..] else {
+                panic!("{name}: {problems:?}");
+            };
+            for part in words {
+                assert!(problem.contains(part), "{problem}");
+            }
+            hypervisor.0.lock().unwrap().remove(name);
+            hypervisor.set(ENVIRONMENT, good.clone());
+            assert_eq!(told(), (true, Vec::new()), "{name}: mended");
+        };
+        let variable = "guestinfo.wow.mtu";
+        check(variable, b"\xff\xfe", true, [variable, "is no text"]);
+        check(variable, long.as_bytes(), true, [variable, "longer than"]);
+        check(variable, b"14\x0700", true, [variable, "`mtu`"]);
+        let other = "guestinfo.wow.name";
+        check(other, b"b", true, [other, "property wow.name"]);
+        let cut = &good.as_bytes()[..good.len() - 20];
+        check(ENVIRONMENT, cut, false, [ENVIRONMENT, "well-formed"]);
+        check(ENVIRONMENT, b"\xc3", false, [ENVIRONMENT, "is no text"]);
+        let vast = form(&"x".repeat(MAX_ENVIRONMENT_BYTES));
+        let vast = vast.as_bytes();
+        check(ENVIRONMENT, vast, false, [ENVIRONMENT, "longer than"]);
+        let long = form(&long);
+        let property = "property wow.name";
+        check(ENVIRONMENT, long.as_bytes(), true, [property, "`name`"]);
+        let unknown = form("a").replace("wow.name", "wow.nmae");
+        check(
+            ENVIRONMENT,
+            unknown.as_bytes(),
+            true,
+            ["wow.nmae", "unknown key"],
+        );
     }
 
     #[test]
