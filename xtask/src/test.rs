@@ -277,6 +277,11 @@ fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
         "what goes wrong around a machine's node is named until it is over",
         &mut lab("machine_trouble", &image),
     );
+    runner.counted(
+        "time",
+        "machines with wrong clocks take the time from their pool",
+        &mut lab("time", &image),
+    );
     let mut with_shell = None;
     runner.test(
         "shell-image",

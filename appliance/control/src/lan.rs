@@ -5,7 +5,6 @@
 //! address it has the IPv6 address that goes with that one.
 
 mod arp;
-mod budget;
 mod dhcp;
 mod discovery;
 mod frame6;
@@ -17,7 +16,7 @@ use std::time::Duration;
 
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv6Packet};
 
-use budget::Budget;
+use crate::budget::Budget;
 use dhcp::Server;
 use discovery::Discovery;
 pub use table::{GUESTS_KEPT_MAX, GuestInfo, GuestState, Kept, LeaseKey};
@@ -50,6 +49,8 @@ pub struct LanConfig {
     pub mtu_bytes: u16,
     /// The suffix of the pool's names.
     pub domain: Option<String>,
+    /// Whether the gateway gives time ([`Control::serve_time`](crate::Control::serve_time)).
+    pub gives_time: bool,
 }
 
 impl LanConfig {

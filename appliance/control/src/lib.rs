@@ -1,12 +1,13 @@
 //! A small smoltcp stack beside the router: it answers for the pool's control address toward the node's
 //! own guests, and, where the machine itself is none, for the node's own address toward the pool.
 //!
-//! It answers ICMP echo, serves HTTP and DNS with questions for the router to answer, and carries TCP
+//! It answers ICMP echo, serves HTTP and DNS with questions for the router to answer, gives time, and carries TCP
 //! connections of this machine's programs. Sans-IO: packets and the time go in, packets, questions and
 //! a deadline come out. [`lan`] has the services of a LAN of
 //! Ethernet guests.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod device;
 mod dns;
 mod flag;
@@ -17,6 +18,7 @@ mod question;
 mod slots;
 mod streams;
 mod tcp;
+mod time;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -38,6 +40,9 @@ pub use http::OPENAPI;
 pub use port::PacketPort;
 pub use question::{Answer, Document, Found, Lookup, Question};
 pub use streams::{Listener, STREAMS_MAX, Stream, Streams};
+pub use time::{
+    Reading, Standing, TIME_PACKET_BYTES, TIME_PORT, TimeClient, TimeServer, TimeSource,
+};
 
 /// Turns of "packets in, connections on, packets out" in one call, before the rest waits for the
 /// next one. A request takes four.
@@ -78,6 +83,7 @@ pub struct Control {
     http: http::Server,
     dns: dns::Server,
     streams: Streams,
+    time: Option<time::Service>,
     flag: Arc<Flag>,
     due: Option<Instant>,
 }
@@ -107,6 +113,7 @@ impl Control {
             http,
             dns: dns::Server::new(&sockets, &flag, &questions, config.names),
             streams: Streams::new(&sockets, &flag, config.seed),
+            time: None,
             sockets,
             questions,
             flag,
@@ -156,6 +163,12 @@ impl Control {
     pub fn packet_port(&mut self) -> PacketPort {
         let address = self.port.get_or_insert_default();
         PacketPort::new(&self.queues, &self.flag, address)
+    }
+
+    /// Gives this clock's time at port 123 from now on; what is returned asks others for theirs.
+    pub fn serve_time(&mut self, source: TimeSource) -> TimeClient {
+        let service = time::Service::new(&self.sockets, &self.flag, source);
+        self.time.insert(service).client()
     }
 
     /// TCP connections through this stack.
@@ -222,12 +235,16 @@ impl Control {
     }
 
     /// What was lost, by reason.
-    pub fn losses(&self) -> [(&'static str, u64); 4] {
+    pub fn losses(&self) -> [(&'static str, u64); 5] {
         [
             ("drop_control_full", self.queues.borrow().dropped()),
             ("drop_control_http", self.http.refused()),
             ("drop_control_dns", self.dns.dropped()),
             ("drop_control_streams", self.streams.refused()),
+            (
+                "drop_control_time",
+                self.time.as_ref().map_or(0, time::Service::dropped),
+            ),
         ]
     }
 
@@ -249,6 +266,11 @@ impl Control {
             let mut served = self.http.serve(now);
             served |= self.dns.serve(now);
             served |= self.streams.serve(now, &mut self.interface);
+            if let Some(time) = &mut self.time {
+                // The pool knows the node by this one.
+                let own = self.own.map_or(self.v6, |(_, v6)| v6);
+                served |= time.serve(now, own);
+            }
             busy = changed == PollResult::SocketStateChanged || served;
             if !busy {
                 break;

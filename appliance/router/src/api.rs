@@ -260,10 +260,27 @@ pub struct Status {
     pub lan: Vec<LanGuest>,
     /// When its certificate ends, in seconds since 1970.
     pub certificate_until: u64,
+    /// What its clock is kept by; none of an older node.
+    #[serde(default)]
+    pub clock: Option<Clock>,
     /// The program's version.
     pub version: String,
     /// Monotonic counts; those that begin with `drop` are losses by reason.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// What a node's clock is kept by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Who it was last compared with, or whose it is.
+    pub from: String,
+    /// How many servers it is away from one that needs none, as others are told; none where it is not known to be
+    /// right.
+    pub stratum: Option<u8>,
+    /// By how much it was behind when it was last compared; less than nothing is ahead.
+    pub offset_ms: Option<f64>,
+    /// Since then.
+    pub age_ms: Option<u64>,
 }
 
 /// A machine of the LAN behind a node.

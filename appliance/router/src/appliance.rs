@@ -20,8 +20,9 @@ use crate::config::Config;
 use crate::keeper::Files;
 use crate::logging::Logging;
 use crate::screen::{Board, Phase, Screen};
+use crate::timekeeping::{self, Keeping, Timekeeping};
 use crate::update::{Updates, trial};
-use crate::{configuration, ipc, machine, run, sntp};
+use crate::{configuration, ipc, machine, run};
 
 /// For the daemon's goodbye; the kernel's buffers take it at once.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -102,6 +103,7 @@ async fn live(boot: &mut Boot) -> Shutdown {
         let config = Config {
             updates: Some(updates.clone()),
             state: Files::OnDisk(keeper.clone()),
+            clock: timekeeper.clock.clone(),
             ..config
         };
         match run_daemon(config, &mut power).await {
@@ -123,11 +125,21 @@ async fn live(boot: &mut Boot) -> Shutdown {
     }
 }
 
-/// Keeps the clock by the servers that are configured.
-#[derive(Default)]
+/// Keeps the clock by the servers that are configured; without any the node keeps it by its pool.
 struct Timekeeper {
+    clock: Timekeeping,
     servers: Vec<String>,
     task: JoinSet<()>,
+}
+
+impl Default for Timekeeper {
+    fn default() -> Self {
+        Timekeeper {
+            clock: Timekeeping::new(Keeping::Pool),
+            servers: Vec::new(),
+            task: JoinSet::new(),
+        }
+    }
 }
 
 impl Timekeeper {
@@ -137,8 +149,13 @@ impl Timekeeper {
         }
         self.task.abort_all();
         self.servers.clone_from(&servers);
+        self.clock.keep_by(match servers.is_empty() {
+            true => Keeping::Pool,
+            false => Keeping::Servers,
+        });
         if !servers.is_empty() {
-            self.task.spawn(sntp::run(servers));
+            let clock = self.clock.clone();
+            self.task.spawn(timekeeping::follow_servers(clock, servers));
         }
     }
 }

@@ -223,6 +223,11 @@ pub struct RunArgs {
     /// outside the pool to; may be repeated. Without one they are refused
     #[arg(long, value_name = "ADDRESS", value_parser = crate::config::dns_server)]
     pub dns: Vec<SocketAddr>,
+
+    /// Whether members get this host's time: as its kernel says whether the clock is kept, always because you
+    /// vouch for it, or never (default host).
+    #[arg(long, value_name = "WHEN")]
+    pub give_time: Option<crate::timekeeping::GiveTime>,
     /// With --guest none: a SOCKS5 server here, by which programs of this host reach the pool
     #[arg(long, value_name = "ADDR:PORT")]
     pub socks: Option<SocketAddr>,
@@ -244,7 +249,7 @@ pub struct RunArgs {
     /// /etc/wow.toml; wait until there is a ticket
     #[arg(long, conflicts_with_all = [
         "ticket", "name", "listen", "tcp_listen", "seeds", "guest", "tun", "address", "no_lan",
-        "no_port_mapping", "allow_overlap", "config", "dns", "socks", "forwards", "gateway_for_all",
+        "no_port_mapping", "allow_overlap", "config", "dns", "give_time", "socks", "forwards", "gateway_for_all",
     ])]
     pub from_machine: bool,
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::api::{
-    LanGuest, Lease, Op, Path, Peer, PingReport, Record, Resolved, RevocationReport, RttSummary,
-    Status, TraceReport,
+    Clock, LanGuest, Lease, Op, Path, Peer, PingReport, Record, Resolved, RevocationReport,
+    RttSummary, Status, TraceReport,
 };
 use crate::cli::{
     ClientArgs, DhtVerb, PingArgs, ResolveArgs, RevokeArgs, ServiceVerb, TraceArgs, TroubleVerb,
@@ -100,6 +100,7 @@ fn show_status(status: &Status) -> Result<()> {
             "certificate until",
             wall_clock::show(wow_overlay::time::UnixTime(status.certificate_until)),
         ),
+        ("time", status.clock.as_ref().map(clock).unwrap_or_default()),
         (
             "memory",
             format!("{:.1} MiB", status.rss_bytes as f64 / (1024.0 * 1024.0)),
@@ -107,6 +108,19 @@ fn show_status(status: &Status) -> Result<()> {
         ("dropped", drops.join(", ")),
         ("version", status.version.clone()),
     ])
+}
+
+/// What the clock is kept by.
+pub fn clock(clock: &Clock) -> String {
+    let mut line = format!("from {}", clock.from);
+    if let (Some(offset), Some(age)) = (clock.offset_ms, clock.age_ms) {
+        let way = if offset < 0.0 { "ahead" } else { "behind" };
+        line += &format!(", was {:.1} ms {way} {} ago", offset.abs(), span(age));
+    }
+    match clock.stratum {
+        Some(stratum) => line + &format!(" (stratum {stratum})"),
+        None => line + " (not known to be right)",
+    }
 }
 
 /// A line for each machine of the LAN.

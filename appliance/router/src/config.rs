@@ -14,6 +14,7 @@ use wow_underlay::tcp::PORTS_MAX;
 use crate::cli::RunArgs;
 use crate::keeper::Files;
 use crate::services::{DNS_SERVERS_MAX, Forward, GatewayPlan};
+use crate::timekeeping::{GiveTime, Keeping, Timekeeping};
 use crate::{ipc, pool};
 
 const DEFAULT_TUN: &str = "wow0";
@@ -51,6 +52,7 @@ struct RawConfig {
     /// Each ADDRESS or ADDRESS:PORT.
     #[serde(default)]
     dns: Vec<String>,
+    give_time: Option<GiveTime>,
     socks: Option<SocketAddr>,
     #[serde(default)]
     forward: Vec<Forward>,
@@ -172,6 +174,8 @@ pub struct Config {
     pub offload: bool,
     /// DNS servers for names outside the pool.
     pub dns: Vec<SocketAddr>,
+    /// The clock, and whether its time is given to others.
+    pub clock: Timekeeping,
     /// How this machine's programs reach the pool without a device.
     pub gateway: GatewayPlan,
     /// Whether routes of the host that overlap the pool's range are only warned of.
@@ -262,6 +266,9 @@ impl Config {
             port_mapping: !(args.no_port_mapping || raw.no_port_mapping),
             offload: !(args.no_offload || raw.no_offload),
             dns: check_dns(dns)?,
+            clock: Timekeeping::new(Keeping::Host(
+                args.give_time.or(raw.give_time).unwrap_or_default(),
+            )),
             gateway,
             allow_overlap: args.allow_overlap || raw.allow_overlap,
             booted: false,

@@ -2,4 +2,4 @@
 
 pub use crate::dns::fuzzing::{answer, configuration};
 pub use crate::ipc::fuzzing::requests;
-pub use crate::sntp::fuzzing::time;
+pub use crate::timekeeping::fuzzing::time;

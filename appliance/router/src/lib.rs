@@ -29,9 +29,9 @@ mod remembered;
 mod run;
 mod screen;
 mod services;
-mod sntp;
 mod state;
 mod syslog;
+mod timekeeping;
 mod update;
 mod wall_clock;
 

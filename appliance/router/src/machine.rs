@@ -18,6 +18,7 @@ use crate::config::{
 use crate::keeper::Files;
 use crate::logging::Logging;
 use crate::services::GatewayPlan;
+use crate::timekeeping::{GiveTime, Keeping, Timekeeping};
 use crate::{ipc, run, wall_clock};
 
 /// Where appliances listen, by IPv4 and IPv6, so that one with a known address can be a seed for the others.
@@ -41,6 +42,8 @@ pub fn run(state: Option<PathBuf>, socket: Option<PathBuf>, logging: &Logging) -
         let config = Config {
             state: Files::In(state.map_or_else(crate::config::default_state, Ok)?),
             socket: socket.unwrap_or(config.socket),
+            // The system's own NTP daemon gives time where it has some, and others take theirs from it.
+            clock: Timekeeping::new(Keeping::Host(GiveTime::Never)),
             ..config
         };
         run::serve(config, Box::new(|| {}), stop).await
@@ -87,6 +90,7 @@ pub fn configuration(merged: &Merged) -> Result<Config, String> {
         port_mapping: switch(merged, "port-mapping")?,
         offload: switch(merged, "offload")?,
         dns: dns_servers(merged)?,
+        clock: Timekeeping::new(Keeping::Pool),
         gateway: GatewayPlan::default(),
         // Nobody else uses this machine's routes, and those it has lead to the underlay.
         allow_overlap: true,

@@ -28,6 +28,7 @@ use crate::ipc::{self, Operator, Server};
 use crate::keeper::Files;
 use crate::services::{Gateway, Services, StackGuest};
 use crate::state::{self, State};
+use crate::timekeeping::{self, Way};
 use crate::{random, remembered, syslog, wall_clock};
 
 /// Ends when the process is told to.
@@ -126,10 +127,20 @@ pub async fn serve(
         config.mtu,
         !config.dns.is_empty(),
     )?;
-    let mut guest = guest;
+    let (mut guest, mut control) = (guest, control);
+    let clock = config.clock;
+    let source = clock.clone();
+    let client = clock
+        .gives()
+        .then(|| control.serve_time(Box::new(move || source.reading())));
+    let (way, device) = match &config.guest {
+        GuestKind::Tun(tun) => (Some(Way::Device(tun.clone())), Some(tun.clone())),
+        _ => (client.map(Way::Stack), None),
+    };
     let guests = guest.lan().map(|lan| {
         let kind = config.guest.to_string();
-        Guests::new(kind, lan.mac(), &facts, config.mtu, &state)
+        let gives_time = clock.gives();
+        Guests::new((kind, lan.mac()), &facts, config.mtu, gives_time, &state)
     });
 
     let mut all_seeds: Vec<SeedAddr> = facts.seeds.clone();
@@ -168,6 +179,7 @@ pub async fn serve(
     let has_guest = matches!(config.guest, GuestKind::Tun(_));
     let services = Services::new(command_sender.clone(), &config.dns);
     let peers_asker = command_sender.clone();
+    let timekeeper = timekeeping::follow_pool(clock.clone(), way, command_sender.clone());
     let operator = Operator::new(command_sender, has_guest.then_some(control_address))
         .with_configuration(config.sources)
         .with_updates(config.updates);
@@ -191,6 +203,7 @@ pub async fn serve(
             },
             mtu: config.mtu,
             booted: config.booted,
+            clock: clock.clone(),
         },
         Parts {
             underlay: Box::new(underlay),
@@ -220,12 +233,19 @@ pub async fn serve(
     if config.booted {
         tasks.spawn(ipc::serve_port(operator));
     }
-    let ended = match gateway {
-        None => daemon.run(stop).await,
-        Some(gateway) => tokio::select! {
-            ended = daemon.run(stop) => ended,
-            () = gateway.run() => unreachable!("it serves for ever"),
-        },
+    if let Some(device) = device.filter(|_| clock.gives()) {
+        tasks.spawn(timekeeping::serve(clock, device));
+    }
+    let gateway = async {
+        match gateway {
+            Some(gateway) => gateway.run().await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = daemon.run(stop) => ended,
+        () = gateway => unreachable!("it serves for ever"),
+        () = timekeeper => unreachable!("it asks for ever"),
     };
     tasks.shutdown().await;
     ended

@@ -140,6 +140,7 @@ replay! {
     time: "time",
     control_address: "control-address",
     names: "names",
+    times: "times",
     lan: "lan",
     upnp_search: "upnp-search",
     upnp_description: "upnp-description",

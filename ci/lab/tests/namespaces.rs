@@ -3,7 +3,8 @@
 
 mod support;
 
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use wow_lab::moves::Trouble;
 use wow_lab::namespaces::NamespaceTestbed;
@@ -136,4 +137,75 @@ fn tcp_goes_on_when_its_node_moves_and_when_the_direct_path_is_cut() {
         );
     }
     bed.check_running().unwrap();
+}
+
+/// What a server answers to a question from inside a namespace: alarm, stratum, and by how many seconds its clock is
+/// off this one's.
+fn ask_time(space: &str, server: IpAddr) -> Option<(u8, u8, f64)> {
+    const NTP_TO_UNIX: f64 = 2_208_988_800.0;
+    let asked = wow_lab::inside::spawn(space, move || {
+        let any: IpAddr = match server {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.connect((server, 123))?;
+        let mut question = [0; 48];
+        question[0] = 4 << 3 | 3;
+        question[40..].copy_from_slice(b"a number");
+        socket.send(&question)?;
+        let mut answer = [0; 100];
+        let length = socket.recv(&mut answer)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+        anyhow::ensure!(length == question.len(), "{length} bytes");
+        anyhow::ensure!(answer[24..32] == question[40..], "another's answer");
+        let sent = u64::from_be_bytes(answer[40..48].try_into()?);
+        let time = sent as f64 / 2f64.powi(32) - NTP_TO_UNIX;
+        Ok((answer[0] >> 6, answer[1], time - now))
+    });
+    asked.unwrap().join().unwrap().ok()
+}
+
+#[test]
+fn members_and_their_hosts_get_a_nodes_time_and_what_it_is_worth() {
+    let tools = tools();
+    let logs = path("WOW_TEST_LOGS").join("time");
+    let topology = Topology::seed_and_nated(2);
+    let bed = NamespaceTestbed::prepare(&tools, &topology, &logs).unwrap();
+    let gives = ["always", "host", "never"];
+    let started = gives.iter().enumerate().map(|(place, give)| {
+        let name = &topology.places[place].name;
+        let options = ["--give-time", give];
+        bed.launcher(place).launch_with(name, &options).unwrap()
+    });
+    let (routers, nodes): (Vec<_>, Vec<_>) = started.unzip();
+    experiment::join(&nodes, JOIN_LIMIT, &|_| (), &mut || Ok(())).unwrap();
+    let status = |node: usize| nodes[node].client.raw_status().unwrap();
+    // Whether this very kernel's clock is kept is the host's to say.
+    let kept = status(1)["clock"]["stratum"].as_u64();
+    let expected = [Some((0, 3)), Some(kept.map_or((3, 0), |_| (0, 3))), None];
+    let control: IpAddr = "10.128.0.1".parse().unwrap();
+    for (node, expected) in expected.into_iter().enumerate() {
+        let addresses = &status(node)["addresses"];
+        let [v4, v6] = ["v4", "v6"].map(|family| addresses[family].as_str().unwrap());
+        let asker = (node + 1) % nodes.len();
+        let servers =
+            [(asker, v4), (asker, v6), (node, v4)].map(|(from, to)| (from, to.parse().unwrap()));
+        for (from, server) in servers.into_iter().chain([(node, control)]) {
+            let Some(expected) = expected else {
+                assert_eq!(ask_time(bed.space(from), server), None, "{server}");
+                continue;
+            };
+            let answered = wow_lab::command::wait_until("an answer", JOIN_LIMIT, || {
+                Ok(ask_time(bed.space(from), server))
+            });
+            let (alarm, stratum, off) = answered.unwrap();
+            println!("{server} to node {from}: alarm {alarm}, stratum {stratum}, {off:.6} s");
+            assert_eq!((alarm, stratum), expected, "{server}");
+            // One machine, one clock: what is between is the way and the scheduler.
+            assert!(off.abs() < 1.0, "{server}: {off} s");
+        }
+    }
+    drop(routers);
 }

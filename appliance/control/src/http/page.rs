@@ -10,7 +10,7 @@ const PAGE: &str = include_str!("page.html");
 pub const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; script-src '",
-    "sha256-s65I+JGjd9oZs7tnbYRXdEVJ4r0NkFwjUC8V50Wb0FY=",
+    "sha256-yZ8H/gEkuG1PK9v+844/badYiyMNtduuKlTI8pGJdUw=",
     "'; style-src '",
     "sha256-sxuD5XIXJ9L1Sg+gs72P4rj9wewYTdQ1YRoc8WN2zrE=",
     "'",

@@ -12,9 +12,9 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::budget::Budget;
 use super::table::{Guest, Kept, LeaseKey, State, Table};
 use super::{Event, LanConfig, Mac, Out, TOLD, show};
+use crate::budget::Budget;
 pub use message::Question;
 use message::{Answer, Kind, Times};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::Mac;
 use super::NEIGHBOUR_BUDGET;
-use super::budget::Budget;
 use super::dhcp::Question;
+use crate::budget::Budget;
 
 /// Guests that are known, those included that have been away for long.
 pub const GUESTS_KEPT_MAX: usize = 128;

@@ -31,6 +31,7 @@ fn config() -> LanConfig {
         prefix_length_v6: 48,
         mtu_bytes: 1419,
         domain: Some("lab".into()),
+        gives_time: true,
     }
 }
 
@@ -332,6 +333,7 @@ fn a_guest_gets_an_address_with_all_that_it_needs_to_know() {
         (3, &GATEWAY.octets()),
         (6, &GATEWAY.octets()),
         (15, b"lab"),
+        (42, &GATEWAY.octets()),
         (26, &1419u16.to_be_bytes()),
         (28, &[10, 255, 255, 255]),
         (51, &600u32.to_be_bytes()),

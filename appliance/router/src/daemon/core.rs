@@ -7,8 +7,8 @@ use std::time::Duration;
 use wow_control::Control;
 use wow_dataplane::{Coalescer, Outbound, SendQueue, segment};
 use wow_guest::{Guest, Offload, WriteError};
-use wow_init::clock::PauseWatch;
-use wow_overlay::membership::{NodeName, Revocation, RevocationError};
+use wow_init::clock::{self, PauseWatch};
+use wow_overlay::membership::{CertificateError, NodeName, Revocation, RevocationError};
 use wow_overlay::node::{Config, DownReason, Event, GuestPacket, LeaseId, Node, Run, Transmit};
 use wow_overlay::time::{Instant, UnixTime};
 use wow_overlay::wire::Remote;
@@ -79,6 +79,8 @@ pub struct Core {
     tick_due: Instant,
     pause: PauseWatch,
     pause_due: Instant,
+    /// How often the wall clock had been set when it was last told to the node.
+    clock_sets: u64,
     questioned: Option<Instant>,
     /// The links with addresses that are offered to other nodes.
     carriers: Vec<u32>,
@@ -149,6 +151,7 @@ impl Core {
             tick_due: Instant::ZERO + TICK,
             pause: PauseWatch::new(),
             pause_due: Instant::ZERO + PAUSE_CHECK,
+            clock_sets: clock::sets(),
             questioned: None,
             carriers: Vec::new(),
             tell_joined: false,
@@ -253,6 +256,10 @@ impl Core {
                 self.node.set_wall_clock(now, wall_clock::now());
                 self.node.question_paths(now);
                 self.drain_node();
+            }
+            if std::mem::replace(&mut self.clock_sets, clock::sets()) != clock::sets() {
+                // The node and its certificate go by the clock.
+                self.tick_due = now;
             }
         }
         if self.lan.is_some() && self.announce_due <= now {
@@ -526,6 +533,7 @@ impl Core {
         }
         let mut trouble = self.trouble.list(&self.node, now);
         trouble.extend(self.settings.state.files().trouble());
+        trouble.extend(self.settings.clock.trouble());
         let (kind, lan) = match &self.guests {
             Some(guests) => {
                 counters.extend(guests.counters());
@@ -571,6 +579,7 @@ impl Core {
             lan,
             trouble,
             certificate_until: certificate.not_after().0,
+            clock: Some(self.settings.clock.report()),
             version: env!("CARGO_PKG_VERSION").into(),
             counters,
         }
@@ -862,7 +871,10 @@ impl Core {
                     tracing::warn!(error, "the revocation will be forgotten with a restart");
                 }
             }
-            Event::OutOfTime { from, error } => self.trouble.out_of_time(from, &error),
+            Event::OutOfTime { from, error } => {
+                self.learn_time(&error);
+                self.trouble.out_of_time(from, &error);
+            }
             Event::Revoked => tracing::error!(
                 "the pool's authority has ended this node's membership; it needs a new ticket, and a \
                  new identity if the node itself was revoked"
@@ -906,6 +918,19 @@ impl Core {
                 "another node has the address that this one was given; give one of them another with \
                  --address"
             ),
+        }
+    }
+
+    /// Takes a member's certificate, which its ticket has signed, as evidence of how late it is: on a machine whose own
+    /// clock said nothing, or it could join nothing.
+    fn learn_time(&self, error: &CertificateError) {
+        if let CertificateError::NotYetValid { when } = error
+            && *when < self.settings.ticket.not_after()
+            && clock::raise_to(when.0)
+        {
+            tracing::warn!(
+                "the machine has no clock: set to the beginning of a member's certificate"
+            );
         }
     }
 

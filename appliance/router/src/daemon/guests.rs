@@ -43,7 +43,13 @@ pub struct Guests {
 impl Guests {
     /// Services for the LAN of a port with this hardware address. Guests that were known before are
     /// known again.
-    pub fn new(kind: String, mac: Mac, pool: &PoolFacts, mtu: GuestMtu, state: &State) -> Self {
+    pub fn new(
+        (kind, mac): (String, Mac),
+        pool: &PoolFacts,
+        mtu: GuestMtu,
+        gives_time: bool,
+        state: &State,
+    ) -> Self {
         let config = LanConfig {
             mac,
             gateway: control_v4(pool.range),
@@ -52,6 +58,7 @@ impl Guests {
             prefix_length_v6: pool.summary().v6_prefix.prefix_len(),
             mtu_bytes: mtu.bytes(),
             domain: Some(pool.dns_suffix()),
+            gives_time,
         };
         let (kept, unkept) = file::read(state.files(), pool);
         if let Some(unkept) = &unkept {

@@ -36,6 +36,7 @@ pub use self::trouble::overlap;
 use crate::config::GuestMtu;
 use crate::services::Services;
 use crate::state::State;
+use crate::timekeeping::Timekeeping;
 
 /// How long the goodbye may wait for room in the sockets' buffers.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
@@ -62,6 +63,8 @@ pub struct Settings {
     pub mtu: GuestMtu,
     /// Whether this process is the machine's own node.
     pub booted: bool,
+    /// What the clock is kept by.
+    pub clock: Timekeeping,
 }
 
 /// What the loop stands between.

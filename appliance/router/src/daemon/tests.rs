@@ -16,6 +16,7 @@ use wow_underlay::memory::Network;
 
 use super::*;
 use crate::api::{Peer, Resolved, Status};
+use crate::timekeeping::{GiveTime, Keeping, Timekeeping};
 use crate::{random, wall_clock};
 
 /// Of virtual time.
@@ -108,6 +109,7 @@ fn start_on(
             tun: None,
             mtu: GuestMtu::default(),
             booted: false,
+            clock: Timekeeping::new(Keeping::Host(GiveTime::Never)),
         },
         Parts {
             underlay,

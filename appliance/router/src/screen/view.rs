@@ -7,7 +7,7 @@ use wow_init::network;
 
 use super::keys::Page;
 use crate::api::{Path, Peer, Status};
-use crate::client::short;
+use crate::client::{clock, short};
 use crate::logging::LogLine;
 use crate::wall_clock;
 
@@ -173,6 +173,9 @@ fn status(facts: &Facts, columns: usize) -> Vec<String> {
             let addresses = &status.addresses;
             fact("addresses", &format!("{} {}", addresses.v4, addresses.v6));
             fact("underlay", &underlay(facts));
+            if let Some(told) = &status.clock {
+                fact("time", &clock(told));
+            }
             let estimate = status.pool_size_estimate.round();
             fact(
                 "peers",

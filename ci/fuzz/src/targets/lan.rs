@@ -152,6 +152,7 @@ fn lan(input: &[u8]) {
         prefix_length_v6: 48,
         mtu_bytes: 1280,
         domain: Some("lab".into()),
+        gives_time: true,
     };
     let mut bed = Bed {
         service: LanService::new(config, Vec::new(), Duration::ZERO),

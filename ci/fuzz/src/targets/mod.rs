@@ -13,6 +13,7 @@ mod names;
 mod node;
 mod replay;
 mod stack;
+mod times;
 mod wire;
 
 use crate::Target;
@@ -48,6 +49,7 @@ pub(crate) const ALL: &[Target] = &[
     appliance::TIME,
     http::CONTROL_ADDRESS,
     names::NAMES,
+    times::TIMES,
     lan::LAN,
     gateway::SEARCH,
     gateway::DESCRIPTION,

@@ -16,6 +16,7 @@ const HOST_NAME: u8 = 12;
 const DOMAIN: u8 = 15;
 const MTU: u8 = 26;
 const BROADCAST_ADDRESS: u8 = 28;
+const TIME_SERVER: u8 = 42;
 const REQUESTED_ADDRESS: u8 = 50;
 const MESSAGE_TYPE: u8 = 53;
 const SERVER: u8 = 54;
@@ -162,6 +163,7 @@ pub fn answer(config: &LanConfig, question: &Question, answer: Answer, times: Ti
     let broadcast = config.broadcast().octets();
     let mtu = config.mtu_bytes.to_be_bytes();
     let (renewal, rebinding) = (times.renewal.to_be_bytes(), times.rebinding.to_be_bytes());
+    let gateway = config.gateway.octets();
     let mut options = Vec::new();
     let mut option = |kind, data| options.push(DhcpOption { kind, data });
     if !question.client.is_empty() {
@@ -178,6 +180,9 @@ pub fn answer(config: &LanConfig, question: &Question, answer: Answer, times: Ti
         option(MTU, &mtu);
         if let Some(domain) = &config.domain {
             option(DOMAIN, domain.as_bytes());
+        }
+        if config.gives_time {
+            option(TIME_SERVER, &gateway);
         }
     }
     let (message_type, address) = match answer {

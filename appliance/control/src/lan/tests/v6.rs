@@ -348,6 +348,8 @@ fn by_dhcp_a_guest_gets_the_address_that_goes_with_its_lease() {
     assert_eq!(option(&said, 1), Some(CLIENT.1));
     assert_eq!(option(&said, 2), Some(SERVER.1));
     assert_eq!(option(&said, 23), Some(&GATEWAY_V6.octets()[..]));
+    let time = [&[0, 1, 0, 16], &GATEWAY_V6.octets()[..]].concat();
+    assert_eq!(option(&said, 56), Some(&time[..]));
     assert_eq!(option(&said, 24), Some(&b"\x03lab\x00"[..]));
     assert!(bed.neighbours.iter().all(|(_, held)| held.is_none()));
     let said = bed.dhcp(ann, 3, &[&wants[..], &[SERVER]].concat()).unwrap();

@@ -23,6 +23,9 @@ const OPTION_STATUS: u16 = 13;
 const OPTION_DNS: u16 = 23;
 const OPTION_SUFFIX: u16 = 24;
 const OPTION_NAME: u16 = 39;
+const OPTION_TIME: u16 = 56;
+/// Of that one, a server's address (RFC 5908, section 4.1).
+const TIME_ADDRESS: u16 = 1;
 
 /// A DUID is not longer (RFC 8415, section 11.1).
 const DUID_BYTES_MAX: usize = 130;
@@ -253,6 +256,11 @@ pub fn answer(config: &LanConfig, query: &Query, address: Address, times: Times)
         }
     }
     option(&mut message, OPTION_DNS, &[&config.gateway_v6.octets()]);
+    if config.gives_time {
+        let mut server = Vec::new();
+        option(&mut server, TIME_ADDRESS, &[&config.gateway_v6.octets()]);
+        option(&mut message, OPTION_TIME, &[&server]);
+    }
     if let Some(domain) = &config.domain {
         option(
             &mut message,
