@@ -1,5 +1,5 @@
 //! What goes wrong around a running appliance is named while it lasts and no longer: state disks that are pulled,
-//! full, failing or somebody else's, configuration disks that are broken or contradict, a network without an answer.
+//! full, failing or somebody else's, configuration disks that are broken or contradict, a network card that disappears.
 //!
 //! `cargo xtask test` runs these: it builds what they need and says where it is.
 
@@ -14,7 +14,7 @@ use wow_builder::qemu::{Backend, Firmware, FwCfg, Hardware, Nic, Vm, VmSpec};
 use wow_lab::control::Control;
 use wow_lab::interrupt;
 
-use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, fat, run};
+use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, fat, free_port, run, seed};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -27,6 +27,23 @@ struct Bed {
 }
 
 impl Bed {
+    /// Of a machine whose node runs, or will soon.
+    fn of(place: &Place, mut vm: Vm) -> Self {
+        let begun = Instant::now();
+        let qmp = loop {
+            match Qmp::connect(&place.private("qmp")) {
+                Ok(qmp) => break qmp,
+                Err(error) => assert!(begun.elapsed() < LIMIT, "{error}"),
+            }
+            vm.check_running().unwrap();
+            std::thread::sleep(PAUSE);
+        };
+        let control = place.private("control");
+        let mut bed = Bed { vm, qmp, control };
+        bed.wait("the node", |bed| bed.status());
+        bed
+    }
+
     fn wait<T>(&mut self, what: &str, mut look: impl FnMut(&mut Self) -> Option<T>) -> T {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -102,19 +119,8 @@ fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
         ],
         ..place.spec("machine-trouble")
     };
-    let mut vm = place.start(&spec);
-    let begun = Instant::now();
-    let qmp = loop {
-        match Qmp::connect(&private("qmp")) {
-            Ok(qmp) => break qmp,
-            Err(error) => assert!(begun.elapsed() < LIMIT, "{error}"),
-        }
-        vm.check_running().unwrap();
-        std::thread::sleep(PAUSE);
-    };
-    let control = private("control");
-    let mut bed = Bed { vm, qmp, control };
-    bed.wait("the node", |bed| bed.status());
+    let vm = place.start(&spec);
+    let mut bed = Bed::of(&place, vm);
     bed.wait_well();
 
     // An empty disk is taken into use.
@@ -182,6 +188,45 @@ fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
 
     let Bed { mut vm, qmp, .. } = bed;
     // The machine's power button is on the same line.
+    drop(qmp);
+    assert!(vm.power_off(POWER_OFF_LIMIT));
+}
+
+#[test]
+fn a_network_card_that_disappears_is_named_until_there_is_one_again() {
+    let place = Place::new("machine-card");
+    let port = free_port();
+    let ticket = place.ticket(&[format!("10.0.2.2:{port}")]);
+    let wow = support::tools().wow;
+    let _seed = seed(&wow, place.directory.path(), port, &[]);
+    let spec = VmSpec {
+        fw_cfg: vec![FwCfg {
+            name: "opt/wow/ticket".into(),
+            file: ticket,
+        }],
+        ports: 2,
+        ..place.spec("machine-card")
+    };
+    let vm = place.start(&spec);
+    let mut bed = Bed::of(&place, vm);
+    // It comes up without any, and takes the first that is put in.
+    bed.wait_named("there is no network card");
+    for (round, port) in [0, 1, 0].into_iter().enumerate() {
+        // Another card in another port, and again in the first one.
+        let id = format!("card{round}");
+        let mac = format!("52:54:00:77:05:0{round}");
+        bed.qmp.attach_card(&id, port, &mac).unwrap();
+        bed.wait_well();
+        bed.wait("the pool", |bed| {
+            let status = bed.status()?;
+            let is_joined = status["joined"] == true && status["peers"] == 1;
+            is_joined.then_some(())
+        });
+        bed.qmp.detach_card(&id).unwrap();
+        bed.wait("the card's end", |bed| bed.qmp.forget_card(&id).ok());
+        bed.wait_named("there is no network card");
+    }
+    let Bed { mut vm, qmp, .. } = bed;
     drop(qmp);
     assert!(vm.power_off(POWER_OFF_LIMIT));
 }
