@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
@@ -39,6 +39,11 @@ static PAUSES: AtomicU64 = AtomicU64::new(0);
 
 /// How often the wall clock was set from here.
 static SETS: AtomicU64 = AtomicU64::new(0);
+
+/// By how many nanoseconds in all.
+static MOVED_NS: AtomicI64 = AtomicI64::new(0);
+
+const NANOS: i64 = 1_000_000_000;
 
 static SOURCE: Mutex<ClockSource> = Mutex::new(ClockSource::Kernel);
 
@@ -83,13 +88,12 @@ fn unix(time: RtcTime) -> Option<u64> {
 #[derive(Debug)]
 pub struct PauseWatch {
     before: Clocks,
-    sets: u64,
 }
 
 /// Seconds by which two clocks are ahead of the ones that stand still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Clocks {
-    /// The RTC, ahead of the wall clock.
+    /// The RTC, ahead of the wall clock without what this process has moved that by.
     rtc: Option<i64>,
     /// The time since boot, ahead of the time running.
     suspended: i64,
@@ -102,8 +106,10 @@ impl Clocks {
     fn read() -> Self {
         let seconds = |id| clock_gettime(id).tv_sec;
         let rtc = rtc().and_then(|rtc| i64::try_from(rtc).ok());
+        // As if it had never been set: set back, it would look as if the RTC had gone on without it.
+        let wall = nanos(clock_gettime(ClockId::Realtime)) - MOVED_NS.load(Ordering::Relaxed);
         Clocks {
-            rtc: rtc.map(|rtc| rtc - seconds(ClockId::Realtime)),
+            rtc: rtc.map(|rtc| rtc - wall.div_euclid(NANOS)),
             suspended: seconds(ClockId::Boottime) - seconds(ClockId::Monotonic),
         }
     }
@@ -121,7 +127,6 @@ impl PauseWatch {
     #[allow(clippy::new_without_default)] // It reads clocks.
     pub fn new() -> Self {
         PauseWatch {
-            sets: sets(),
             before: Clocks::read(),
         }
     }
@@ -130,20 +135,14 @@ impl PauseWatch {
     /// wall clock moved on by as much. To be called every second or so: clocks that drift apart
     /// slowly are no pause.
     pub fn poll(&mut self) -> Option<Duration> {
-        let sets = sets();
         let clocks = Clocks::read();
-        let mut before = std::mem::replace(&mut self.before, clocks);
-        // Set back, the wall clock would look as if the RTC had gone on without it.
-        if std::mem::replace(&mut self.sets, sets) != sets {
-            before.rtc = clocks.rtc;
-        }
+        let before = std::mem::replace(&mut self.before, clocks);
         let seconds = clocks.pause_since(before)?;
         PAUSES.fetch_add(1, Ordering::Relaxed);
         if crate::is_machine_init() && clocks.rtc != before.rtc {
             let missed = u64::try_from(seconds).unwrap_or(0);
-            match set(now() + missed, source()) {
-                Ok(()) => *self = PauseWatch::new(),
-                Err(error) => tracing::warn!(%error, "cannot move the clock on after a pause"),
+            if let Err(error) = set(now() + missed, source()) {
+                tracing::warn!(%error, "cannot move the clock on after a pause");
             }
         }
         u64::try_from(seconds).ok().map(Duration::from_secs)
@@ -212,10 +211,22 @@ fn set(unix_seconds: u64, source: ClockSource) -> std::io::Result<()> {
     set_exactly(Duration::from_secs(unix_seconds), source)
 }
 
+/// Since 1970, for some 292 years.
+fn nanos(time: Timespec) -> i64 {
+    time.tv_sec
+        .saturating_mul(NANOS)
+        .saturating_add(time.tv_nsec)
+}
+
 fn set_exactly(time: Duration, source: ClockSource) -> std::io::Result<()> {
     let tv_sec = i64::try_from(time.as_secs()).map_err(std::io::Error::other)?;
     let tv_nsec = time.subsec_nanos().into();
-    clock_settime(ClockId::Realtime, Timespec { tv_sec, tv_nsec })?;
+    let (before, after) = (
+        clock_gettime(ClockId::Realtime),
+        Timespec { tv_sec, tv_nsec },
+    );
+    clock_settime(ClockId::Realtime, after)?;
+    MOVED_NS.fetch_add(nanos(after) - nanos(before), Ordering::Relaxed);
     SETS.fetch_add(1, Ordering::Relaxed);
     *SOURCE
         .lock()

@@ -162,7 +162,8 @@ impl State {
                 && kept.fixed_address() == address
                 && kept.roles() == roles
                 && kept.ticket_id() == ticket.id();
-            if as_asked && now < renewal_due(&kept) {
+            let begun = kept.not_before() <= now.max(ticket.not_before());
+            if as_asked && begun && now < renewal_due(&kept) {
                 return Ok(kept);
             }
         }

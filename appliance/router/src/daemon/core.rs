@@ -957,10 +957,13 @@ impl Core {
 
     /// Replaces the certificate in time.
     fn renew_certificate(&mut self, now: Instant, wall: UnixTime) {
-        if wall < state::renewal_due(self.node.certificate()) {
+        let settings = &self.settings;
+        let held = self.node.certificate();
+        // By a clock that was ahead and was set back it begins too late for others.
+        let is_early = held.not_before() > wall.max(settings.ticket.not_before());
+        if wall < state::renewal_due(held) && !is_early {
             return;
         }
-        let settings = &self.settings;
         let renewed = settings.state.certificate(
             &settings.identity,
             &settings.ticket,
@@ -970,7 +973,9 @@ impl Core {
             wall,
         );
         match renewed {
-            Ok(certificate) if certificate.not_after() > self.node.certificate().not_after() => {
+            Ok(certificate)
+                if is_early || certificate.not_after() > self.node.certificate().not_after() =>
+            {
                 tracing::info!(
                     until = wall_clock::show(certificate.not_after()),
                     "certificate renewed"
