@@ -291,6 +291,9 @@ mod tests {
         let (same, third) = run(NOW + DAY * 25);
         assert_eq!(id, same);
         assert!(third.not_after() > first.not_after(), "renewed in time");
+        // By a clock that was set back since, it would begin too late for others.
+        let (_, again) = run(NOW + DAY * 24);
+        assert_eq!(again.not_before(), NOW + DAY * 24);
         for file in ["identity", "certificate", "pool", "lock"] {
             let mode = std::fs::metadata(dir.path().join(file))
                 .unwrap()

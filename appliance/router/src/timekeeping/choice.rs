@@ -69,16 +69,20 @@ impl Judge {
     }
 }
 
-/// The most that lie within [`AGREEMENT`] of each other.
+/// The most that lie within [`AGREEMENT`] of each other; of as many, those that lie closest.
 fn largest(sorted: &[Offset]) -> &[Offset] {
     let mut best = 0..0;
+    let mut best_spread = AGREEMENT;
     let mut from = 0;
     for to in 0..sorted.len() {
         while sorted[from].distance(sorted[to]) > AGREEMENT {
             from += 1;
         }
-        if to + 1 - from > best.len() {
+        let spread = sorted[from].distance(sorted[to]);
+        let count = to + 1 - from;
+        if count > best.len() || count == best.len() && spread < best_spread {
             best = from..to + 1;
+            best_spread = spread;
         }
     }
     &sorted[best]
