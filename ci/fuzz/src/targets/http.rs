@@ -136,7 +136,7 @@ impl Guest {
             let Some(packet) = self.control.poll_packet() else {
                 break;
             };
-            assert!(packet.len() <= MTU_BYTES.into());
+            assert!(packet.len() <= usize::from(MTU_BYTES));
             packets += 1;
             assert!(packets <= ANSWERS_MAX, "one packet sets off a storm");
             self.take(&packet);
