@@ -14,7 +14,7 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 pub(super) const DEFINITION: Target = Target {
     name: "definition",
     // A whole system's packages and files take more than most texts.
-    input_bytes_max: 2 * TEXT_BYTES_MAX,
+    input_bytes_max: 4 * TEXT_BYTES_MAX,
     run: |input| {
         if let Some(text) = text(input) {
             for file in ["images/router.toml", "images/workstation.toml"] {
