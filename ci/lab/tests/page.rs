@@ -42,6 +42,12 @@ fn tools() -> Tools {
 const ROWS: &str = "Object.fromEntries([...document.querySelectorAll('#peers tr')].map((row) => \
                     [row.cells[0].firstChild.data, row.cells[1].innerText]))";
 
+/// The ring as drawn: nodes, what names one, labels, and how far a label keeps others away, in the drawing's units.
+const DOTS: &str = "document.querySelectorAll('#ring circle.node')";
+const NAME: &str = "(dot) => dot.textContent.split(',')[0]";
+const LABELS: &str = "document.querySelectorAll('#ring text')";
+const LABEL_ROOM: u32 = 12;
+
 fn drawn(page: &mut Page<'_>, times: u32) {
     let expression = format!("Number(document.body?.dataset.drawn) >= {times}");
     page.wait("the page is drawn", &expression, LIMIT).unwrap();
@@ -131,22 +137,25 @@ fn the_page_shows_a_running_pool_and_follows_it() {
     }
     let round_trips = page.evaluate("[...document.querySelectorAll('#peers tr')].every((row) => / ms$/.test(row.cells[2].innerText))");
     assert_eq!(round_trips.unwrap(), true);
-    let places = "document.querySelectorAll('#ring circle.node').length";
-    assert_eq!(page.evaluate(places).unwrap(), 4);
+    let places = format!("{DOTS}.length");
+    assert_eq!(page.evaluate(&places).unwrap(), 4);
     assert_eq!(
         page.evaluate("document.querySelectorAll('#ring path.link').length")
             .unwrap(),
         3
     );
-    for name in ["a", "b", "c", "seed"] {
-        let labels = page.evaluate(
-            "[...document.querySelectorAll('#ring text')].map((label) => label.textContent)",
-        );
-        assert!(
-            labels.unwrap().as_array().unwrap().contains(&name.into()),
-            "{name}"
-        );
-    }
+    let names = page.evaluate(&format!("[...{DOTS}].map({NAME}).sort()"));
+    assert_eq!(names.unwrap(), serde_json::json!(["a", "b", "c", "seed"]));
+    let labels = format!("[...{LABELS}].map((label) => label.textContent)");
+    let labelled = page.evaluate(&format!("{labels}.includes('a')"));
+    assert_eq!(labelled.unwrap(), true);
+    // Ids are random: a node without a label lies beside one that has its own there.
+    let crowded = format!(
+        "[...{DOTS}].every((dot) => [...{DOTS}].some((other) => {labels}.includes(({NAME})(other)) \
+         && Math.hypot(dot.cx.baseVal.value - other.cx.baseVal.value, \
+         dot.cy.baseVal.value - other.cy.baseVal.value) < {LABEL_ROOM}))"
+    );
+    assert_eq!(page.evaluate(&crowded).unwrap(), true);
     screenshots(&mut page, &logs, "pool");
 
     // A node that goes is gone from the page, without anybody touching it.
