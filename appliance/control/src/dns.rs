@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use smoltcp::iface::{SocketHandle, SocketSet};
-use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket, UdpMetadata};
+use smoltcp::socket::udp::{Socket, UdpMetadata};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::IpAddress;
 use tokio::sync::oneshot;
@@ -23,6 +23,7 @@ use crate::http::Questions;
 use crate::question::{Found, Question};
 use crate::slots::{Connection, Limits, Slots};
 use crate::tcp::TcpStream;
+use crate::udp;
 use message::{Query, Wanted};
 use zone::{Ask, Zone};
 
@@ -85,16 +86,7 @@ impl Server {
         questions: &Questions,
         names: Names,
     ) -> Self {
-        let queue = || {
-            PacketBuffer::new(
-                vec![PacketMetadata::EMPTY; QUEUE_PACKETS],
-                vec![0; QUEUE_BYTES],
-            )
-        };
-        let mut socket = Socket::new(queue(), queue());
-        socket
-            .bind(PORT)
-            .expect("a fresh socket may have a port that is not zero");
+        let socket = udp::listen(PORT, QUEUE_PACKETS, QUEUE_BYTES);
         let resolver = Resolver {
             forwards: names.forwards,
             zone: Rc::new(Zone::new(names)),

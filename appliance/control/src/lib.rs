@@ -19,6 +19,7 @@ mod slots;
 mod streams;
 mod tcp;
 mod time;
+mod udp;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -41,7 +42,8 @@ pub use port::PacketPort;
 pub use question::{Answer, Document, Found, Lookup, Question};
 pub use streams::{Listener, STREAMS_MAX, Stream, Streams};
 pub use time::{
-    Reading, Standing, TIME_PACKET_BYTES, TIME_PORT, TimeClient, TimeServer, TimeSource,
+    NTP_TO_UNIX, Reading, Standing, TIME_PACKET_BYTES, TIME_PORT, TimeClient, TimeServer,
+    TimeSource,
 };
 
 /// Turns of "packets in, connections on, packets out" in one call, before the rest waits for the

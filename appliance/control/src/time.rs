@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smoltcp::iface::{SocketHandle, SocketSet};
-use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket, UdpMetadata};
+use smoltcp::socket::udp::{Socket, UdpMetadata};
 use smoltcp::time::Instant;
 
 use crate::budget::Budget;
 use crate::flag::Flag;
+use crate::udp;
 
 use client::Shared;
 pub use client::TimeClient;
@@ -29,7 +30,7 @@ pub const TIME_PORT: u16 = 123;
 /// A packet of either kind; what a question has beyond is not looked at.
 pub const TIME_PACKET_BYTES: usize = 48;
 /// Seconds from 1900, where NTP's time begins, to 1970.
-const NTP_TO_UNIX: u64 = 2_208_988_800;
+pub const NTP_TO_UNIX: u64 = 2_208_988_800;
 
 /// Answers to one address at once, as many as clients begin with, and the time in which one more is allowed again.
 const SENDER_BUDGET: Budget = Budget::new(8, Duration::from_secs(1));
@@ -206,16 +207,7 @@ impl Service {
         flag: &Arc<Flag>,
         source: TimeSource,
     ) -> Self {
-        let queue = || {
-            PacketBuffer::new(
-                vec![PacketMetadata::EMPTY; QUEUE_PACKETS],
-                vec![0; QUEUE_BYTES],
-            )
-        };
-        let mut socket = Socket::new(queue(), queue());
-        socket
-            .bind(TIME_PORT)
-            .expect("a fresh socket may have a port that is not zero");
+        let socket = udp::listen(TIME_PORT, QUEUE_PACKETS, QUEUE_BYTES);
         Service {
             sockets: Rc::clone(sockets),
             udp: sockets.borrow_mut().add(socket),
