@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use wow_control::{TIME_PACKET_BYTES, TIME_PORT, TimeClient};
 
 use super::choice::{Judge, Verdict};
-use super::question::{Offset, Question};
+use super::question::{Offset, Question, Refusal};
 use super::serve::open;
 use super::{INTERVAL, Keeping, POOL_STRATUM, RETRY, Timekeeping, Told, now, rest};
 use crate::api::Peer;
@@ -58,14 +58,11 @@ pub async fn follow(clock: Timekeeping, way: Option<Way>, commands: mpsc::Sender
         };
         // A member that was silent once is another's turn.
         sources = said.iter().map(|said| said.who).collect();
-        let is_sure = conclude(&clock, &mut judge, &said);
-        let pause = match is_sure {
-            true => INTERVAL,
-            false => retry,
-        };
-        retry = match is_sure {
-            true => RETRY,
-            false => (retry * 2).min(INTERVAL),
+        let pause = if conclude(&clock, &mut judge, &said) {
+            retry.reset();
+            INTERVAL
+        } else {
+            retry.pause()
         };
         rest(pause, pauses).await;
     }
@@ -120,7 +117,7 @@ async fn ask(way: &Way, peers: Vec<Peer>) -> Vec<Said> {
         let index = waiting.iter().position(|(peer, _)| peer.v6 == from);
         let Some(index) = index else { continue };
         let answer = waiting[index].1.read(&packet, middle);
-        if let Err(super::question::Refusal::Foreign) = answer {
+        if let Err(Refusal::Foreign) = answer {
             continue;
         }
         let (peer, _) = waiting.swap_remove(index);

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use tokio::time::timeout;
 use wow_control::{Reading, Standing};
+use wow_init::backoff::Backoff;
 use wow_init::clock;
 
 use crate::api;
@@ -49,8 +50,8 @@ const TOLERANCE: Duration = Duration::from_millis(100);
 /// The pause between two comparisons: public servers ask for no fewer than 15 s, and a machine's clock drifts by
 /// some ten milliseconds in this time.
 const INTERVAL: Duration = Duration::from_secs(1024);
-/// The first pause when nobody answers; it doubles up to the above.
-const RETRY: Duration = Duration::from_secs(16);
+/// The pauses while nobody answers.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(16), INTERVAL);
 /// How often it is looked whether the machine stood still.
 const LOOK: Duration = Duration::from_secs(1);
 

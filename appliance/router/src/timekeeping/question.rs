@@ -3,12 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use wow_control::TIME_PACKET_BYTES;
+use wow_control::{NTP_TO_UNIX, TIME_PACKET_BYTES};
 
 use crate::random;
 
-/// Seconds from 1900, where NTP's time begins, to 1970; its counter begins anew in 2036 and every 136 years.
-const NTP_TO_UNIX: u64 = 2_208_988_800;
+/// NTP's counter begins anew in 2036 and every 136 years.
 const ERA_SECONDS: u64 = 1 << 32;
 
 /// Why an answer does not count.

@@ -26,14 +26,13 @@ pub async fn run(clock: Timekeeping, servers: Vec<String>) {
         let pauses = clock::pauses();
         let pause = match ask_all(&servers).await {
             Some(told) => {
-                retry = RETRY;
+                retry.reset();
                 clock.correct(told);
                 INTERVAL
             }
             None => {
-                tracing::warn!(retry_in = ?retry, "no time server answers: {}", servers.join(", "));
-                let pause = retry;
-                retry = (retry * 2).min(INTERVAL);
+                let pause = retry.pause();
+                tracing::warn!(retry_in = ?pause, "no time server answers: {}", servers.join(", "));
                 pause
             }
         };
