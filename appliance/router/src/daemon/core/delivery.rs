@@ -46,7 +46,7 @@ impl Core {
 
     /// Hands a packet of the stack to the guest it is for, or, if it comes from the node's own address, to the pool;
     /// whether the node has it.
-    pub(super) fn send_from_stack(&mut self, packet: &[u8]) -> bool {
+    fn send_from_stack(&mut self, packet: &[u8]) -> bool {
         let is_own = self
             .control
             .as_ref()
@@ -65,7 +65,7 @@ impl Core {
 
     /// Gives the stack a packet of a peer's that is for the node's own address, where that lives there; whether it
     /// was one.
-    pub(super) fn deliver_to_stack(&mut self, packet: &[u8], lacks_checksum: bool) -> bool {
+    fn deliver_to_stack(&mut self, packet: &[u8], lacks_checksum: bool) -> bool {
         let now = self.now() - Instant::ZERO;
         let Some(control) = &mut self.control else {
             return false;
@@ -126,7 +126,7 @@ impl Core {
 
     /// Whether the second thread is to write what was joined: the loop is behind, or what came before is still
     /// under way there.
-    pub(super) fn hands_over(&mut self) -> bool {
+    fn hands_over(&mut self) -> bool {
         let Some(second) = &mut self.second else {
             return false;
         };
@@ -144,13 +144,13 @@ impl Core {
         (self.is_behind || is_busy) && !self.coalescer.is_empty()
     }
 
-    pub(super) fn write_guest(&mut self, offload: Offload, packet: &[u8]) {
+    fn write_guest(&mut self, offload: Offload, packet: &[u8]) {
         if let Err(error) = self.guest.write(offload, packet) {
             self.count_unwritten(&error);
         }
     }
 
-    pub(super) fn count_unwritten(&mut self, error: &WriteError) {
+    fn count_unwritten(&mut self, error: &WriteError) {
         let reason = match error.reason() {
             "full" => "drop_guest_full",
             "no_guest" => "drop_no_guest",

@@ -30,7 +30,7 @@ impl Core {
         true
     }
 
-    pub(super) fn count_unsent(&mut self, to: Remote, length: usize, error: &SendError) {
+    fn count_unsent(&mut self, to: Remote, length: usize, error: &SendError) {
         tracing::debug!(%to, length, %error, "datagram not sent");
         if let SendError::TooBig = error {
             self.node.handle_too_long(self.now(), to, length);

@@ -123,7 +123,7 @@ impl Core {
         }
     }
 
-    pub(super) fn on_leased(&mut self, lease: LeaseId, address: Ipv4Addr) {
+    fn on_leased(&mut self, lease: LeaseId, address: Ipv4Addr) {
         tracing::debug!(lease = lease.0, %address, "leased");
         let now = self.now();
         if let Some(guests) = &mut self.guests {
@@ -184,7 +184,7 @@ impl Core {
 
     /// Takes a member's certificate, which its ticket has signed, as evidence of how late it is: on a machine whose own
     /// clock said nothing, or it could join nothing.
-    pub(super) fn learn_time(&self, error: &CertificateError) {
+    fn learn_time(&self, error: &CertificateError) {
         if let CertificateError::NotYetValid { when } = error
             && *when < self.settings.ticket.not_after()
             && clock::raise_to(when.0)
