@@ -14,8 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use wow_builder::host::Tether;
-use wow_builder::manifest::Format;
-use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, ImageFiles, Machine};
+use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, Machine};
 use wow_lab::command::wait_until;
 use wow_lab::lan::{self, Lan};
 use wow_lab::namespaces::Namespaces;
@@ -38,18 +37,11 @@ fn setup(name: &str, hardware: Hardware, topology: Topology, more: Vec<More>) ->
     interrupt::install().unwrap();
     let logs = path("WOW_TEST_LOGS");
     let emulator = Emulator::find().unwrap();
-    let image = path("WOW_TEST_IMAGE");
     Setup {
         tools: support::tools(),
         accelerator: Accelerator::probe(&emulator, &logs).unwrap(),
         emulator,
-        image: ImageFiles {
-            kernel: image.join("bzImage"),
-            loader: None,
-            disk: image.join("disk.raw"),
-            disk_format: Format::Raw,
-            own_disk: false,
-        },
+        image: support::built(),
         machine: Machine::Q35,
         hardware,
         firmware: Firmware::Direct,

@@ -46,23 +46,12 @@ const DIRECT: Case = Case {
     memory_mib: 64,
 };
 
-fn built() -> ImageFiles {
-    let image = path("WOW_TEST_IMAGE");
-    ImageFiles {
-        kernel: image.join("bzImage"),
-        loader: None,
-        disk: image.join("disk.raw"),
-        disk_format: Format::Raw,
-        own_disk: false,
-    }
-}
-
 /// The image as a CD-ROM.
 fn disc() -> ImageFiles {
     ImageFiles {
         disk: path("WOW_TEST_IMAGE").join("disc.iso"),
         disk_format: Format::Iso,
-        ..built()
+        ..support::built()
     }
 }
 
@@ -105,7 +94,7 @@ fn check(case: &Case, image: ImageFiles) {
 
 #[test]
 fn started_directly_it_joins_in_64_mb() {
-    check(&DIRECT, built());
+    check(&DIRECT, support::built());
 }
 
 #[test]
@@ -115,7 +104,7 @@ fn started_on_microvm_it_joins_in_64_mb() {
         machine: Machine::Microvm,
         ..DIRECT
     };
-    check(&case, built());
+    check(&case, support::built());
 }
 
 #[test]
@@ -126,7 +115,7 @@ fn started_by_bios_with_plain_hardware_it_joins_in_64_mb() {
         hardware: Hardware::Plain,
         ..DIRECT
     };
-    check(&case, built());
+    check(&case, support::built());
 }
 
 #[test]
@@ -138,7 +127,7 @@ fn started_by_uefi_it_joins() {
         memory_mib: 256,
         ..DIRECT
     };
-    check(&case, built());
+    check(&case, support::built());
 }
 
 #[test]
@@ -172,7 +161,7 @@ fn one_that_boots_again_and_again_joins_each_time() {
         tools: support::tools(),
         accelerator: Accelerator::probe(&emulator, &logs).unwrap(),
         emulator,
-        image: built(),
+        image: support::built(),
         ways: boots::WAYS[..1].to_vec(),
         runs: 2,
         logs: &logs.join("boots"),
@@ -218,7 +207,7 @@ fn through_ova(raw: &Path, directory: &Path) -> PathBuf {
 #[test]
 fn out_of_an_ova_with_vmwares_hardware_it_joins() {
     let directory = tempfile::tempdir().unwrap();
-    let image = built();
+    let image = support::built();
     let disk = through_ova(&image.disk, directory.path());
     let case = Case {
         name: "ova",

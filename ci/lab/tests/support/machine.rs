@@ -7,10 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use wow_builder::host::{Guarded, Tether};
-use wow_builder::manifest::Format;
-use wow_builder::qemu::{
-    Accelerator, Emulator, Firmware, Hardware, ImageFiles, Machine, Serial, Vm, VmSpec,
-};
+use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, Machine, Serial, Vm, VmSpec};
 use wow_lab::interrupt;
 
 use super::path;
@@ -52,19 +49,12 @@ impl Place {
 
     /// The image started directly on a small machine without a network.
     pub fn spec(&self, name: &str) -> VmSpec {
-        let image = path("WOW_TEST_IMAGE");
         VmSpec {
             name: name.into(),
             machine: Machine::Q35,
             hardware: Hardware::Virtio,
             firmware: Firmware::Direct,
-            image: ImageFiles {
-                kernel: image.join("bzImage"),
-                loader: None,
-                disk: image.join("disk.raw"),
-                disk_format: Format::Raw,
-                own_disk: false,
-            },
+            image: super::built(),
             uefi: None,
             memory_mib: 64,
             cpus: 1,

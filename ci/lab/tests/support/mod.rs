@@ -5,6 +5,8 @@ pub mod machine;
 
 use std::path::PathBuf;
 
+use wow_builder::manifest::Format;
+use wow_builder::qemu::ImageFiles;
 use wow_lab::Tools;
 
 /// A path that a variable names.
@@ -20,5 +22,17 @@ pub fn tools() -> Tools {
     Tools {
         wow: path("WOW_TEST_WOW"),
         wan: path("WOW_TEST_WAN"),
+    }
+}
+
+/// The files of the router's image.
+pub fn built() -> ImageFiles {
+    let image = path("WOW_TEST_IMAGE");
+    ImageFiles {
+        kernel: image.join("bzImage"),
+        loader: None,
+        disk: image.join("disk.raw"),
+        disk_format: Format::Raw,
+        own_disk: false,
     }
 }
