@@ -17,6 +17,10 @@ use crate::manifest::{Format, Manifest};
 /// Linux's limit on the path of a Unix socket, less its final NUL.
 const SOCKET_PATH_MAX_BYTES: usize = 107;
 
+/// An emulated processor's own timer is of unknown speed, and Linux counts a fifth of a second of it to find out. The
+/// board's timer is enough for one processor.
+const WITHOUT_APIC_TIMER: &str = "nolapic_timer";
+
 /// The name of the virtio-serial port that carries the appliance's control protocol.
 pub const CONTROL_PORT: &str = "wow.control";
 
@@ -334,7 +338,7 @@ impl VmSpec {
         if !self.reboots {
             line.flag("-no-reboot");
         }
-        self.add_boot(&mut line)?;
+        self.add_boot(&mut line, accelerator)?;
         for (index, disk) in self.disks.iter().enumerate() {
             line.option(
                 "-drive",
@@ -433,11 +437,14 @@ impl VmSpec {
         }
     }
 
-    fn add_boot(&self, line: &mut Line) -> Result<(), SpecError> {
+    fn add_boot(&self, line: &mut Line, accelerator: Accelerator) -> Result<(), SpecError> {
         match self.firmware {
             Firmware::Direct => {
                 line.option("-kernel", plain(&self.image.kernel)?);
                 let mut words: Vec<&str> = self.append.iter().map(String::as_str).collect();
+                if accelerator == Accelerator::Tcg && self.cpus == 1 {
+                    words.push(WITHOUT_APIC_TIMER);
+                }
                 if let Some(loader) = &self.image.loader {
                     line.option("-initrd", plain(&loader.initrd)?);
                     words.insert(0, &loader.command_line);

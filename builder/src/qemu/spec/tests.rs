@@ -65,7 +65,7 @@ fn a_kernel_whose_root_is_on_the_disk_gets_initramfs_command_line_and_disk() {
     assert_eq!(values(&line, "-initrd"), ["/i/initrd.img"]);
     assert_eq!(
         values(&line, "-append"),
-        ["root=LABEL=wow-root ro wow.log=debug"]
+        ["root=LABEL=wow-root ro wow.log=debug nolapic_timer"]
     );
     let drive = "if=none,id=disk0,format=raw,snapshot=off,file=/i/disk.raw";
     assert_eq!(values(&line, "-drive"), [drive]);
@@ -84,7 +84,7 @@ fn q35_direct_loads_the_kernel_and_no_disk() {
     assert_eq!(values(&line, "-cpu"), ["max"]);
     assert_eq!(values(&line, "-m"), ["64M"]);
     assert_eq!(values(&line, "-kernel"), ["/i/bzImage"]);
-    assert_eq!(values(&line, "-append"), [""; 0]);
+    assert_eq!(values(&line, "-append"), ["nolapic_timer"]);
     assert_eq!(values(&line, "-drive"), [""; 0]);
     assert_eq!(
         values(&line, "-netdev"),
@@ -122,6 +122,8 @@ fn microvm_has_devices_without_pci() {
     assert_eq!(values(&line, "-machine"), ["microvm,acpi=off"]);
     assert_eq!(values(&line, "-cpu"), ["host"]);
     assert_eq!(values(&line, "-append"), ["wow.name=a1"]);
+    let emulated = spec.arguments(Accelerator::Tcg).unwrap();
+    assert_eq!(values(&emulated, "-append"), ["wow.name=a1 nolapic_timer"]);
     assert!(!line.iter().any(|word| word.contains("-pci")), "{line:?}");
 }
 
