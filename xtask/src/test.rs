@@ -278,6 +278,11 @@ fn system(runner: &mut Runner, root: &Path, target: &Path, vm: bool) {
         &mut lab("machine_trouble", &image),
     );
     runner.counted(
+        "gateway",
+        "a machine without a guest leads into its pool and out of it",
+        &mut lab("gateway", &image),
+    );
+    runner.counted(
         "time",
         "machines with wrong clocks take the time from their pool",
         &mut lab("time", &image),

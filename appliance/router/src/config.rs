@@ -219,14 +219,8 @@ impl Config {
             },
             for_all: args.gateway_for_all || raw.gateway_for_all,
         };
-        gateway.check()?;
         let guest = args.guest.or(raw.guest).unwrap_or(GuestArg::Tun);
-        if guest != GuestArg::None && !gateway.is_empty() {
-            bail!(
-                "--socks and --forward are for --guest none: with a TUN device this host's programs \
-                 reach the pool by themselves"
-            );
-        }
+        gateway.check(&guest)?;
         let tun = args.tun.or(raw.tun).unwrap_or_else(|| DEFAULT_TUN.into());
         Ok(Config {
             ticket: pool::read_ticket(&ticket)?,

@@ -1,6 +1,7 @@
 //! The daemon's configuration out of the machine's own sources: the kernel's command line, fw_cfg, a
 //! file of the image. For the appliance's process 1, and for a service of another system's.
 
+use std::fmt::Display;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -53,9 +54,7 @@ pub fn run(state: Option<PathBuf>, socket: Option<PathBuf>, logging: &Logging) -
 /// The daemon's configuration from the machine's, or a message for whoever looks at the console.
 pub fn configuration(merged: &Merged) -> Result<Config, String> {
     let setting = merged.require("ticket")?;
-    let refuse = |error: &dyn std::fmt::Display| {
-        format!("the ticket from {} is refused: {error}", setting.origin())
-    };
+    let refuse = |error: &dyn Display| wrong(merged, "ticket", "refused", error);
     let ticket = Ticket::parse(setting.value()).map_err(|error| refuse(&error))?;
     // A machine without a clock knows by its ticket that it is at least this late.
     if clock::raise_to(ticket.not_before().0) {
@@ -64,7 +63,9 @@ pub fn configuration(merged: &Merged) -> Result<Config, String> {
     ticket
         .check(wall_clock::now())
         .map_err(|error| refuse(&error))?;
-    let guest = match parsed(merged, "guest")?.unwrap_or(GuestArg::Tun) {
+    let guest = parsed(merged, "guest")?.unwrap_or(GuestArg::Tun);
+    let gateway = gateway(merged, &guest)?;
+    let guest = match guest {
         GuestArg::Tun => GuestKind::Tun("wow0".into()),
         GuestArg::Packet(name) => GuestKind::Packet(name.unwrap_or_else(|| SECOND_CARD.into())),
         GuestArg::Virtio(card) => {
@@ -86,12 +87,12 @@ pub fn configuration(merged: &Merged) -> Result<Config, String> {
         mtu: parsed(merged, "mtu")?.unwrap_or_default(),
         address: parsed(merged, "address")?,
         socket: ipc::default_socket(),
-        lan: switch(merged, "lan")?,
-        port_mapping: switch(merged, "port-mapping")?,
-        offload: switch(merged, "offload")?,
+        lan: switch(merged, "lan", true)?,
+        port_mapping: switch(merged, "port-mapping", true)?,
+        offload: switch(merged, "offload", true)?,
         dns: dns_servers(merged)?,
         clock: Timekeeping::new(Keeping::Pool),
-        gateway: GatewayPlan::default(),
+        gateway,
         // Nobody else uses this machine's routes, and those it has lead to the underlay.
         allow_overlap: true,
         booted: true,
@@ -128,10 +129,27 @@ fn dns_servers(merged: &Merged) -> Result<Vec<SocketAddr>, String> {
     check_dns(servers).map_err(|error| malformed(merged, "dns", &error))
 }
 
-/// A setting that is on unless it is `off`.
-fn switch(merged: &Merged, key: &str) -> Result<bool, String> {
+/// The ports that lead into the pool and out of it.
+fn gateway(merged: &Merged, guest: &GuestArg) -> Result<GatewayPlan, String> {
+    let plan = GatewayPlan {
+        socks: parsed(merged, "socks")?,
+        forwards: list(merged, "forward")?,
+        for_all: switch(merged, "gateway-for-all", false)?,
+    };
+    let given = match plan.socks {
+        Some(_) => "socks",
+        None => "forward",
+    };
+    plan.check(guest)
+        .map_err(|error| wrong(merged, given, "refused", &error))?;
+    Ok(plan)
+}
+
+/// `on` or `off`, or what is the case without either.
+fn switch(merged: &Merged, key: &str, without: bool) -> Result<bool, String> {
     match merged.get(key).map(|setting| setting.value()) {
-        None | Some("on") => Ok(true),
+        None => Ok(without),
+        Some("on") => Ok(true),
         Some("off") => Ok(false),
         Some(other) => {
             let error = format!("{other:?} is neither on nor off");
@@ -143,7 +161,7 @@ fn switch(merged: &Merged, key: &str) -> Result<bool, String> {
 /// A setting of several values with commas between them.
 fn list<T: FromStr>(merged: &Merged, key: &str) -> Result<Vec<T>, String>
 where
-    T::Err: std::fmt::Display,
+    T::Err: Display,
 {
     let Some(setting) = merged.get(key) else {
         return Ok(Vec::new());
@@ -161,7 +179,7 @@ where
 
 fn parsed<T: FromStr>(merged: &Merged, key: &str) -> Result<Option<T>, String>
 where
-    T::Err: std::fmt::Display,
+    T::Err: Display,
 {
     merged
         .get(key)
@@ -174,10 +192,14 @@ where
         .transpose()
 }
 
-fn malformed(merged: &Merged, key: &str, error: &dyn std::fmt::Display) -> String {
+fn malformed(merged: &Merged, key: &str, error: &dyn Display) -> String {
+    wrong(merged, key, "malformed", error)
+}
+
+fn wrong(merged: &Merged, key: &str, how: &str, error: &dyn Display) -> String {
     match merged.get(key) {
-        Some(setting) => format!("{key} from {} is malformed: {error}", setting.origin()),
-        None => format!("{key} is malformed: {error}"),
+        Some(setting) => format!("{key} from {} is {how}: {error}", setting.origin()),
+        None => format!("{key} is {how}: {error}"),
     }
 }
 
@@ -230,7 +252,33 @@ mod tests {
         assert_eq!(config.name.unwrap().as_str(), "w1");
         assert_eq!(config.seeds.len(), 2);
         assert_eq!(config.guest, GuestKind::Tun("wow0".into()));
-        assert!(config.booted && config.lan);
+        assert!(config.booted && config.lan && config.dns.is_empty());
+        assert!(config.gateway.is_empty());
+        let config = configured(&[("dns", "192.0.2.53, [2001:db8::1]:5353")]).unwrap();
+        assert_eq!(
+            config.dns,
+            [
+                "192.0.2.53:53".parse().unwrap(),
+                "[2001:db8::1]:5353".parse().unwrap()
+            ]
+        );
+    }
+
+    #[test]
+    fn a_gateway_is_open_to_others_only_where_that_is_said() {
+        let out = ("forward", "pool:8022=192.0.2.1:22, pool:8080=192.0.2.2:80");
+        let none = ("guest", "none");
+        let config = configured(&[none, out]).unwrap();
+        assert_eq!(config.gateway.forwards.len(), 2);
+        let open = ("socks", "0.0.0.0:1080");
+        let error = configured(&[none, open]).unwrap_err();
+        assert!(error.starts_with("socks from test"), "{error}");
+        assert!(error.contains("gateway-for-all"), "{error}");
+        let config = configured(&[none, open, out, ("gateway-for-all", "on")]).unwrap();
+        assert_eq!(config.gateway.socks, Some("0.0.0.0:1080".parse().unwrap()));
+        // Programs of a machine that takes part itself need no gateway.
+        let error = configured(&[out]).unwrap_err();
+        assert!(error.contains("guest none"), "{error}");
     }
 
     #[test]
@@ -249,6 +297,7 @@ mod tests {
             assert_eq!(configured(&[("guest", text)]).unwrap().guest, guest);
         }
         assert!(configured(&[("listen", "4001")]).is_err());
+        assert!(configured(&[("dns", "192.0.2.53,no.address")]).is_err());
         assert!(configured(&[("syslog", "h:0")]).is_err());
     }
 }

@@ -148,6 +148,16 @@ impl Qmp {
             .map(drop)
     }
 
+    /// Leads a TCP port of the host's loopback to one of a guest whose cable `netdev` ends in QEMU's own NAT.
+    pub fn forward(&mut self, netdev: &str, host: u16, guest: u16) -> io::Result<()> {
+        let line = format!("hostfwd_add {netdev} tcp:127.0.0.1:{host}-:{guest}");
+        let said = self.execute_with("human-monitor-command", json!({ "command-line": line }))?;
+        match said.as_str() {
+            None | Some("") => Ok(()),
+            Some(complaint) => Err(io::Error::other(complaint.trim().to_owned())),
+        }
+    }
+
     /// Begins to send the guest to a QEMU that waits for it on a Unix socket.
     pub fn migrate(&mut self, socket: &Path) -> io::Result<()> {
         let uri = format!("unix:{}", socket.display());

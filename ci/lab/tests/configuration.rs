@@ -5,28 +5,12 @@
 mod support;
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use wow_builder::qemu::qmp::Qmp;
-use wow_builder::qemu::{Backend, Firmware, Hardware, Nic, Vm, VmSpec};
-use wow_lab::interrupt;
+use wow_builder::qemu::{Backend, Firmware, Hardware, Nic, VmSpec};
 
-use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, fat};
-
-/// Waits until `look` gives something.
-fn wait<T>(what: &str, vm: &mut Vm, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        vm.check_running().unwrap();
-        interrupt::check().unwrap();
-        assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
+use support::machine::{POWER_OFF_LIMIT, Place, fat, wait};
 
 #[test]
 fn a_disk_attached_later_ends_the_wait_and_a_broken_one_is_named() {

@@ -8,7 +8,6 @@ mod support;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use wow_builder::disk::slots::TABLE_LBA;
@@ -16,9 +15,8 @@ use wow_builder::host::Guarded;
 use wow_builder::mark::{self, Mark};
 use wow_builder::qemu::qmp::Qmp;
 use wow_builder::qemu::{Backend, Firmware, FwCfg, Hardware, ImageFiles, Nic, Uefi, Vm, VmSpec};
-use wow_lab::interrupt;
 
-use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, fat, free_port, seed};
+use support::machine::{POWER_OFF_LIMIT, Place, fat, free_port, seed, wait};
 use support::path;
 
 /// As long as a trial that shall succeed may take, and one that shall not: the node's start is in it.
@@ -116,17 +114,8 @@ impl Bed {
     }
 
     /// Waits until `look` gives something.
-    fn wait<T>(&mut self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            self.vm.check_running().unwrap();
-            interrupt::check().unwrap();
-            assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
+    fn wait<T>(&mut self, what: &str, look: impl FnMut() -> Option<T>) -> T {
+        wait(what, &mut self.vm, look)
     }
 
     /// The image as another build would make it: the same kernel, padded, so that its version is another.

@@ -49,6 +49,23 @@ pub const KEYS: &[Key] = &[
         "who takes part: tun, packet or packet:IFACE (machines behind the second or another network \
          card), virtio or virtio:CARD (the same, driven from here), tap:NAME, or none",
     ),
+    key(
+        "dns",
+        "DNS servers asked about names outside the pool, ADDRESS or ADDRESS:PORT, separated by commas",
+    ),
+    key(
+        "socks",
+        "with guest none, a SOCKS5 server that leads into the pool, ADDRESS:PORT",
+    ),
+    key(
+        "forward",
+        "with guest none, TCP ports that lead into the pool (ADDRESS:PORT=NODE:PORT) or out of it \
+         (pool:PORT=ADDRESS:PORT), separated by commas",
+    ),
+    key(
+        "gateway-for-all",
+        "on or off: let other machines connect to socks and forward",
+    ),
     key("port-mapping", "on or off: ask the gateway to map ports"),
     key("lan", "on or off: look for members on the local networks"),
     key(

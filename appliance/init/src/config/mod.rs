@@ -165,6 +165,8 @@ pub struct Merged {
 impl Merged {
     /// The winning value of a key.
     pub fn get(&self, key: &str) -> Option<&Setting> {
+        let known = KEYS.iter().any(|known| known.name == key);
+        debug_assert!(known, "no source may hold {key}");
         self.settings.get(key)
     }
 

@@ -17,6 +17,7 @@ use wow_control::{Listener, STREAMS_MAX, Stream, Streams};
 use wow_overlay::membership::PoolFacts;
 
 use super::socks::{self, Refusal};
+use crate::config::GuestArg;
 use crate::ipc::Operator;
 
 /// Ports that lead somewhere.
@@ -113,8 +114,14 @@ impl GatewayPlan {
     }
 
     /// # Errors
-    /// It is too much, or would let in strangers without being told to.
-    pub fn check(&self) -> Result<()> {
+    /// It is too much, would let in strangers without being told to, or stands beside a guest.
+    pub fn check(&self, guest: &GuestArg) -> Result<()> {
+        if *guest != GuestArg::None && !self.is_empty() {
+            bail!(
+                "socks and forward are for guest none: with a device of the pool's, programs reach it by \
+                 themselves"
+            );
+        }
         if self.forwards.len() > FORWARDS_MAX {
             bail!("a node has {FORWARDS_MAX} forwards at most");
         }
@@ -126,7 +133,7 @@ impl GatewayPlan {
             if !self.for_all && !listen.ip().is_loopback() {
                 bail!(
                     "{listen} is no loopback address: whoever reaches it would reach the pool; listen \
-                     on 127.0.0.1, or say --gateway-for-all"
+                     on 127.0.0.1, or allow it by gateway-for-all"
                 );
             }
         }
@@ -395,17 +402,19 @@ mod tests {
             socks: Some("0.0.0.0:1080".parse().unwrap()),
             ..GatewayPlan::default()
         };
-        let error = plan.check().unwrap_err().to_string();
-        assert!(error.contains("--gateway-for-all"), "{error}");
+        let check = |plan: &GatewayPlan| plan.check(&GuestArg::None);
+        let error = check(&plan).unwrap_err().to_string();
+        assert!(error.contains("gateway-for-all"), "{error}");
         plan.for_all = true;
-        plan.check().unwrap();
+        check(&plan).unwrap();
         plan.for_all = false;
         plan.socks = Some("[::1]:1080".parse().unwrap());
         plan.forwards = vec!["192.0.2.1:80=head:80".parse().unwrap()];
-        assert!(plan.check().is_err());
+        assert!(check(&plan).is_err());
         plan.forwards = vec!["pool:8080=192.0.2.1:80".parse().unwrap()];
-        plan.check().unwrap();
+        check(&plan).unwrap();
+        assert!(plan.check(&GuestArg::Tun).is_err());
         plan.forwards = vec![plan.forwards[0].clone(); FORWARDS_MAX + 1];
-        assert!(plan.check().is_err());
+        assert!(check(&plan).is_err());
     }
 }

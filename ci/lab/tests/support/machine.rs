@@ -1,10 +1,10 @@
 //! One machine by itself, and what is attached to it.
 
 use std::ffi::OsStr;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wow_builder::host::{Guarded, Tether};
 use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, Machine, Serial, Vm, VmSpec};
@@ -83,6 +83,20 @@ impl Place {
     }
 }
 
+/// Waits until `look` gives something.
+pub fn wait<T>(what: &str, vm: &mut Vm, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        vm.check_running().unwrap();
+        interrupt::check().unwrap();
+        assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Runs a program to its good end; what it says.
 pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
@@ -134,8 +148,14 @@ pub fn seed(wow: &Path, directory: &Path, port: u16, more: &[&str]) -> Guarded {
     Guarded::spawn(command).unwrap()
 }
 
-/// A port of the loopback that was free just now.
+/// A UDP port of the loopback that was free just now.
 pub fn free_port() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.local_addr().unwrap().port()
+}
+
+/// The same for TCP.
+pub fn free_tcp_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
