@@ -6,7 +6,7 @@ use crate::session::Sealer;
 use crate::time::Instant;
 use crate::wire::Remote;
 use crate::wire::frame::{Body, HOPS_MAX, ROUTED_HEADER_MAX, RoutedHeader};
-use crate::wire::outer::RECORD_OVERHEAD_BYTES;
+use crate::wire::outer::{RECORD_OVERHEAD_BYTES, is_record};
 
 use super::api::{Event, GuestPackets, Transmit};
 use super::peer::{Peer, Via};
@@ -106,7 +106,7 @@ impl Node {
                 let out = &mut transmit.datagram;
                 let is_sealed = match way.head.is_empty() {
                     true => own.session.sealer.seal_with(out, write).is_ok(),
-                    false => seal_routed(&link.session.sealer, &way.head, out, |out| {
+                    false => carry(&link.session.sealer, &way.head, out, |out| {
                         own.session.sealer.seal_with(out, write).is_ok()
                     }),
                 };
@@ -136,11 +136,11 @@ impl Node {
         true
     }
 
-    /// Passes a frame on behind the last one that went the same way. False, and nothing done, where it does not
-    /// fit.
+    /// Passes a record on behind the last one that went the same way. False, and nothing done, where it does not
+    /// fit, or is none.
     pub(super) fn pass_together(&mut self, now: Instant, way: &Way, body: &[u8]) -> bool {
         let length = body.len() + way.overhead();
-        if length > way.carries {
+        if length > way.carries || !is_record(body) {
             return false;
         }
         self.note_sent(now, way, length);
@@ -155,15 +155,11 @@ impl Node {
             return true;
         };
         let is_joined = !transmit.datagram.is_empty();
-        let is_sealed = seal_routed(
-            &link.session.sealer,
-            &way.head,
-            &mut transmit.datagram,
-            |out| {
-                out.extend_from_slice(body);
-                true
-            },
-        );
+        let out = &mut transmit.datagram;
+        let is_sealed = carry(&link.session.sealer, &way.head, out, |out| {
+            out.extend_from_slice(body);
+            true
+        });
         if !is_sealed {
             self.drop_empty();
             return true;
@@ -426,8 +422,8 @@ fn batch_of(transmit: &Transmit) -> Batch {
     }
 }
 
-/// Appends a record of a link with a routed frame in it, whose body `write` appends; whether that was done.
-fn seal_routed(
+/// Appends a carrier of a link, in which `write` appends a record; whether that was done.
+fn carry(
     link: &Sealer,
     head: &[u8],
     out: &mut Vec<u8>,
@@ -435,10 +431,7 @@ fn seal_routed(
 ) -> bool {
     let start = out.len();
     let mut is_written = false;
-    let sealed = link.seal_with(out, |out| {
-        out.extend_from_slice(head);
-        is_written = write(out);
-    });
+    let sealed = link.seal_carrier(head, out, |out| is_written = write(out));
     if !is_written {
         out.truncate(start);
     }

@@ -1,5 +1,9 @@
 //! Records: one AEAD over each packet, header as associated data, counter as nonce.
 //!
+//! A carrier seals the head of a routed frame alone: the record in it is sealed by the two ends, and doing so once
+//! more on each link would cost a relay more than all else that it does. Whoever alters it on the way makes it one
+//! that does not open at its end, as if it had been lost.
+//!
 //! No buffers of its own and no lock: sealing appends to the caller's buffer and takes `&self`, so
 //! several cores can seal for one peer; opening works inside the datagram.
 
@@ -10,6 +14,7 @@ use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 use super::cipher::CipherSuite;
 use super::replay::{ReplayError, ReplayWindow};
+use crate::wire::frame::is_routed_head;
 use crate::wire::outer::{
     self, MAC_BYTES, Outer, OuterError, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES,
 };
@@ -29,7 +34,7 @@ pub enum SealError {
     TooLong,
 }
 
-/// Why a record did not open. None of these moves the replay window.
+/// Why a record did not open. None of these but [`OpenError::Headless`] moves the replay window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// No record at all.
@@ -50,6 +55,9 @@ pub enum OpenError {
     /// Not sealed by the peer, or altered on the way.
     #[error("record does not authenticate")]
     Forged,
+    /// A carrier in which the peer sealed something else than the head of a routed frame.
+    #[error("carrier without the head of a routed frame")]
+    Headless,
 }
 
 /// Seals records to one peer; shared between threads.
@@ -87,13 +95,7 @@ impl Sealer {
         out: &mut Vec<u8>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<u64, SealError> {
-        // Only uniqueness matters, which the read-modify-write gives under any ordering.
-        let counter = self
-            .next
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-                (next < RECORD_LIMIT).then_some(next + 1)
-            })
-            .map_err(|_| SealError::Exhausted)?;
+        let counter = self.number()?;
         let header = outer::record_header(self.remote_index, counter);
         let start = out.len();
         out.extend_from_slice(&header);
@@ -111,6 +113,42 @@ impl Sealer {
                 Err(SealError::TooLong)
             }
         }
+    }
+
+    /// Appends a carrier to `out`: `head`, which begins a routed frame, is sealed, and the record that `write`
+    /// appends stays as it is. Grows by as much as [`Sealer::seal`] with both.
+    pub fn seal_carrier(
+        &self,
+        head: &[u8],
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<u64, SealError> {
+        let text_bytes = u16::try_from(head.len()).map_err(|_| SealError::TooLong)?;
+        let counter = self.number()?;
+        let header = outer::carrier_header(self.remote_index, counter, text_bytes);
+        let start = out.len();
+        out.extend_from_slice(&header);
+        out.extend_from_slice(head);
+        let sealed = self
+            .key
+            .seal(counter, &header, &mut out[start + RECORD_HEADER_BYTES..]);
+        let Some(tag) = sealed else {
+            out.truncate(start);
+            return Err(SealError::TooLong);
+        };
+        out.extend_from_slice(&tag);
+        write(out);
+        Ok(counter)
+    }
+
+    /// The next record's.
+    fn number(&self) -> Result<u64, SealError> {
+        // Only uniqueness matters, which the read-modify-write gives under any ordering.
+        self.next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                (next < RECORD_LIMIT).then_some(next + 1)
+            })
+            .map_err(|_| SealError::Exhausted)
     }
 
     /// How many records have been sealed.
@@ -135,8 +173,9 @@ impl Opener {
         }
     }
 
-    /// Opens the record that `datagram` is, and returns its plaintext, which lies inside it. On
-    /// [`OpenError::Forged`] the datagram's content is undefined; on other errors it is untouched.
+    /// Opens the record that `datagram` is, and returns its plaintext, which lies inside it. Of a carrier that is a
+    /// routed frame, whose body the peer has not sealed. On [`OpenError::Forged`] the datagram's content is undefined;
+    /// on the errors before it in this list it is untouched.
     pub fn open<'d>(&mut self, datagram: &'d mut [u8]) -> Result<&'d mut [u8], OpenError> {
         let Outer::Record(record) = Outer::parse(datagram)? else {
             return Err(OpenError::NotARecord);
@@ -144,18 +183,28 @@ impl Opener {
         if record.receiver_index() != self.local_index {
             return Err(OpenError::WrongReceiver);
         }
-        let counter = record.counter();
+        let (counter, sealed_bytes) = (record.counter(), record.sealed_bytes());
+        let carries = record.carries();
         if counter >= RECORD_LIMIT {
             return Err(OpenError::CounterLimit);
         }
         self.window.check(counter)?;
-        let (header, sealed) = datagram.split_at_mut(RECORD_HEADER_BYTES);
+        let (header, text) = datagram.split_at_mut(RECORD_HEADER_BYTES);
         let plaintext = self
             .key
-            .open(counter, header, sealed)
+            .open(counter, header, &mut text[..sealed_bytes])
             .ok_or(OpenError::Forged)?;
         self.window.commit(counter);
-        Ok(plaintext)
+        let length = plaintext.len();
+        if !carries {
+            return Ok(&mut text[..length]);
+        }
+        if !is_routed_head(plaintext) {
+            return Err(OpenError::Headless);
+        }
+        // Over the tag, so that the frame is one piece.
+        text.copy_within(..length, MAC_BYTES);
+        Ok(&mut text[MAC_BYTES..])
     }
 
     /// The highest record number that has opened; `None` before the first.

@@ -123,6 +123,14 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Whether these bytes are all that stands before a datagram in a routed frame.
+pub fn is_routed_head(bytes: &[u8]) -> bool {
+    match Frame::parse(bytes) {
+        Ok(Frame::Routed(header, body)) => header.body == Body::Datagram && body.is_empty(),
+        _ => false,
+    }
+}
+
 impl RoutedHeader {
     /// Appends the kind byte and the header to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {

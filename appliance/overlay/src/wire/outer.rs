@@ -1,16 +1,20 @@
 //! The outer datagram: what travels in one UDP datagram, or as the body of a routed packet.
 //!
-//! Five kinds. Handshake messages end in MACs keyed by the pool, records are sealed by a session.
-//! This file knows layouts only; it checks no MAC and decrypts nothing. Numbers are big-endian.
+//! Six kinds. Handshake messages end in MACs keyed by the pool, records are sealed by a session. A carrier
+//! is a link's record around one of another session: sealed is what says where that goes, not what its
+//! own session has sealed. This file knows layouts only; it checks no MAC and decrypts nothing. Numbers are
+//! big-endian.
 //!
 //! ```text
-//! every kind     0 kind | 1 version | 2..4 zero
+//! every kind     0 kind | 1 version | 2..4 zero, but in a Carrier
 //! Init           4..8 sender index | 8 pattern | 9 ciphers offered | 10 favourite | 11 zero
 //!                | Noise message 1 | mac1 (16) | mac2 (16, zero when there is no cookie)
 //! Response       4..8 receiver index | Noise message 2 | mac1 (16)
 //! Final (XX)     4..8 receiver index | Noise message 3 | mac1 (16)
 //! Cookie         4..8 receiver index | cookie (16) | tag (16)
 //! Record         4..8 receiver index | 8..16 counter | ciphertext | tag (16)
+//! Carrier        2..4 length of the ciphertext | 4..8 receiver index | 8..16 counter
+//!                | ciphertext | tag (16) | a Record
 //! ```
 
 /// Version of this format, the second byte of every datagram.
@@ -47,6 +51,10 @@ const KIND_RESPONSE: u8 = 2;
 const KIND_FINAL: u8 = 3;
 const KIND_COOKIE: u8 = 4;
 const KIND_RECORD: u8 = 5;
+const KIND_CARRIER: u8 = 6;
+
+/// How every record begins.
+const RECORD_START: [u8; 4] = [KIND_RECORD, VERSION, 0, 0];
 
 /// Which Noise pattern an Init opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +86,9 @@ pub enum OuterError {
     /// An Init of an unknown Noise pattern.
     #[error("unknown handshake pattern {0}")]
     UnknownPattern(u8),
+    /// A carrier with something else than a record.
+    #[error("carrier of no record")]
+    CarriesNoRecord,
 }
 
 /// A datagram of a known kind and plausible size; nothing in it is authenticated yet.
@@ -91,7 +102,7 @@ pub enum Outer<'a> {
     Final(Final<'a>),
     /// "Send your Init again, with this": a responder under load.
     Cookie(Cookie<'a>),
-    /// A sealed record.
+    /// A sealed record, or a carrier.
     Record(Record<'a>),
 }
 
@@ -120,10 +131,12 @@ pub struct Cookie<'a> {
     datagram: &'a [u8],
 }
 
-/// A sealed record.
+/// A sealed record, or a carrier.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     datagram: &'a [u8],
+    /// Bytes after the header that are the session's own.
+    sealed_bytes: usize,
 }
 
 impl<'a> Outer<'a> {
@@ -135,11 +148,12 @@ impl<'a> Outer<'a> {
         if *version != VERSION {
             return Err(OuterError::UnknownVersion(*version));
         }
-        if !matches!(*kind, KIND_INIT..=KIND_RECORD) {
+        if !matches!(*kind, KIND_INIT..=KIND_CARRIER) {
             return Err(OuterError::UnknownKind(*kind));
         }
         match reserved {
             [0, 0, ..] => {}
+            [_, _, ..] if *kind == KIND_CARRIER => {}
             [_, _, ..] => return Err(OuterError::Reserved),
             _ => return Err(OuterError::TooShort),
         }
@@ -158,20 +172,24 @@ impl<'a> Outer<'a> {
                 0..COOKIE_BYTES => Err(OuterError::TooShort),
                 _ => Err(OuterError::TooLong),
             },
-            _ if datagram.len() < RECORD_OVERHEAD_BYTES => Err(OuterError::TooShort),
-            _ => Ok(Outer::Record(Record { datagram })),
+            _ => Record::parse(datagram).map(Outer::Record),
         }
     }
 }
 
-/// The receiver index of a record, without looking at anything else: the fast path's dispatch.
+/// The receiver index of a record or a carrier, without looking at anything else: the fast path's dispatch.
 /// `None` for any other datagram, which then belongs to [`Outer::parse`].
 #[inline]
 pub fn record_receiver(datagram: &[u8]) -> Option<u32> {
-    if datagram.len() < RECORD_OVERHEAD_BYTES || datagram[..4] != [KIND_RECORD, VERSION, 0, 0] {
-        return None;
-    }
-    Some(u32_at(datagram, 4))
+    let is_one = is_record(datagram)
+        || datagram.starts_with(&[KIND_CARRIER, VERSION]) && Record::parse(datagram).is_ok();
+    is_one.then(|| u32_at(datagram, 4))
+}
+
+/// Whether a datagram is a record, and so may be carried.
+#[inline]
+pub fn is_record(datagram: &[u8]) -> bool {
+    datagram.len() >= RECORD_OVERHEAD_BYTES && datagram.starts_with(&RECORD_START)
 }
 
 impl<'a> Init<'a> {
@@ -295,7 +313,42 @@ impl Cookie<'_> {
     }
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// Of a datagram whose first byte says that it is one.
+    fn parse(datagram: &'a [u8]) -> Result<Self, OuterError> {
+        let after = datagram
+            .get(RECORD_HEADER_BYTES..)
+            .ok_or(OuterError::TooShort)?;
+        let sealed_bytes = match datagram[0] {
+            KIND_CARRIER => MAC_BYTES + usize::from(u16::from_be_bytes([datagram[2], datagram[3]])),
+            _ => after.len(),
+        };
+        let Some(carried) = after
+            .get(sealed_bytes..)
+            .filter(|_| sealed_bytes >= MAC_BYTES)
+        else {
+            return Err(OuterError::TooShort);
+        };
+        if datagram[0] == KIND_CARRIER && !is_record(carried) {
+            return Err(OuterError::CarriesNoRecord);
+        }
+        Ok(Record {
+            datagram,
+            sealed_bytes,
+        })
+    }
+
+    /// Bytes after the header that are the session's own: the ciphertext and its tag. All there are, unless this
+    /// is a carrier.
+    pub fn sealed_bytes(&self) -> usize {
+        self.sealed_bytes
+    }
+
+    /// Whether it is a carrier.
+    pub fn carries(&self) -> bool {
+        self.datagram[0] == KIND_CARRIER
+    }
+
     /// The index of the session that this record belongs to, at its receiver.
     pub fn receiver_index(&self) -> u32 {
         u32_at(self.datagram, 4)
@@ -338,6 +391,18 @@ pub(crate) fn record_header(receiver_index: u32, counter: u64) -> [u8; RECORD_HE
     let mut header = [0; RECORD_HEADER_BYTES];
     header[..8].copy_from_slice(&reply_header(KIND_RECORD, receiver_index));
     header[8..].copy_from_slice(&counter.to_be_bytes());
+    header
+}
+
+/// The header of a carrier that seals so many bytes.
+pub(crate) fn carrier_header(
+    receiver_index: u32,
+    counter: u64,
+    text_bytes: u16,
+) -> [u8; RECORD_HEADER_BYTES] {
+    let mut header = record_header(receiver_index, counter);
+    header[0] = KIND_CARRIER;
+    header[2..4].copy_from_slice(&text_bytes.to_be_bytes());
     header
 }
 
@@ -392,9 +457,10 @@ mod tests {
             error(&[KIND_RECORD, 9, 0, 0]),
             OuterError::UnknownVersion(9)
         );
-        assert_eq!(error(&[6, VERSION, 0, 0]), OuterError::UnknownKind(6));
+        assert_eq!(error(&[7, VERSION, 0, 0]), OuterError::UnknownKind(7));
         assert_eq!(error(&[0, VERSION, 0, 0]), OuterError::UnknownKind(0));
         assert_eq!(error(&[KIND_INIT, VERSION, 0, 1]), OuterError::Reserved);
+        assert_eq!(error(&[KIND_RECORD, VERSION, 0, 1]), OuterError::Reserved);
         let mut init = vec![0; XX_INIT_BYTES];
         init[..INIT_HEADER_BYTES].copy_from_slice(&init_header(1, Pattern::Xx, [3, 1]));
         assert!(matches!(Outer::parse(&init), Ok(Outer::Init(_))));
@@ -424,10 +490,36 @@ mod tests {
         assert_eq!(record_receiver(&record[..RECORD_OVERHEAD_BYTES - 1]), None);
     }
 
+    #[test]
+    fn a_carrier_holds_a_record_and_nothing_else() {
+        let inner = [&record_header(5, 6)[..], &[0; MAC_BYTES + 7]].concat();
+        let carrier = |text: usize, carried: &[u8]| {
+            let header = carrier_header(1, 2, 3);
+            [&header[..], &vec![0; text + MAC_BYTES], carried].concat()
+        };
+        let whole = carrier(3, &inner);
+        assert_eq!(record_receiver(&whole), Some(1));
+        let Ok(Outer::Record(parsed)) = Outer::parse(&whole) else {
+            panic!("a carrier must parse as one");
+        };
+        assert!(parsed.carries());
+        assert_eq!(
+            (parsed.counter(), parsed.sealed_bytes()),
+            (2, 3 + MAC_BYTES)
+        );
+        // A length that lies, nothing, a carrier, and a handshake in it.
+        assert_eq!(error(&carrier(4, &inner)), OuterError::CarriesNoRecord);
+        assert_eq!(error(&carrier(3, &[])), OuterError::CarriesNoRecord);
+        assert_eq!(error(&carrier(3, &whole)), OuterError::CarriesNoRecord);
+        let response = [&response_header(1)[..], &[0; 64]].concat();
+        assert_eq!(error(&carrier(3, &response)), OuterError::CarriesNoRecord);
+        assert_eq!(error(&whole[..30]), OuterError::TooShort);
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic_and_dispatch_agrees_with_parsing(
-            kind in 0u8..8, tail in proptest::collection::vec(any::<u8>(), 0..1300), zero: bool,
+            kind in 0u8..9, tail in proptest::collection::vec(any::<u8>(), 0..1300), zero: bool,
         ) {
             let mut datagram = vec![kind, VERSION];
             if zero { datagram.extend([0, 0]); }

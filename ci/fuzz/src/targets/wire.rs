@@ -12,7 +12,9 @@ use wow_overlay::wire::message::{
     Answer, Contact, Control, Finding, HOP_PADDING, Hello, Link, LinkKind, Message, Query,
     Question, Vote,
 };
-use wow_overlay::wire::outer::{COOKIE_BYTES, HANDSHAKE_MAX_BYTES, Outer, record_receiver};
+use wow_overlay::wire::outer::{
+    COOKIE_BYTES, HANDSHAKE_MAX_BYTES, Outer, RECORD_HEADER_BYTES, is_record, record_receiver,
+};
 use wow_overlay::wire::record::{Claim, Key, Record};
 
 use super::member;
@@ -74,7 +76,14 @@ fn outer(input: &[u8]) {
     let parsed = Outer::parse(input);
     let receiver = match &parsed {
         Ok(Outer::Record(record)) => {
-            record.counter();
+            assert!(
+                record.carries() || is_record(input),
+                "a record may be carried"
+            );
+            let own = RECORD_HEADER_BYTES + record.sealed_bytes();
+            assert_eq!(record.carries(), own < input.len());
+            assert!(!record.carries() || is_record(&input[own..]));
+            black_box(record.counter());
             Some(record.receiver_index())
         }
         _ => None,
@@ -115,7 +124,9 @@ fn outers() -> Vec<Vec<u8>> {
     let reply = |kind: u8| [&[kind, 1, 0, 0, 0, 0, 0, 7][..], &[0x5a; 200]].concat();
     let mut cookie = reply(4);
     cookie.truncate(COOKIE_BYTES);
-    vec![ik, xx, reply(2), reply(3), cookie, reply(5)]
+    let mut carrier = [&[6, 1, 0, 3, 0, 0, 0, 7][..], &[0x5a; 8 + 3 + 16]].concat();
+    carrier.extend(reply(5));
+    vec![ik, xx, reply(2), reply(3), cookie, reply(5), carrier]
 }
 
 fn frame(input: &[u8]) {

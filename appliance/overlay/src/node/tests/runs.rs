@@ -4,7 +4,7 @@ use super::batches::many;
 use super::*;
 use crate::node::Run;
 use crate::wire::frame::{self, Body};
-use crate::wire::outer::RECORD_OVERHEAD_BYTES;
+use crate::wire::outer::{Outer, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES};
 
 /// What the second member makes of datagrams that the first sent, in one run.
 fn open(net: &mut Net, datagrams: &mut [Vec<u8>]) -> Vec<Option<Vec<u8>>> {
@@ -187,8 +187,8 @@ fn a_relay_and_the_far_end_judge_each_frame_by_itself() {
     datagrams.retain(|datagram| datagram.len() > RECORD_OVERHEAD_BYTES + 1200);
     let packets: Vec<_> = packets.0.into_iter().filter(|p| p.len() > 1200).collect();
     assert_eq!(datagrams.len(), packets.len());
-    // On the first link: one is damaged, one comes twice, one is for the relay itself.
-    *datagrams[2].last_mut().unwrap() ^= 1;
+    // On the first link: one's way is damaged, one comes twice, one is for the relay itself.
+    datagrams[2][RECORD_HEADER_BYTES] ^= 1;
     datagrams.insert(5, datagrams[4].clone());
     let id = net.members[0].node.id();
     net.members[1].node.ping(now, id);
@@ -198,22 +198,67 @@ fn a_relay_and_the_far_end_judge_each_frame_by_itself() {
     let after = net.members[0].node.counters().clone();
     assert_eq!(after.drop_record - before.drop_record, 2);
     assert_eq!(after.forwarded - before.forwarded, packets.len() as u64 - 1);
-    // On the second one is damaged.
+    // On the second one's way is damaged, and of the last what it carries.
     let (mut datagrams, _) = waiting(&mut net, 0);
     datagrams.retain(|datagram| datagram.len() > RECORD_OVERHEAD_BYTES + 1200);
-    *datagrams[1].last_mut().unwrap() ^= 1;
+    datagrams[1][RECORD_HEADER_BYTES] ^= 1;
+    *datagrams.last_mut().unwrap().last_mut().unwrap() ^= 1;
     let before = net.members[2].node.counters().clone();
     let arrived = take(&mut net, 0, 2, &mut datagrams);
     let after = net.members[2].node.counters().clone();
-    assert_eq!(after.drop_record - before.drop_record, 1);
+    assert_eq!(after.drop_record - before.drop_record, 2);
     let mut expected = packets;
+    expected.pop();
     expected.remove(2);
     expected.remove(1);
     assert_eq!(arrived, expected);
 }
 
 #[test]
+fn what_is_damaged_while_it_is_carried_is_lost_at_its_end() {
+    let mut net = relayed(97);
+    let packets = many(&net, 1, 2, 9);
+    let now = net.now;
+    net.members[1].node.handle_guest_packets(now, &packets);
+    let (mut datagrams, _) = waiting(&mut net, 1);
+    datagrams.retain(|datagram| datagram.len() > RECORD_OVERHEAD_BYTES + 1200);
+    *datagrams[3].last_mut().unwrap() ^= 1;
+    // The head's 16 bytes of a record that is carried: now it is none.
+    let carried = datagrams[4].len() - inner_length(&datagrams[4]);
+    datagrams[4][carried] ^= 1;
+    let relay = net.members[0].node.counters().clone();
+    take(&mut net, 1, 0, &mut datagrams);
+    let after = net.members[0].node.counters().clone();
+    assert_eq!(after.drop_malformed - relay.drop_malformed, 1);
+    let before = net.members[2].node.counters().clone();
+    let (mut datagrams, _) = waiting(&mut net, 0);
+    let arrived = take(&mut net, 0, 2, &mut datagrams);
+    let after = net.members[2].node.counters().clone();
+    assert_eq!(after.drop_record - before.drop_record, 1);
+    let mut expected: Vec<_> = packets.0.into_iter().filter(|p| p.len() > 1200).collect();
+    expected.remove(4);
+    expected.remove(3);
+    assert_eq!(arrived, expected);
+}
+
+/// Bytes of the record in a carrier.
+fn inner_length(carrier: &[u8]) -> usize {
+    let Ok(Outer::Record(record)) = Outer::parse(carrier) else {
+        panic!("a carrier");
+    };
+    assert!(record.carries());
+    carrier.len() - RECORD_HEADER_BYTES - record.sealed_bytes()
+}
+
+#[test]
 fn what_a_relay_makes_up_gets_nothing_from_what_it_passed_on() {
+    for as_carriers in [false, true] {
+        check_made_up(as_carriers);
+    }
+}
+
+/// A relay sends records of its own choice, sealed once more or carried.
+fn check_made_up(as_carriers: bool) {
     let mut net = relayed(96);
     let [source, destination] = [1, 2].map(|member: usize| net.members[member].node.id());
     let good = net.packet(1, 2, b"good");
@@ -235,10 +280,23 @@ fn what_a_relay_makes_up_gets_nothing_from_what_it_passed_on() {
     header.encode(&mut head);
     let address = net.members[2].address;
     let relay = &mut net.members[0].node;
+    let mut carriers = Vec::new();
     for body in &bodies {
-        relay.send_whole(destination, address, &[&head, body]);
+        if as_carriers {
+            let link = relay.peers.get(&destination).unwrap().sending().unwrap();
+            let mut carrier = Vec::new();
+            let write = |out: &mut Vec<u8>| out.extend_from_slice(body);
+            let sealed = link.session.sealer.seal_carrier(&head, &mut carrier, write);
+            sealed.unwrap();
+            carriers.push(carrier);
+        } else {
+            relay.send_whole(destination, address, &[&head, body]);
+        }
     }
-    let (mut datagrams, _) = waiting(&mut net, 0);
+    let mut datagrams = match as_carriers {
+        true => carriers,
+        false => waiting(&mut net, 0).0,
+    };
     let before = net.members[2].node.counters().clone();
     let arrived = take(&mut net, 0, 2, &mut datagrams);
     assert_eq!(arrived, vec![good; 3]);

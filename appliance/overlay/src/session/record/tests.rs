@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::id::{ID_BYTES, NodeId};
 use crate::session::WINDOW;
+use crate::wire::frame::{Body, Delivery, RoutedHeader};
 
 const KEY: [u8; 32] = [0x42; 32];
 const INDEX: u32 = 0x0a0b_0c0d;
@@ -74,6 +76,88 @@ fn every_bit_of_a_record_counts() {
         }
         assert_eq!(opener.highest(), None);
         assert_eq!(open(&mut opener, &datagram).unwrap(), b"packet");
+    }
+}
+
+/// The head of a routed frame.
+fn head() -> Vec<u8> {
+    let header = RoutedHeader {
+        delivery: Delivery::Exact,
+        body: Body::Datagram,
+        hops: 1,
+        destination: NodeId([1; ID_BYTES]),
+        source: NodeId([2; ID_BYTES]),
+        agent: None,
+        source_agent: Some(NodeId([3; ID_BYTES])),
+    };
+    let mut head = Vec::new();
+    header.encode(&mut head);
+    head
+}
+
+fn carry(sealer: &Sealer, head: &[u8], record: &[u8]) -> Vec<u8> {
+    let mut carrier = Vec::new();
+    let write = |out: &mut Vec<u8>| out.extend_from_slice(record);
+    sealer.seal_carrier(head, &mut carrier, write).unwrap();
+    carrier
+}
+
+#[test]
+fn a_carrier_opens_as_the_frame_that_its_head_begins() {
+    for suite in SUITES {
+        let (sealer, mut opener) = pair(suite);
+        let inner = seal(&sealer, b"of the two ends");
+        let carrier = carry(&sealer, &head(), &inner);
+        let frame = [&head()[..], &inner].concat();
+        assert_eq!(carrier.len(), frame.len() + RECORD_OVERHEAD_BYTES);
+        assert_eq!(open(&mut opener, &carrier).unwrap(), frame);
+        let duplicate = OpenError::Replay(ReplayError::Duplicate);
+        assert_eq!(open(&mut opener, &carrier), Err(duplicate));
+    }
+}
+
+#[test]
+fn every_bit_of_a_carrier_counts_but_those_of_what_it_carries() {
+    for suite in SUITES {
+        let (sealer, mut opener) = pair(suite);
+        let inner = seal(&sealer, b"x");
+        let carrier = carry(&sealer, &head(), &inner);
+        let own = carrier.len() - inner.len();
+        // That it is a record at all is looked at too.
+        let start = 4;
+        for bit in 0..(own + start) * 8 {
+            let mut altered = carrier.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert!(open(&mut opener, &altered).is_err(), "bit {bit}");
+        }
+        for length in 0..own + RECORD_OVERHEAD_BYTES {
+            assert!(open(&mut opener, &carrier[..length]).is_err());
+        }
+        assert_eq!(opener.highest().filter(|highest| *highest > 0), None);
+        let mut altered = carrier;
+        *altered.last_mut().unwrap() ^= 1;
+        let frame = open(&mut opener, &altered).unwrap();
+        assert_eq!(frame, [&head()[..], &altered[own..]].concat());
+    }
+}
+
+#[test]
+fn a_carrier_brings_nothing_in_but_a_routed_record() {
+    let (sealer, mut opener) = pair(CipherSuite::Aes256Gcm);
+    let inner = seal(&sealer, b"x");
+    let whole = [&head()[..], &inner].concat();
+    let mut query = head();
+    query[1] |= 0x10;
+    for other in [
+        &[][..],
+        &[0x01],
+        &[0x04, 0x45],
+        &head()[1..],
+        &whole,
+        &query,
+    ] {
+        let carrier = carry(&sealer, other, &inner);
+        assert_eq!(open(&mut opener, &carrier), Err(OpenError::Headless));
     }
 }
 
