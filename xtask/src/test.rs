@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything, in order, each step with its log; the last line counts.
 
+mod ahead;
 mod count;
 mod crates;
 mod excerpt;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 use wow_builder::host::{Purpose, debian_tree};
 
 use crate::{bundle, cargo, router};
+use ahead::Ahead;
 use count::Count;
 use runner::Runner;
 
@@ -37,8 +39,17 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     prepare(&mut runner, root, arguments.fast);
     check(&mut runner, root);
     if !arguments.fast {
+        let logs = runner.logs().to_path_buf();
+        let mut ahead = None;
+        runner.preparation("the image, ahead of time", || {
+            ahead = Some(Ahead::start(&logs)?);
+            Ok(())
+        });
         workstation(&mut runner, root, target);
         deploy(&mut runner, root);
+        if let Some(ahead) = ahead {
+            runner.preparation("the image, ahead of time", || ahead.finish());
+        }
         system(&mut runner, root, target, arguments.vm);
     }
     let total = runner.summary(started.elapsed());
