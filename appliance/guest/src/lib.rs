@@ -5,6 +5,7 @@
 //! superpacket.
 
 pub mod batch;
+mod device;
 pub mod ethernet;
 pub mod memory;
 pub mod none;
@@ -20,13 +21,14 @@ use std::net::Ipv4Addr;
 use std::task::{Context, Poll};
 
 pub use batch::{PACKET_MAX_BYTES, PacketBatch};
+pub use device::TunError;
 pub use ethernet::{EthernetGuest, Lan};
 pub use none::NoGuest;
 pub use offload::Offload;
 pub use packet::{PacketError, PacketPort};
 pub use port::Port;
 pub use tap::{TapConfig, TapPort};
-pub use tun::{TunConfig, TunError, TunGuest};
+pub use tun::{TunConfig, TunGuest};
 pub use virtio::{VirtioOrPacket, VirtioPort};
 
 /// The guest's side of the router.
