@@ -9,11 +9,11 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use wow_builder::qemu::{FwCfg, VmSpec};
+use wow_builder::qemu::VmSpec;
 use wow_lab::control::Control;
 use wow_lab::interrupt;
 
-use support::machine::{LIMIT, POWER_OFF_LIMIT, Place};
+use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, value};
 
 /// Conversations, every one after some that were given up.
 const CONVERSATIONS: usize = 300;
@@ -31,10 +31,7 @@ fn every_conversation_is_answered_whatever_became_of_the_others() {
     let place = Place::new("control-port");
     let socket = place.private("control");
     let spec = VmSpec {
-        fw_cfg: vec![FwCfg {
-            name: "opt/wow/ticket".into(),
-            file: place.ticket(&[]),
-        }],
+        fw_cfg: vec![value("ticket", place.ticket(&[]))],
         ..place.spec("control-port")
     };
     let mut vm = place.start(&spec);

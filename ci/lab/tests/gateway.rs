@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wow_builder::qemu::qmp::Qmp;
-use wow_builder::qemu::{Backend, FwCfg, Nic, VmSpec};
+use wow_builder::qemu::{Backend, Nic, VmSpec};
 use wow_lab::control::Control;
 
-use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, free_port, free_tcp_port, seed, wait};
+use support::machine::{
+    LIMIT, POWER_OFF_LIMIT, Place, free_port, free_tcp_port, seed, value, wait,
+};
 
 /// An answer, under the translator.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -61,28 +63,18 @@ fn an_appliance_leads_into_its_pool_and_out_of_it() {
     let inward = format!("127.0.0.1:{back}=gate:7000");
     let more = ["--forward", inward.as_str()];
     let _seed = seed(&wow, place.directory.path(), underlay, &more);
-    let file = |key: &str, value: &str| {
-        std::fs::write(place.private(key), value).unwrap();
-        FwCfg {
-            name: format!("opt/wow/{key}"),
-            file: place.private(key),
-        }
-    };
     let spec = VmSpec {
         nics: vec![Nic {
             mac: [0x52, 0x54, 0x00, 0x77, 0x05, 0x01],
             backend: Backend::User,
         }],
         fw_cfg: vec![
-            FwCfg {
-                name: "opt/wow/ticket".into(),
-                file: ticket,
-            },
-            file("name", "gate"),
-            file("guest", "none"),
-            file("dns", "192.0.2.53"),
-            file("socks", "0.0.0.0:1080"),
-            file("gateway-for-all", "on"),
+            value("ticket", ticket),
+            place.value("name", "gate"),
+            place.value("guest", "none"),
+            place.value("dns", "192.0.2.53"),
+            place.value("socks", "0.0.0.0:1080"),
+            place.value("gateway-for-all", "on"),
         ],
         // The kernel's command line holds `=` and commas too.
         append: vec![format!("wow.forward=0.0.0.0:8080=seed:80,{outward}")],

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wow_builder::qemu::qmp::Qmp;
-use wow_builder::qemu::{Backend, Firmware, FwCfg, Hardware, Nic, Vm, VmSpec};
+use wow_builder::qemu::{Backend, Firmware, Hardware, Nic, Vm, VmSpec};
 use wow_lab::control::Control;
 use wow_lab::interrupt;
 
-use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, fat, free_port, run, seed};
+use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, fat, free_port, run, seed, value};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -100,11 +100,6 @@ impl Bed {
 fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
     let place = Place::new("machine-trouble");
     let private = |name: &str| place.private(name);
-    std::fs::write(private("name"), "first").unwrap();
-    let value = |key: &str, file: PathBuf| FwCfg {
-        name: format!("opt/wow/{key}"),
-        file,
-    };
     let spec = VmSpec {
         // Its disks' controller takes more of them while the machine runs.
         hardware: Hardware::Vmware,
@@ -115,7 +110,7 @@ fn what_goes_wrong_around_a_node_is_named_until_it_is_over() {
         }],
         fw_cfg: vec![
             value("ticket", place.ticket(&[])),
-            value("name", private("name")),
+            place.value("name", "first"),
         ],
         ..place.spec("machine-trouble")
     };
@@ -200,10 +195,7 @@ fn a_network_card_that_disappears_is_named_until_there_is_one_again() {
     let wow = support::tools().wow;
     let _seed = seed(&wow, place.directory.path(), port, &[]);
     let spec = VmSpec {
-        fw_cfg: vec![FwCfg {
-            name: "opt/wow/ticket".into(),
-            file: ticket,
-        }],
+        fw_cfg: vec![value("ticket", ticket)],
         ports: 2,
         ..place.spec("machine-card")
     };

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use wow_builder::qemu::qmp::Qmp;
-use wow_builder::qemu::{Backend, FwCfg, Nic, Vm, VmSpec};
+use wow_builder::qemu::{Backend, Nic, Vm, VmSpec};
 use wow_lab::control::Control;
 use wow_lab::interrupt;
 
-use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, free_port, run, seed};
+use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, free_port, run, seed, value};
 
 const HOUR: i64 = 3600;
 /// How wrong a clock may still be: answers take long under the translator.
@@ -42,23 +42,16 @@ impl Bed {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let wrong = i64::try_from(now.as_secs()).unwrap() + off;
         let base = run("date", &["-u", "-d", &format!("@{wrong}"), "+%FT%T"]);
-        let file = |key: &str, value: &str| {
-            std::fs::write(place.private(key), value).unwrap();
-            FwCfg {
-                name: format!("opt/wow/{key}"),
-                file: place.private(key),
-            }
-        };
-        let ticket = FwCfg {
-            name: "opt/wow/ticket".into(),
-            file: ticket.into(),
-        };
         let spec = VmSpec {
             nics: vec![Nic {
                 mac: [0x52, 0x54, 0x00, 0x77, 0x04, number],
                 backend: Backend::User,
             }],
-            fw_cfg: vec![ticket, file("name", name), file("guest", guest)],
+            fw_cfg: vec![
+                value("ticket", ticket.into()),
+                place.value("name", name),
+                place.value("guest", guest),
+            ],
             rtc: Some(base.trim().to_owned()),
             ..place.spec(&format!("time-{name}"))
         };

@@ -14,9 +14,9 @@ use wow_builder::disk::slots::TABLE_LBA;
 use wow_builder::host::Guarded;
 use wow_builder::mark::{self, Mark};
 use wow_builder::qemu::qmp::Qmp;
-use wow_builder::qemu::{Backend, Firmware, FwCfg, Hardware, ImageFiles, Nic, Uefi, Vm, VmSpec};
+use wow_builder::qemu::{Backend, Firmware, Hardware, ImageFiles, Nic, Uefi, Vm, VmSpec};
 
-use support::machine::{POWER_OFF_LIMIT, Place, fat, free_port, seed, wait};
+use support::machine::{POWER_OFF_LIMIT, Place, fat, free_port, seed, value, wait};
 use support::path;
 
 /// As long as a trial that shall succeed may take, and one that shall not: the node's start is in it.
@@ -63,10 +63,7 @@ impl Bed {
                 mac: [0x52, 0x54, 0x00, 0x77, 0x03, 0x01],
                 backend: Backend::User,
             }],
-            fw_cfg: vec![FwCfg {
-                name: "opt/wow/ticket".into(),
-                file: ticket,
-            }],
+            fw_cfg: vec![value("ticket", ticket)],
             reboots: true,
             ..usual
         };

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use wow_builder::host::{Guarded, Tether};
-use wow_builder::qemu::{Accelerator, Emulator, Firmware, Hardware, Machine, Serial, Vm, VmSpec};
+use wow_builder::qemu::{
+    Accelerator, Emulator, Firmware, FwCfg, Hardware, Machine, Serial, Vm, VmSpec,
+};
 use wow_lab::interrupt;
 
 use super::path;
@@ -75,11 +77,25 @@ impl Place {
         }
     }
 
+    /// A value of the machine's configuration.
+    pub fn value(&self, key: &str, text: &str) -> FwCfg {
+        std::fs::write(self.private(key), text).unwrap();
+        value(key, self.private(key))
+    }
+
     pub fn start(&self, spec: &VmSpec) -> Vm {
         let emulator = Emulator::find().unwrap();
         let probed = Accelerator::probe(&emulator, &self.logs).unwrap();
         let messages = self.logs.join("qemu.log");
         Vm::start(&emulator, probed.accelerator, spec, &messages, Tether::Tied).unwrap()
+    }
+}
+
+/// A file as a value of a machine's configuration.
+pub fn value(key: &str, file: PathBuf) -> FwCfg {
+    FwCfg {
+        name: format!("opt/wow/{key}"),
+        file,
     }
 }
 
