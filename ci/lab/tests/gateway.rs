@@ -6,7 +6,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wow_builder::qemu::qmp::Qmp;
@@ -17,6 +17,8 @@ use support::machine::{
     LIMIT, POWER_OFF_LIMIT, Place, free_port, free_tcp_port, seed, value, wait,
 };
 
+/// A connection is tried so long before another one.
+const ATTEMPT: Duration = Duration::from_secs(10);
 /// An answer, under the translator.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
@@ -99,11 +101,21 @@ fn an_appliance_leads_into_its_pool_and_out_of_it() {
     });
     assert_eq!(told["name"], "seed", "{told}");
 
-    let mut inside = wait("a port of the appliance's in the pool", &mut vm, || {
-        connect(back)
+    // The seed takes a connection before it knows whether it leads anywhere, and closes those that do not.
+    beside.set_nonblocking(true).unwrap();
+    let mut server = wait("a port of the appliance's in the pool", &mut vm, || {
+        let mut inside = connect(back)?;
+        inside.write_all(b"from the pool").ok()?;
+        let tried = Instant::now();
+        while tried.elapsed() < ATTEMPT {
+            if let Ok((server, _)) = beside.accept() {
+                return Some(server);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        None
     });
-    inside.write_all(b"from the pool").unwrap();
-    let (mut server, _) = beside.accept().unwrap();
+    server.set_nonblocking(false).unwrap();
     server.set_read_timeout(Some(ANSWER_LIMIT)).unwrap();
     let mut heard = [0; 13];
     server.read_exact(&mut heard).unwrap();
