@@ -33,6 +33,8 @@ const UEFI_LOADER: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 const LOADER: &str = "default wow\ntimeout 0\n";
 /// The root on a CD-ROM, where the image's own part of the initramfs looks for it.
 const DISC_ROOT: &str = "ROOT.IMG";
+/// Beside it, which root it is: by this the initramfs knows a disk that was begun with another.
+const DISC_ROOT_ID: &str = "ROOT.ID";
 
 /// Builds the image of `definition`.
 pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildError> {
@@ -53,7 +55,11 @@ pub fn build(definition: &Debian, options: &Options) -> Result<Manifest, BuildEr
     {
         disc_tools = format!("{}\n{}", disc::tools()?, squashfs::tools()?);
         let loaders = isolinux(&disc.command_line) + LOADER;
-        disc_recipe = format!("{}\n{disc:?}\n{loaders}{disc_tools}", fat::tools()?);
+        let files = format!("{DISC_ROOT} {DISC_ROOT_ID}");
+        disc_recipe = format!(
+            "{}\n{disc:?}\n{files}\n{loaders}{disc_tools}",
+            fat::tools()?
+        );
         conversions.push(StepId::RootIso);
     }
     let plan = Plan::debian(&DebianInputs {
@@ -294,6 +300,9 @@ impl Workshop<'_> {
         let root = scratch.join("root.squashfs");
         let disk = results[&StepId::RootDisk].file();
         squashfs::from_ext4(&disk, at, &root, TIME, log)?;
+        let id = scratch.join("root.id");
+        let digest = results[&StepId::RootDisk].seal.digest;
+        std::fs::write(&id, format!("{digest}\n")).map_err(BuildError::io("write", &id))?;
         let [.., (_, kernel), (_, initramfs)] = &files;
         let content = disc::Content {
             label: &wanted.label,
@@ -302,6 +311,7 @@ impl Workshop<'_> {
                 ("VMLINUZ.IMG", kernel),
                 ("INITRD.IMG", initramfs),
                 (DISC_ROOT, &root),
+                (DISC_ROOT_ID, &id),
             ],
             isolinux: &isolinux(line),
         };

@@ -5,18 +5,20 @@
 mod support;
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use wow_builder::definition::Definition;
 use wow_builder::host::Tether;
 use wow_builder::manifest::{Format, Manifest};
 use wow_builder::qemu::{
     Accelerator, Backend, Emulator, Firmware, FwCfg, Hardware, ImageFiles, Loader, Machine, Nic,
-    VmSpec,
+    Vm, VmSpec,
 };
 use wow_lab::client::Client;
+use wow_lab::control::Control;
 use wow_lab::experiment::Node;
 use wow_lab::topology::Topology;
 use wow_lab::vms::{Setup, VmTestbed};
@@ -63,13 +65,14 @@ fn root() -> String {
     format!("{}?offset={}", disk.display(), first * 512)
 }
 
-/// What debugfs says to one question; it complains on the second output.
+/// What debugfs says to one question about the root; it complains on the second output.
 fn ask(question: &str) -> (String, String) {
+    debugfs(&["-R", question, &root()])
+}
+
+fn debugfs(arguments: &[&str]) -> (String, String) {
     let mut command = Command::new("/usr/sbin/debugfs");
-    let output = command
-        .env("DEBUGFS_PAGER", "cat")
-        .args(["-R", question, &root()])
-        .output();
+    let output = command.env("DEBUGFS_PAGER", "cat").args(arguments).output();
     let output = output.unwrap();
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     (text(&output.stdout), text(&output.stderr))
@@ -173,6 +176,9 @@ fn the_cd_rom_has_the_initramfs_and_the_root_of_the_disk() {
     };
     assert!(same("INITRD.IMG", &disc.loader.unwrap().initrd));
     assert!(same("VMLINUZ.IMG", &disc.kernel));
+    // By this a disk is known that was begun with another root.
+    let id = std::fs::read_to_string(into.join("ROOT.ID")).unwrap();
+    assert!(id.len() == 65 && id.ends_with('\n'), "{id}");
     let root = into.join("ROOT.IMG");
     let list = run("unsquashfs", &["-lln".as_ref(), root.as_os_str()]);
     let list = String::from_utf8(list).unwrap();
@@ -255,19 +261,9 @@ fn it_boots_by_each_firmware_and_joins() {
     }
 }
 
-#[test]
-#[ignore = "two boots of Debian under the translator take minutes: `cargo xtask test --vm` runs it"]
-fn from_the_cd_rom_with_a_disk_for_what_it_writes_it_is_the_same_node_again() {
-    let place = Place::new("workstation-state");
-    let state = place.private("state");
-    let file = std::fs::File::create(&state).unwrap();
-    file.set_len(256 << 20).unwrap();
-    let shown = state.to_str().unwrap();
-    machine::run(
-        "/usr/sbin/mke2fs",
-        &["-q", "-t", "ext4", "-L", "WOW-STATE", shown],
-    );
-    let spec = VmSpec {
+/// A machine that starts from the CD-ROM, with a disk for what it writes.
+fn live(place: &Place, state: PathBuf) -> VmSpec {
+    VmSpec {
         image: disc(),
         firmware: Firmware::Bios,
         memory_mib: 768,
@@ -281,18 +277,92 @@ fn from_the_cd_rom_with_a_disk_for_what_it_writes_it_is_the_same_node_again() {
             file: place.ticket(&[]),
         }],
         ..place.spec("live")
+    }
+}
+
+/// Waits until the machine has joined; its node's id.
+fn join(place: &Place, vm: &mut Vm) -> String {
+    let node = Node {
+        name: "live".into(),
+        client: Client::new(&path("WOW_TEST_WOW"), &place.private("control")),
+        started: vm.started(),
     };
+    let mut alive = || vm.check_running().map_err(Into::into);
+    let joined = experiment::join(&[node], JOIN_LIMIT, &|_| (), &mut alive).unwrap();
+    joined[0].id.clone()
+}
+
+#[test]
+#[ignore = "two boots of Debian under the translator take minutes: `cargo xtask test --vm` runs it"]
+fn from_the_cd_rom_with_a_disk_for_what_it_writes_it_is_the_same_node_again() {
+    let place = Place::new("workstation-state");
+    let state = place.private("state");
+    let file = std::fs::File::create(&state).unwrap();
+    file.set_len(256 << 20).unwrap();
+    let shown = state.to_str().unwrap();
+    machine::run(
+        "/usr/sbin/mke2fs",
+        &["-q", "-t", "ext4", "-L", "WOW-STATE", shown],
+    );
+    let spec = live(&place, state);
     let ids = [(), ()].map(|()| {
         let mut vm = place.start(&spec);
-        let node = Node {
-            name: "live".into(),
-            client: Client::new(&path("WOW_TEST_WOW"), &place.private("control")),
-            started: vm.started(),
-        };
-        let mut alive = || vm.check_running().map_err(Into::into);
-        let joined = experiment::join(&[node], JOIN_LIMIT, &|_| (), &mut alive).unwrap();
+        let id = join(&place, &mut vm);
         assert!(vm.power_off(POWER_OFF_LIMIT));
-        joined[0].id.clone()
+        id
     });
     assert_eq!(ids[0], ids[1]);
+}
+
+/// Waits until `wow status` tells this of the disk for what is written.
+fn wait_named(place: &Place, vm: &mut Vm, words: &str) {
+    machine::wait(words, vm, || {
+        let mut control = Control::connect(&place.private("control")).ok()?;
+        let status: Value = control.ask(json!({"op": "status"}), machine::LIMIT).ok()?;
+        let told = status["trouble"].as_array()?;
+        let mut told = told.iter().filter_map(Value::as_str);
+        told.any(|sentence| sentence.contains("the disk /dev/") && sentence.contains(words))
+            .then_some(())
+    });
+}
+
+#[test]
+#[ignore = "two boots of Debian under the translator take minutes: `cargo xtask test --vm` runs it"]
+fn from_the_cd_rom_a_full_disk_is_named_and_left_alone_until_there_is_room() {
+    let place = Place::new("workstation-full");
+    let state = place.private("state");
+    let shown = state.to_str().unwrap();
+    let content = place.private("content");
+    std::fs::create_dir(&content).unwrap();
+    std::fs::write(content.join("filler"), vec![0xff; 224 << 20]).unwrap();
+    let directory = content.to_str().unwrap();
+    let label = ["-q", "-t", "ext4", "-m", "0", "-L", "WOW-STATE"];
+    let filled = [&label[..], &["-d", directory, shown, "256M"]].concat();
+    machine::run("/usr/sbin/mke2fs", &filled);
+    std::fs::remove_dir_all(&content).unwrap();
+    let holds = |path: &str| {
+        let (answer, _) = debugfs(&["-R", &format!("stat {path}"), shown]);
+        answer.contains("Inode:")
+    };
+    let spec = live(&place, state.clone());
+
+    let mut vm = place.start(&spec);
+    join(&place, &mut vm);
+    wait_named(&place, &mut vm, "is not used, since it is full");
+    assert!(vm.power_off(POWER_OFF_LIMIT));
+    assert!(holds("/filler") && !holds("/root"));
+
+    // There is room, but another build's CD-ROM has been here.
+    debugfs(&["-w", "-R", "rm /filler", shown]);
+    let other = place.private("other");
+    std::fs::write(&other, "another\n").unwrap();
+    let note = format!("write {} build", other.display());
+    debugfs(&["-w", "-R", &note, shown]);
+    let mut vm = place.start(&spec);
+    join(&place, &mut vm);
+    wait_named(&place, &mut vm, "another build's CD-ROM");
+    assert!(vm.power_off(POWER_OFF_LIMIT));
+    assert!(holds("/root/var/lib/wow"));
+    let check = ["-f", "-n", shown];
+    machine::run("/usr/sbin/e2fsck", &check);
 }

@@ -10,6 +10,7 @@ use signal_hook::iterator::Signals;
 use crate::command;
 use crate::daemon::{Daemon, Status};
 use crate::head::Head;
+use crate::live;
 use crate::machine;
 use crate::member::Member;
 use crate::network::Network;
@@ -46,6 +47,10 @@ pub fn run(options: Options) -> Result<()> {
     let mut duty: Option<(Role, Duty)> = None;
     loop {
         let state = turn(&daemon, &options, &mut duty, &mut network, &mut trouble);
+        // Nothing is done about it here, so it is looked for no sooner.
+        for sentence in live::trouble() {
+            trouble.add(sentence);
+        }
         trouble.tell(&daemon);
         let pause = match state {
             State::Well => LATER,

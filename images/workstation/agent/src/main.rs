@@ -16,6 +16,7 @@ mod exchange;
 mod files;
 mod head;
 mod hosts;
+mod live;
 mod machine;
 mod member;
 mod mpi;
