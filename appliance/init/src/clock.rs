@@ -179,11 +179,13 @@ pub fn step_to(time: Duration) -> std::io::Result<bool> {
 /// there already. For evidence found after boot, such as the start of a ticket's validity. Returns
 /// whether it moved.
 pub fn raise_to(unix_seconds: u64) -> bool {
-    let believed = !matches!(source(), ClockSource::Floor | ClockSource::Raised);
-    if believed || now() >= unix_seconds || !is_believable(unix_seconds) {
-        return false;
-    }
-    set(unix_seconds, ClockSource::Raised).is_ok()
+    is_moved_on(source(), now(), unix_seconds) && set(unix_seconds, ClockSource::Raised).is_ok()
+}
+
+/// Whether a clock of this source moves on by evidence that it is `evidence` at least.
+fn is_moved_on(source: ClockSource, now: u64, evidence: u64) -> bool {
+    let believed = !matches!(source, ClockSource::Floor | ClockSource::Raised);
+    !believed && now < evidence && is_believable(evidence)
 }
 
 /// What to do with the clock, decided apart from doing it.
@@ -305,6 +307,24 @@ mod tests {
     #[test]
     fn a_believable_kernel_clock_is_kept() {
         assert_eq!(choose(FLOOR, Some(FLOOR + 5)), Choice::Keep);
+    }
+
+    #[test]
+    fn only_a_clock_that_said_nothing_is_moved_on_and_never_back_or_to_an_absurd_time() {
+        use ClockSource::{Floor, Kernel, Network, Raised, Rtc};
+        let (now, later) = (FLOOR + 10, FLOOR + 11);
+        for (source, moves) in [
+            (Floor, true),
+            (Raised, true),
+            (Kernel, false),
+            (Rtc, false),
+            (Network, false),
+        ] {
+            assert_eq!(is_moved_on(source, now, later), moves, "{source:?}");
+            for other in [0, now - 1, now, FLOOR + BELIEVABLE_SECONDS + 1, u64::MAX] {
+                assert!(!is_moved_on(source, now, other), "{source:?}, {other}");
+            }
+        }
     }
 
     #[test]

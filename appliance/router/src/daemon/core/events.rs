@@ -185,8 +185,8 @@ impl Core {
     /// Takes a member's certificate, which its ticket has signed, as evidence of how late it is: on a machine whose own
     /// clock said nothing, or it could join nothing.
     fn learn_time(&self, error: &CertificateError) {
-        if let CertificateError::NotYetValid { when } = error
-            && *when < self.settings.ticket.not_after()
+        let evidence = wall_clock::evidence(error, self.settings.ticket.not_after());
+        if let Some(when) = evidence
             && clock::raise_to(when.0)
         {
             tracing::warn!(
