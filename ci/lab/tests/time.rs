@@ -1,4 +1,4 @@
-//! Appliances with a wrong clock take the time from their pool, and give it on.
+//! Appliances with a wrong clock take the time from their pool, and give it on; those with none go by a certificate.
 //!
 //! `cargo xtask test` runs these: it builds what they need and says where it is.
 
@@ -13,7 +13,9 @@ use wow_builder::qemu::{Backend, Nic, Vm, VmSpec};
 use wow_lab::control::Control;
 use wow_lab::interrupt;
 
-use support::machine::{LIMIT, POWER_OFF_LIMIT, Place, free_port, run, seed, value};
+use support::machine::{
+    LIMIT, POWER_OFF_LIMIT, Place, free_port, free_tcp_port, run, seed, value, wait,
+};
 
 const HOUR: i64 = 3600;
 /// How wrong a clock may still be: answers take long under the translator.
@@ -121,5 +123,68 @@ fn machines_with_wrong_clocks_take_the_time_from_their_pool() {
     behind.check();
     for mut bed in [ahead, behind] {
         assert!(bed.vm.power_off(POWER_OFF_LIMIT));
+    }
+}
+
+/// A machine of these keys, whose hardware's clock says this or the truth.
+fn machine(number: u8, ticket: &Path, rtc: Option<String>, keys: &[(&str, &str)]) -> (Place, Vm) {
+    let place = Place::new(&format!("time/evidence-{number}"));
+    let mut fw_cfg = vec![value("ticket", ticket.into())];
+    fw_cfg.extend(keys.iter().map(|(key, text)| place.value(key, text)));
+    let spec = VmSpec {
+        nics: vec![Nic {
+            mac: [0x52, 0x54, 0x00, 0x77, 0x06, number],
+            backend: Backend::User,
+        }],
+        fw_cfg,
+        rtc,
+        ..place.spec(&format!("time-{number}"))
+    };
+    let vm = place.start(&spec);
+    (place, vm)
+}
+
+/// Waits until the node's status is so.
+fn wait_status(place: &Place, vm: &mut Vm, what: &str, look: impl Fn(&Value) -> bool) {
+    let mut last = Value::Null;
+    wait(what, vm, || {
+        let status = status(&place.private("control"))?;
+        if status["trouble"] != last {
+            last = status["trouble"].clone();
+            println!("{what}? {last}");
+        }
+        look(&status).then_some(())
+    });
+}
+
+#[test]
+fn a_machine_without_a_clock_goes_by_a_members_certificate_and_one_with_a_clock_by_that() {
+    let place = Place::new("time/evidence");
+    let port = free_tcp_port();
+    let ticket = place.ticket(&[format!("tcp:10.0.2.2:{port}")]);
+    // What its certificate says the others could not have known by the ticket.
+    let later = run("date", &["-u", "-d", "3 days", "+%FT%T"]);
+    let keys = [("tcp-listen", "443")];
+    let (member, mut its_vm) = machine(1, &ticket, Some(later.trim().to_owned()), &keys);
+    let mut qmp = wait("QEMU's machine protocol", &mut its_vm, || {
+        Qmp::connect(&member.private("qmp")).ok()
+    });
+    qmp.forward("net0", port, 443).unwrap();
+    drop(qmp);
+    wait_status(&member, &mut its_vm, "the member", |_| true);
+
+    let (believes, mut right_vm) = machine(2, &ticket, None, &[]);
+    wait_status(&believes, &mut right_vm, "refused", |status| {
+        status["trouble"].to_string().contains("was refused")
+    });
+    let lost = Some("2000-01-01T00:00:00".to_owned());
+    let (learns, mut lost_vm) = machine(3, &ticket, lost, &[]);
+    wait_status(&learns, &mut lost_vm, "a session", |status| {
+        status["peers"].as_u64() == Some(1) && status["joined"] == true
+    });
+    let status = status(&believes.private("control")).unwrap();
+    assert_eq!(status["peers"], 0, "{status}");
+    for mut vm in [its_vm, right_vm, lost_vm] {
+        assert!(vm.power_off(POWER_OFF_LIMIT));
     }
 }
