@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -38,8 +38,11 @@ pub fn write(path: &Path, content: &[u8], access: Access) -> Result<bool> {
     }
     let parent = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).with_context(what)?;
-    // Its mode is 0600 from the beginning.
-    let mut file = tempfile::NamedTempFile::new_in(parent).with_context(what)?;
+    let mut made = fs::OpenOptions::new();
+    made.write(true).create_new(true).mode(0o600);
+    // Opened here, since an error of the library's names the file, which would be news each time.
+    let file = tempfile::Builder::new().make_in(parent, |path| made.open(path));
+    let mut file = file.with_context(what)?;
     file.write_all(content).with_context(what)?;
     if let Some((user, group)) = access.owner {
         let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
@@ -113,6 +116,18 @@ mod tests {
         assert!(write(&path, b"two", PUBLIC).unwrap());
         assert_eq!(text(&path).unwrap(), "two");
         assert_eq!(text(&directory.path().join("none")).unwrap(), "");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_in_the_same_words_each_time() {
+        let path = Path::new("/proc/no-file-of-the-kernels");
+        let told = [(), ()].map(|()| format!("{:#}", write(path, b"x", PUBLIC).unwrap_err()));
+        assert_eq!(told[0], told[1]);
+        assert!(
+            told[0].starts_with("cannot write /proc/no-file"),
+            "{}",
+            told[0]
+        );
     }
 
     #[test]
