@@ -14,8 +14,8 @@ use wow_builder::definition::Definition;
 use wow_builder::host::Tether;
 use wow_builder::manifest::{Format, Manifest};
 use wow_builder::qemu::{
-    Accelerator, Backend, Emulator, Firmware, FwCfg, Hardware, ImageFiles, Loader, Machine, Nic,
-    Vm, VmSpec,
+    Accelerator, Backend, Emulator, Firmware, Hardware, ImageFiles, Loader, Machine, Nic, Vm,
+    VmSpec,
 };
 use wow_lab::client::Client;
 use wow_lab::control::Control;
@@ -272,10 +272,7 @@ fn live(place: &Place, state: PathBuf) -> VmSpec {
             mac: [0x52, 0x54, 0x00, 0x77, 0x02, 0x02],
             backend: Backend::User,
         }],
-        fw_cfg: vec![FwCfg {
-            name: "opt/wow/ticket".into(),
-            file: place.ticket(&[]),
-        }],
+        fw_cfg: vec![machine::value("ticket", place.ticket(&[]))],
         ..place.spec("live")
     }
 }
@@ -334,7 +331,9 @@ fn from_the_cd_rom_a_full_disk_is_named_and_left_alone_until_there_is_room() {
     let shown = state.to_str().unwrap();
     let content = place.private("content");
     std::fs::create_dir(&content).unwrap();
-    std::fs::write(content.join("filler"), vec![0xff; 224 << 20]).unwrap();
+    for (name, mib) in [("filler", 180), ("more", 44)] {
+        std::fs::write(content.join(name), vec![0xff; mib << 20]).unwrap();
+    }
     let directory = content.to_str().unwrap();
     let label = ["-q", "-t", "ext4", "-m", "0", "-L", "WOW-STATE"];
     let filled = [&label[..], &["-d", directory, shown, "256M"]].concat();
@@ -350,10 +349,10 @@ fn from_the_cd_rom_a_full_disk_is_named_and_left_alone_until_there_is_room() {
     join(&place, &mut vm);
     wait_named(&place, &mut vm, "is not used, since it is full");
     assert!(vm.power_off(POWER_OFF_LIMIT));
-    assert!(holds("/filler") && !holds("/root"));
+    assert!(holds("/more") && !holds("/root"));
 
-    // There is room, but another build's CD-ROM has been here.
-    debugfs(&["-w", "-R", "rm /filler", shown]);
+    // There is some room, but another build's CD-ROM has been here.
+    debugfs(&["-w", "-R", "rm /more", shown]);
     let other = place.private("other");
     std::fs::write(&other, "another\n").unwrap();
     let note = format!("write {} build", other.display());
@@ -361,8 +360,8 @@ fn from_the_cd_rom_a_full_disk_is_named_and_left_alone_until_there_is_room() {
     let mut vm = place.start(&spec);
     join(&place, &mut vm);
     wait_named(&place, &mut vm, "another build's CD-ROM");
+    wait_named(&place, &mut vm, "is nearly full");
     assert!(vm.power_off(POWER_OFF_LIMIT));
     assert!(holds("/root/var/lib/wow"));
-    let check = ["-f", "-n", shown];
-    machine::run("/usr/sbin/e2fsck", &check);
+    machine::run("/usr/sbin/e2fsck", &["-f", "-n", shown]);
 }
