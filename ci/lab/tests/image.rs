@@ -48,9 +48,14 @@ const DIRECT: Case = Case {
 
 /// The image as a CD-ROM.
 fn disc() -> ImageFiles {
+    as_file("disc.iso", Format::Iso)
+}
+
+/// The image as one of its other files.
+fn as_file(name: &str, disk_format: Format) -> ImageFiles {
     ImageFiles {
-        disk: path("WOW_TEST_IMAGE").join("disc.iso"),
-        disk_format: Format::Iso,
+        disk: path("WOW_TEST_IMAGE").join(name),
+        disk_format,
         ..support::built()
     }
 }
@@ -116,6 +121,16 @@ fn started_by_bios_with_plain_hardware_it_joins_in_64_mb() {
         ..DIRECT
     };
     check(&case, support::built());
+}
+
+#[test]
+fn started_from_qcow2_it_joins_in_64_mb() {
+    let case = Case {
+        name: "qcow2",
+        firmware: Firmware::Bios,
+        ..DIRECT
+    };
+    check(&case, as_file("disk.qcow2", Format::Qcow2));
 }
 
 #[test]
