@@ -228,11 +228,17 @@ fn it_boots_by_each_firmware_and_joins() {
     let emulator = Emulator::find().unwrap();
     let accelerator = Accelerator::probe(&emulator, &logs).unwrap();
     let disk = ImageFiles::of(&manifest()).unwrap();
+    let [qcow2, vmdk] = [Format::Qcow2, Format::Vmdk].map(|format| ImageFiles {
+        disk: manifest().path(format).unwrap(),
+        disk_format: format,
+        ..disk.clone()
+    });
     for (name, image, hardware, firmware) in [
         ("direct", &disk, Hardware::Virtio, Firmware::Direct),
-        ("bios", &disk, Hardware::Vmware, Firmware::Bios),
+        // The OVA's disk on the OVA's hardware.
+        ("bios", &vmdk, Hardware::Vmware, Firmware::Bios),
         // Its kernel has no driver for plain hardware's network card.
-        ("uefi", &disk, Hardware::Virtio, Firmware::Uefi),
+        ("uefi", &qcow2, Hardware::Virtio, Firmware::Uefi),
         // By BIOS `lab prove --disc` has it.
         ("disc", &disc(), Hardware::Vmware, Firmware::Uefi),
     ] {
