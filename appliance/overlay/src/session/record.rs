@@ -97,22 +97,7 @@ impl Sealer {
     ) -> Result<u64, SealError> {
         let counter = self.number()?;
         let header = outer::record_header(self.remote_index, counter);
-        let start = out.len();
-        out.extend_from_slice(&header);
-        write(out);
-        let sealed = self
-            .key
-            .seal(counter, &header, &mut out[start + RECORD_HEADER_BYTES..]);
-        match sealed {
-            Some(tag) => {
-                out.extend_from_slice(&tag);
-                Ok(counter)
-            }
-            None => {
-                out.truncate(start);
-                Err(SealError::TooLong)
-            }
-        }
+        self.seal_text(counter, header, out, write)
     }
 
     /// Appends a carrier to `out`: `head`, which begins a routed frame, is sealed, and the record that `write`
@@ -126,19 +111,35 @@ impl Sealer {
         let text_bytes = u16::try_from(head.len()).map_err(|_| SealError::TooLong)?;
         let counter = self.number()?;
         let header = outer::carrier_header(self.remote_index, counter, text_bytes);
+        self.seal_text(counter, header, out, |out| out.extend_from_slice(head))?;
+        write(out);
+        Ok(counter)
+    }
+
+    /// Appends the header, the text that `text` appends, which is sealed there, and the tag. Returns the number.
+    fn seal_text(
+        &self,
+        counter: u64,
+        header: [u8; RECORD_HEADER_BYTES],
+        out: &mut Vec<u8>,
+        text: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<u64, SealError> {
         let start = out.len();
         out.extend_from_slice(&header);
-        out.extend_from_slice(head);
+        text(out);
         let sealed = self
             .key
             .seal(counter, &header, &mut out[start + RECORD_HEADER_BYTES..]);
-        let Some(tag) = sealed else {
-            out.truncate(start);
-            return Err(SealError::TooLong);
-        };
-        out.extend_from_slice(&tag);
-        write(out);
-        Ok(counter)
+        match sealed {
+            Some(tag) => {
+                out.extend_from_slice(&tag);
+                Ok(counter)
+            }
+            None => {
+                out.truncate(start);
+                Err(SealError::TooLong)
+            }
+        }
     }
 
     /// The next record's.
