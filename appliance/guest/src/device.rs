@@ -53,8 +53,7 @@ pub enum TunError {
 /// A device that is up. Must be created and used inside a tokio runtime with I/O.
 pub(crate) struct Device {
     registered: AsyncFd<tun::Device>,
-    /// Packets have a header of the device's before them.
-    has_headers: bool,
+    writer: Writer,
     malformed: u64,
 }
 
@@ -103,9 +102,15 @@ impl Device {
             what: "events",
             source: error.into(),
         })?;
+        // SAFETY: the device keeps its descriptor open for the whole call.
+        let fd = unsafe { BorrowedFd::borrow_raw(registered.get_ref().as_raw_fd()) };
+        let fd = fd.try_clone_to_owned().map_err(Into::into);
         Ok(Device {
             registered,
-            has_headers,
+            writer: Writer {
+                fd: configure(name, "descriptor", fd)?,
+                has_headers,
+            },
             malformed: 0,
         })
     }
@@ -115,7 +120,7 @@ impl Device {
     }
 
     pub(crate) fn takes_offloads(&self) -> bool {
-        self.has_headers
+        self.writer.has_headers
     }
 
     /// Packets whose header made no sense.
@@ -124,13 +129,8 @@ impl Device {
     }
 
     /// What writes to the device, whoever reads from it.
-    pub(crate) fn writer(&self) -> io::Result<Writer> {
-        // SAFETY: the device keeps its descriptor open for the whole call.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.registered.get_ref().as_raw_fd()) };
-        Ok(Writer {
-            fd: fd.try_clone_to_owned()?,
-            has_headers: self.has_headers,
-        })
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.writer
     }
 
     /// Waits for what there is to read and moves it into `batch`, which it empties first.
@@ -150,7 +150,7 @@ impl Device {
                         if length == 0 {
                             return Err(io::ErrorKind::UnexpectedEof.into());
                         }
-                        if !self.has_headers {
+                        if !self.writer.has_headers {
                             return Ok((Some(Offload::default()), 0..length));
                         }
                         let header = slot[..length].first_chunk().map(Offload::parse);
@@ -178,6 +178,7 @@ impl Device {
 /// Writes to a device.
 pub(crate) struct Writer {
     fd: OwnedFd,
+    /// Packets have a header of the device's before them.
     has_headers: bool,
 }
 

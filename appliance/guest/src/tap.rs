@@ -3,7 +3,7 @@
 
 use std::task::{Context, Poll};
 
-use crate::device::{Device, Writer, configure};
+use crate::device::Device;
 use crate::ethernet::Mac;
 use crate::{GuestGone, Offload, PacketBatch, Port, TunError, WriteError};
 
@@ -23,7 +23,6 @@ pub struct TapConfig {
 /// A TAP device. Must be created and used inside a tokio runtime with I/O.
 pub struct TapPort {
     device: Device,
-    writer: Writer,
     mac: Mac,
 }
 
@@ -35,9 +34,7 @@ impl TapPort {
     pub fn open(config: &TapConfig) -> Result<Self, TunError> {
         let (layer, mtu_bytes) = (tun::Layer::L2, config.mtu_bytes);
         let device = Device::open(&config.name, layer, mtu_bytes, config.offload, |_| Ok(()))?;
-        let writer = device.writer().map_err(Into::into);
         Ok(TapPort {
-            writer: configure(&config.name, "descriptor", writer)?,
             device,
             mac: config.mac,
         })
@@ -54,7 +51,7 @@ impl Port for TapPort {
     }
 
     fn write(&mut self, offload: Offload, header: &[u8], rest: &[u8]) -> Result<(), WriteError> {
-        self.writer.write(offload, header, rest)
+        self.device.writer().write(offload, header, rest)
     }
 
     fn takes_offloads(&self) -> bool {

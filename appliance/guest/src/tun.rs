@@ -28,7 +28,6 @@ pub struct TunConfig {
 /// A TUN device. Must be created and used inside a tokio runtime with I/O.
 pub struct TunGuest {
     device: Device,
-    writer: Writer,
     netmask: Ipv4Addr,
 }
 
@@ -56,12 +55,7 @@ impl TunGuest {
         };
         let layer = tun::Layer::L3;
         let device = Device::open(name, layer, config.mtu_bytes, config.offload, prepare)?;
-        let writer = configure(name, "descriptor", device.writer().map_err(Into::into))?;
-        Ok(TunGuest {
-            device,
-            writer,
-            netmask,
-        })
+        Ok(TunGuest { device, netmask })
     }
 }
 
@@ -119,11 +113,11 @@ impl Guest for TunGuest {
     }
 
     fn write(&mut self, offload: Offload, packet: &[u8]) -> Result<(), WriteError> {
-        self.writer.write(offload, packet, &[])
+        self.device.writer().write(offload, packet, &[])
     }
 
     fn writer(&self) -> Option<Box<dyn GuestWriter>> {
-        Some(Box::new(self.writer.try_clone().ok()?))
+        Some(Box::new(self.device.writer().try_clone().ok()?))
     }
 
     fn takes_offloads(&self) -> bool {
