@@ -320,10 +320,10 @@ fn a_gateway_needs_a_guestless_node_and_stays_at_home() {
         let run = ["run", "--ticket", &ticket, "--state", &state];
         support::wow(&[&run[..], more].concat()).refused(1, &[part]);
     };
-    refuse(&["--socks", "127.0.0.1:0"], "guest none");
+    refuse(&["--socks", "127.0.0.1:0"], "are for guest none");
     refuse(
         &["--guest", "none", "--socks", "0.0.0.0:0"],
-        "gateway-for-all",
+        "allow it by gateway-for-all",
     );
     refuse(
         &["--guest", "none", "--dns", "10.128.0.1"],

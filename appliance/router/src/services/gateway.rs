@@ -404,7 +404,7 @@ mod tests {
         };
         let check = |plan: &GatewayPlan| plan.check(&GuestArg::None);
         let error = check(&plan).unwrap_err().to_string();
-        assert!(error.contains("gateway-for-all"), "{error}");
+        assert!(error.contains("allow it by gateway-for-all"), "{error}");
         plan.for_all = true;
         check(&plan).unwrap();
         plan.for_all = false;
