@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use wow_builder::qemu::qmp::Qmp;
 use wow_builder::qemu::{Backend, Nic, VmSpec};
 use wow_lab::control::Control;
 
@@ -84,12 +83,9 @@ fn an_appliance_leads_into_its_pool_and_out_of_it() {
     };
     let mut vm = place.start(&spec);
     let (web, socks) = (free_tcp_port(), free_tcp_port());
-    let mut qmp = wait("QEMU's machine protocol", &mut vm, || {
-        Qmp::connect(&place.private("qmp")).ok()
-    });
+    let mut qmp = place.qmp(&mut vm);
     qmp.forward("net0", web, 8080).unwrap();
     qmp.forward("net0", socks, 1080).unwrap();
-    // QEMU listens to one at a time.
     drop(qmp);
 
     let told = wait("the seed's page by a forward", &mut vm, || {

@@ -29,15 +29,7 @@ struct Bed {
 impl Bed {
     /// Of a machine whose node runs, or will soon.
     fn of(place: &Place, mut vm: Vm) -> Self {
-        let begun = Instant::now();
-        let qmp = loop {
-            match Qmp::connect(&place.private("qmp")) {
-                Ok(qmp) => break qmp,
-                Err(error) => assert!(begun.elapsed() < LIMIT, "{error}"),
-            }
-            vm.check_running().unwrap();
-            std::thread::sleep(PAUSE);
-        };
+        let qmp = place.qmp(&mut vm);
         let control = place.private("control");
         let mut bed = Bed { vm, qmp, control };
         bed.wait("the node", |bed| bed.status());

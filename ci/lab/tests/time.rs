@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use wow_builder::qemu::qmp::Qmp;
 use wow_builder::qemu::{Backend, Nic, Vm, VmSpec};
 use wow_lab::control::Control;
 use wow_lab::interrupt;
@@ -40,24 +39,11 @@ fn status(socket: &Path) -> Option<Value> {
 
 impl Bed {
     fn start(name: &str, number: u8, off: i64, ticket: &Path, guest: &str) -> Self {
-        let place = Place::new(&format!("time/{name}"));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let wrong = i64::try_from(now.as_secs()).unwrap() + off;
         let base = run("date", &["-u", "-d", &format!("@{wrong}"), "+%FT%T"]);
-        let spec = VmSpec {
-            nics: vec![Nic {
-                mac: [0x52, 0x54, 0x00, 0x77, 0x04, number],
-                backend: Backend::User,
-            }],
-            fw_cfg: vec![
-                value("ticket", ticket.into()),
-                place.value("name", name),
-                place.value("guest", guest),
-            ],
-            rtc: Some(base.trim().to_owned()),
-            ..place.spec(&format!("time-{name}"))
-        };
-        let vm = place.start(&spec);
+        let keys = [("name", name), ("guest", guest)];
+        let (place, vm) = machine(name, number, ticket, Some(base.trim().to_owned()), &keys);
         Bed {
             place,
             vm,
@@ -95,7 +81,7 @@ impl Bed {
         assert_eq!(clock["from"], "the member seed");
         assert_eq!(clock["stratum"], 8, "given on as the pool's");
         // What was put right stays so, and is compared at once when the machine has stood still.
-        let mut qmp = Qmp::connect(&self.place.private("qmp")).unwrap();
+        let mut qmp = self.place.qmp(&mut self.vm);
         qmp.stop().unwrap();
         std::thread::sleep(STANDSTILL);
         let resumed = Instant::now();
@@ -126,19 +112,25 @@ fn machines_with_wrong_clocks_take_the_time_from_their_pool() {
     }
 }
 
-/// A machine of these keys, whose hardware's clock says this or the truth.
-fn machine(number: u8, ticket: &Path, rtc: Option<String>, keys: &[(&str, &str)]) -> (Place, Vm) {
-    let place = Place::new(&format!("time/evidence-{number}"));
+/// A machine with these keys, whose hardware's clock says this or the truth.
+fn machine(
+    name: &str,
+    number: u8,
+    ticket: &Path,
+    rtc: Option<String>,
+    keys: &[(&str, &str)],
+) -> (Place, Vm) {
+    let place = Place::new(&format!("time/{name}"));
     let mut fw_cfg = vec![value("ticket", ticket.into())];
     fw_cfg.extend(keys.iter().map(|(key, text)| place.value(key, text)));
     let spec = VmSpec {
         nics: vec![Nic {
-            mac: [0x52, 0x54, 0x00, 0x77, 0x06, number],
+            mac: [0x52, 0x54, 0x00, 0x77, 0x04, number],
             backend: Backend::User,
         }],
         fw_cfg,
         rtc,
-        ..place.spec(&format!("time-{number}"))
+        ..place.spec(&format!("time-{name}"))
     };
     let vm = place.start(&spec);
     (place, vm)
@@ -165,20 +157,18 @@ fn a_machine_without_a_clock_goes_by_a_members_certificate_and_one_with_a_clock_
     // What its certificate says the others could not have known by the ticket.
     let later = run("date", &["-u", "-d", "3 days", "+%FT%T"]);
     let keys = [("tcp-listen", "443")];
-    let (member, mut its_vm) = machine(1, &ticket, Some(later.trim().to_owned()), &keys);
-    let mut qmp = wait("QEMU's machine protocol", &mut its_vm, || {
-        Qmp::connect(&member.private("qmp")).ok()
-    });
+    let (member, mut its_vm) = machine("member", 3, &ticket, Some(later.trim().to_owned()), &keys);
+    let mut qmp = member.qmp(&mut its_vm);
     qmp.forward("net0", port, 443).unwrap();
     drop(qmp);
     wait_status(&member, &mut its_vm, "the member", |_| true);
 
-    let (believes, mut right_vm) = machine(2, &ticket, None, &[]);
+    let (believes, mut right_vm) = machine("believes", 4, &ticket, None, &[]);
     wait_status(&believes, &mut right_vm, "refused", |status| {
         status["trouble"].to_string().contains("was refused")
     });
     let lost = Some("2000-01-01T00:00:00".to_owned());
-    let (learns, mut lost_vm) = machine(3, &ticket, lost, &[]);
+    let (learns, mut lost_vm) = machine("learns", 5, &ticket, lost, &[]);
     wait_status(&learns, &mut lost_vm, "a session", |status| {
         status["peers"].as_u64() == Some(1) && status["joined"] == true
     });

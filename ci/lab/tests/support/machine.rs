@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use wow_builder::host::{Guarded, Tether};
+use wow_builder::qemu::qmp::Qmp;
 use wow_builder::qemu::{
     Accelerator, Emulator, Firmware, FwCfg, Hardware, Machine, Serial, Vm, VmSpec,
 };
@@ -81,6 +82,13 @@ impl Place {
     pub fn value(&self, key: &str, text: &str) -> FwCfg {
         std::fs::write(self.private(key), text).unwrap();
         value(key, self.private(key))
+    }
+
+    /// QEMU's machine protocol, which QEMU speaks with one at a time.
+    pub fn qmp(&self, vm: &mut Vm) -> Qmp {
+        wait("QEMU's machine protocol", vm, || {
+            Qmp::connect(&self.private("qmp")).ok()
+        })
     }
 
     pub fn start(&self, spec: &VmSpec) -> Vm {
