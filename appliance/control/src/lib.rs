@@ -33,10 +33,10 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use device::Queues;
-use flag::Flag;
 use http::Questions;
 
 pub use dns::Names;
+pub use flag::Flag;
 pub use http::OPENAPI;
 pub use port::PacketPort;
 pub use question::{Answer, Document, Found, Lookup, Question};

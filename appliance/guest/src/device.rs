@@ -6,10 +6,12 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tun::AbstractDevice;
 
 use crate::offload::OFFLOAD_BYTES;
+use crate::pace::Pace;
 use crate::{GuestGone, Offload, PacketBatch, WriteError};
 
 /// Why there is no TUN device.
@@ -55,6 +57,7 @@ pub(crate) struct Device {
     registered: AsyncFd<tun::Device>,
     writer: Writer,
     malformed: u64,
+    pace: Pace,
 }
 
 impl Device {
@@ -96,7 +99,7 @@ impl Device {
         configure(name, "state", device.enabled(true))?;
         configure(name, "mode", device.set_nonblock().map_err(Into::into))?;
         // SAFETY: the device owns its descriptor and keeps it open and unchanged until dropped.
-        let registered = unsafe { AsyncFd::register(device) };
+        let registered = unsafe { AsyncFd::register_with_interest(device, Interest::READABLE) };
         let registered = registered.map_err(|error| TunError::Configure {
             name: name.to_owned(),
             what: "events",
@@ -112,6 +115,7 @@ impl Device {
                 has_headers,
             },
             malformed: 0,
+            pace: Pace::default(),
         })
     }
 
@@ -143,6 +147,9 @@ impl Device {
         loop {
             let mut ready = ready!(self.registered.poll_read_ready(cx)).map_err(GuestGone)?;
             while !batch.is_full() {
+                if self.pace.is_enough(batch.len()) {
+                    return Poll::Ready(Ok(()));
+                }
                 match ready.try_io(|device| {
                     batch.push_with(|slot| {
                         let length = device.get_ref().recv(slot)?;
@@ -168,6 +175,7 @@ impl Device {
                     Err(_would_block) => break,
                 }
             }
+            self.pace.note_all(batch.len());
             if !batch.is_empty() {
                 return Poll::Ready(Ok(()));
             }

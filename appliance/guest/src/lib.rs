@@ -10,6 +10,7 @@ pub mod ethernet;
 pub mod memory;
 pub mod none;
 pub mod offload;
+mod pace;
 pub mod packet;
 pub mod port;
 pub mod tap;

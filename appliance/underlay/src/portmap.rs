@@ -98,14 +98,9 @@ impl PortMapper {
         self.moved.notify_one();
     }
 
-    /// Waits until the mappings differ from those last returned, and returns them. Cancelling it
-    /// loses nothing.
-    pub async fn changed(&mut self) -> Vec<Mapped> {
-        match self.mapped.changed().await {
-            Ok(()) => self.mapped.borrow_and_update().clone(),
-            // The task lives as long as this value does.
-            Err(_) => std::future::pending().await,
-        }
+    /// What is mapped now, and from now on.
+    pub fn mapped(&self) -> watch::Receiver<Vec<Mapped>> {
+        self.mapped.clone()
     }
 
     /// Gives all mappings back to the gateway, within about a second. A mapper that is only dropped

@@ -5,34 +5,36 @@ pub mod command;
 mod core;
 pub mod guests;
 pub mod host;
+mod news;
 pub mod report;
 mod second;
 pub mod seeds;
 mod trouble;
+mod wake;
 
 use std::future::{Future, poll_fn};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::pin::Pin;
-use std::task::Poll;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures_util::stream::{BoxStream, SelectAll};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
-use wow_control::Control;
-use wow_guest::{Guest, GuestGone, PacketBatch};
+use wow_control::{Control, Flag};
+use wow_guest::{Guest, PacketBatch};
 use wow_overlay::membership::{Certificate, Identity, NodeName, Roles, Ticket};
 use wow_overlay::wire::Remote;
-use wow_underlay::portmap::Mapped;
-use wow_underlay::{
-    InterfaceWatch, Lan, PortMapper, ReceiveBatch, ReceiveError, TcpUnderlay, Underlay, tcp,
-};
+use wow_underlay::{InterfaceWatch, Lan, PortMapper, ReceiveBatch, TcpUnderlay, Underlay};
 
 use self::command::Command;
 use self::core::Core;
 pub use self::guests::Guests;
+use self::news::News;
 use self::seeds::Seeds;
 pub use self::trouble::overlap;
+use self::wake::Wake;
 use crate::config::GuestMtu;
 use crate::services::Services;
 use crate::state::State;
@@ -40,6 +42,9 @@ use crate::timekeeping::Timekeeping;
 
 /// How long the goodbye may wait for room in the sockets' buffers.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
+
+/// Turns of the loop before the kernel is asked what else has happened.
+const IN_A_ROW_MAX: u32 = 16;
 
 /// Who the node is and what it keeps.
 pub struct Settings {
@@ -102,33 +107,21 @@ pub struct Daemon {
     received: ReceiveBatch,
     packets: PacketBatch,
     mapper: Option<PortMapper>,
-    interfaces: Option<InterfaceWatch>,
     progress: Box<dyn FnMut()>,
     /// Something left since the last deadline, or nothing waited.
     moves: bool,
-    seeds: watch::Receiver<Seeds>,
+    news: SelectAll<BoxStream<'static, News>>,
     commands: mpsc::Receiver<Command>,
     /// Rings when the next deadline is due, or before: one that moves away costs nothing until then.
     alarm: Pin<Box<Sleep>>,
-}
-
-/// What the loop woke up for.
-enum Wake {
-    Datagrams(Result<(), ReceiveError>),
-    /// What came together on a TCP connection.
-    Stream(tcp::Received),
-    /// One by itself, on an extra socket.
-    Datagram(Remote, Vec<u8>),
-    Announcement(SocketAddr, Vec<u8>),
-    Sendable,
-    Packets(Result<(), GuestGone>),
-    Deadline,
-    /// The control stack has something to do.
-    Control,
-    Command(Command),
-    Interfaces(std::io::Result<Vec<u32>>),
-    Mapped(Vec<Mapped>),
-    Seeds,
+    /// The guest has sent since the alarm was set.
+    sends: bool,
+    /// Raised when something else may have happened than that packets came, which is all that most turns of
+    /// the loop look for.
+    others: Arc<Flag>,
+    /// Who was looked at last: the guest, the network or the others; and which of these.
+    turn: usize,
+    other: usize,
 }
 
 impl Daemon {
@@ -149,17 +142,22 @@ impl Daemon {
             seeds,
         );
         core.guests = parts.guests;
+        let others = Arc::<Flag>::default();
+        others.raise();
         Daemon {
             core,
             received,
             packets: PacketBatch::new(),
+            news: news::of(parts.interfaces, parts.mapper.as_ref(), parts.seeds),
             mapper: parts.mapper,
-            interfaces: parts.interfaces,
             progress: parts.progress,
             moves: true,
-            seeds: parts.seeds,
             commands: parts.commands,
             alarm: Box::pin(sleep_until(Instant::now())),
+            sends: false,
+            others,
+            turn: 0,
+            other: 0,
         }
     }
 
@@ -169,13 +167,26 @@ impl Daemon {
     /// The guest's device is gone.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<()> {
         let mut stop = std::pin::pin!(stop);
+        let mut in_a_row = 0;
         loop {
             self.moves |= self.flush();
-            let wake = tokio::select! {
-                () = &mut stop => break,
-                wake = self.wake() => wake,
-            };
-            self.handle(wake)?;
+            self.set_alarm();
+            let wake = poll_fn(|cx| {
+                let wake = self.poll_wake(cx, stop.as_mut());
+                if wake.is_pending() {
+                    in_a_row = 0;
+                }
+                wake
+            });
+            match wake.await {
+                Wake::Stop => break,
+                wake => self.handle(wake)?,
+            }
+            in_a_row += 1;
+            if in_a_row == IN_A_ROW_MAX {
+                in_a_row = 0;
+                tokio::task::yield_now().await;
+            }
         }
         tracing::info!("leaving the pool");
         self.core.leave();
@@ -232,6 +243,7 @@ impl Daemon {
             // The loop flushes before it waits again.
             Wake::Sendable => {}
             Wake::Packets(Ok(())) => {
+                self.sends = true;
                 let now = self.core.now();
                 for index in 0..self.packets.len() {
                     let (offload, packet) = self.packets.packet_mut(index);
@@ -251,97 +263,21 @@ impl Daemon {
             }
             Wake::Control => self.core.handle_control(),
             Wake::Command(command) => self.core.handle_command(command),
-            Wake::Interfaces(Ok(links)) => {
+            Wake::News(News::Interfaces(Ok(links))) => {
                 self.core.interfaces_changed();
                 self.core.links_changed(&links);
                 if let Some(mapper) = &self.mapper {
                     mapper.network_changed();
                 }
             }
-            Wake::Mapped(mapped) => self.core.mappings_changed(&mapped),
-            Wake::Interfaces(Err(error)) => {
+            Wake::News(News::Interfaces(Err(error))) => {
                 tracing::warn!(%error, "no longer told of changes of the machine's addresses");
-                self.interfaces = None;
             }
-            Wake::Seeds => {
-                let seeds = self.seeds.borrow_and_update().clone();
-                self.core.seeds_changed(seeds);
-            }
+            Wake::News(News::Mapped(mapped)) => self.core.mappings_changed(&mapped),
+            Wake::News(News::Seeds(seeds)) => self.core.seeds_changed(seeds),
+            Wake::Stop => unreachable!("the loop ends with it"),
         }
         Ok(())
-    }
-
-    /// Waits for the next thing to do. Cancelling it loses nothing.
-    async fn wake(&mut self) -> Wake {
-        let deadline = self.core.next_deadline();
-        if deadline < self.alarm.deadline() || self.alarm.is_elapsed() {
-            self.alarm.as_mut().reset(deadline);
-        }
-        let has_room = self.core.outbox.has_room();
-        let Core {
-            underlay,
-            tcp: streams,
-            lanes,
-            lan,
-            guest,
-            outbox,
-            control,
-            ..
-        } = &mut self.core;
-        let network = poll_fn(|cx| {
-            if !outbox.is_empty() && underlay.poll_sendable(cx).is_ready() {
-                return Poll::Ready(Wake::Sendable);
-            }
-            if let Some(streams) = streams
-                && let Poll::Ready(received) = streams.poll_receive(cx)
-            {
-                return Poll::Ready(Wake::Stream(received));
-            }
-            if let Some(lan) = lan
-                && let Poll::Ready((from, bytes)) = lan.poll_receive(cx)
-            {
-                return Poll::Ready(Wake::Announcement(from, bytes));
-            }
-            if let Poll::Ready((lane, from, datagram)) = lanes.poll_receive(cx) {
-                let from = Remote::udp(from).on_lane(lane);
-                return Poll::Ready(Wake::Datagram(from, datagram));
-            }
-            underlay
-                .poll_receive(cx, &mut self.received)
-                .map(Wake::Datagrams)
-        });
-        let packets = &mut self.packets;
-        tokio::select! {
-            wake = network => wake,
-            result = poll_fn(|cx| guest.poll_read(cx, packets)), if has_room => Wake::Packets(result),
-            () = woken(control.as_ref()) => Wake::Control,
-            () = &mut self.alarm => Wake::Deadline,
-            Some(command) = self.commands.recv() => Wake::Command(command),
-            changed = changed(&mut self.interfaces) => Wake::Interfaces(changed),
-            mapped = mapped(&mut self.mapper) => Wake::Mapped(mapped),
-            Ok(()) = self.seeds.changed() => Wake::Seeds,
-        }
-    }
-}
-
-async fn changed(interfaces: &mut Option<InterfaceWatch>) -> std::io::Result<Vec<u32>> {
-    match interfaces {
-        Some(watch) => watch.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn woken(control: Option<&Control>) {
-    match control {
-        Some(control) => poll_fn(|cx| control.poll_woken(cx)).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn mapped(mapper: &mut Option<PortMapper>) -> Vec<Mapped> {
-    match mapper {
-        Some(mapper) => mapper.changed().await,
-        None => std::future::pending().await,
     }
 }
 

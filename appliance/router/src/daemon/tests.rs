@@ -3,6 +3,7 @@
 mod documents;
 
 use std::net::SocketAddr;
+use std::task::Poll;
 
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -12,6 +13,7 @@ use wow_overlay::membership::addresses::{control_v4, control_v6};
 use wow_overlay::membership::{Addresses, PoolAuthority, PoolName, Roles};
 use wow_overlay::node::Target;
 use wow_overlay::time::UnixTime;
+use wow_underlay::ReceiveError;
 use wow_underlay::memory::Network;
 
 use super::*;
@@ -247,6 +249,65 @@ impl Underlay for Stuck {
     fn oversized(&self) -> u64 {
         0
     }
+}
+
+/// A network that has another datagram whenever it is asked, and gives up when nobody else gets a turn.
+struct Flood {
+    received: usize,
+}
+
+impl Flood {
+    const MAX: usize = 100_000;
+}
+
+impl Underlay for Flood {
+    fn poll_receive(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+        batch: &mut ReceiveBatch,
+    ) -> Poll<Result<(), ReceiveError>> {
+        self.received += 1;
+        assert!(self.received < Self::MAX, "nothing else had its turn");
+        batch.clear();
+        assert!(batch.push(underlay_address(9), b"no datagram of ours"));
+        Poll::Ready(Ok(()))
+    }
+
+    fn send(&mut self, batch: &[wow_underlay::Outgoing]) -> wow_underlay::Sent {
+        wow_underlay::Sent {
+            taken: batch.len(),
+            failures: Vec::new(),
+        }
+    }
+
+    fn poll_sendable(&mut self, _: &mut std::task::Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn bound(&self) -> Vec<SocketAddr> {
+        vec![underlay_address(1)]
+    }
+
+    fn oversized(&self) -> u64 {
+        0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_datagrams_keeps_nobody_else_waiting() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let flood = Box::new(Flood { received: 0 });
+            let node = start_on(flood, Box::new(|| {}), &ticket(), 1, wall_clock::now());
+            for number in 1..=3 {
+                assert!(node.host.send(vec![0]));
+                let lost = |status: Status| status.counters.get("drop_guest_invalid").copied();
+                while lost(node.status().await).unwrap_or(0) < number {}
+            }
+            node.stop().await;
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
