@@ -7,8 +7,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -238,17 +236,21 @@ pub async fn serve(
     if let Some(device) = device.filter(|_| clock.gives()) {
         tasks.spawn(timekeeping::serve(clock, device));
     }
-    // Looked at when they have something to do, not whenever a packet comes.
-    let mut beside = FuturesUnordered::new();
-    beside.push(timekeeper.boxed_local());
-    if let Some(gateway) = gateway {
-        beside.push(gateway.run().boxed_local());
-    }
-    let ended = tokio::select! {
-        biased;
-        ended = daemon.run(stop) => ended,
-        _ = beside.next() => unreachable!("they go on for ever"),
+    let gateway = async {
+        match gateway {
+            Some(gateway) => gateway.run().await,
+            None => std::future::pending().await,
+        }
     };
+    // The daemon looks at its end when that has something to do, not whenever a packet comes: so these go on there.
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            () = gateway => unreachable!("it serves for ever"),
+            () = timekeeper => unreachable!("it asks for ever"),
+        }
+    };
+    let ended = daemon.run(stop).await;
     tasks.shutdown().await;
     ended
 }

@@ -116,6 +116,8 @@ pub struct Daemon {
     alarm: Pin<Box<Sleep>>,
     /// The guest has sent since the alarm was set.
     sends: bool,
+    /// When the alarm was set last after the guest had sent.
+    sent: Option<Instant>,
     /// Raised when something else may have happened than that packets came, which is all that most turns of
     /// the loop look for.
     others: Arc<Flag>,
@@ -155,6 +157,7 @@ impl Daemon {
             commands: parts.commands,
             alarm: Box::pin(sleep_until(Instant::now())),
             sends: false,
+            sent: None,
             others,
             turn: 0,
             other: 0,

@@ -22,8 +22,12 @@ use super::news::News;
 
 /// While the guest sends, the alarm rings so often at least. Each packet sets a deadline for its path, and a timer that
 /// is set to an earlier time costs two system calls; and a processor that slept for longer takes longer to wake up,
-/// which a conversation of lone packets would feel at every step.
+/// which a conversation of lone packets would feel at every step. A deadline that is set when the alarm rings so soon
+/// waits for that.
 const BEAT: Duration = Duration::from_millis(5);
+
+/// How long after its last packet the guest is taken to send.
+const CONVERSATION: Duration = Duration::from_millis(25);
 
 /// How many sources of seldom events there are.
 const OTHERS: usize = 8;
@@ -50,12 +54,20 @@ impl Daemon {
     /// Sets the alarm for what is due next, unless it rings before that anyway.
     pub(super) fn set_alarm(&mut self) {
         let has_rung = self.alarm.is_elapsed();
+        let now = Instant::now();
+        let beat = now + BEAT;
+        if !has_rung && self.alarm.deadline() <= beat {
+            return;
+        }
         let mut due = self.core.next_deadline();
         if !has_rung && self.alarm.deadline() <= due {
             return;
         }
         if std::mem::take(&mut self.sends) {
-            due = due.min(Instant::now() + BEAT);
+            self.sent = Some(now);
+        }
+        if self.sent.is_some_and(|sent| now - sent < CONVERSATION) {
+            due = due.min(beat);
         }
         self.alarm.as_mut().reset(due);
         self.others.raise();

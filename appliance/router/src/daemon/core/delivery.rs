@@ -118,6 +118,9 @@ impl Core {
             }
             return;
         }
+        if self.coalescer.is_empty() {
+            return self.guest.flush();
+        }
         let mut coalescer = std::mem::take(&mut self.coalescer);
         coalescer.take(|offload, packet| self.write_guest(offload, packet));
         self.coalescer = coalescer;
@@ -130,6 +133,9 @@ impl Core {
         let Some(second) = &mut self.second else {
             return false;
         };
+        if !self.is_behind && !second.is_busy() {
+            return false;
+        }
         let mut errors = Vec::new();
         while let Some(written) = second.poll_written() {
             errors.extend(written.errors);
