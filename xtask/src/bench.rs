@@ -41,6 +41,9 @@ struct DataplaneArguments {
     /// How long each flow runs.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
+    /// TCP's congestion control. Default: this machine's.
+    #[arg(long)]
+    congestion: Option<String>,
     /// Print the results as JSON.
     #[arg(long)]
     json: bool,
@@ -50,6 +53,7 @@ struct DataplaneArguments {
 #[derive(Serialize)]
 struct Report {
     seconds_a_flow: u64,
+    congestion: String,
     processors: usize,
     rows: Vec<Row>,
     goals: Vec<Goal>,
@@ -70,12 +74,23 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
+/// The congestion control that was asked for, or this machine's.
+fn congestion(asked: Option<&str>) -> Result<String> {
+    let there = dataplane::congestion_controls()?;
+    let wanted = there
+        .iter()
+        .find(|name| asked.is_none_or(|asked| asked == *name));
+    let choice = || format!("this kernel's congestion controls are {}", there.join(", "));
+    wanted.cloned().with_context(choice)
+}
+
 /// WOW's throughput beside that of other overlays.
 fn dataplane(arguments: &DataplaneArguments) -> Result<ExitCode> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "the benchmark makes network namespaces: run it as root"
     );
+    let congestion = congestion(arguments.congestion.as_deref())?;
     interrupt::install()?;
     router::ensure_packages(&[Purpose::Bench])?;
     let metadata = cargo::metadata()?;
@@ -92,6 +107,7 @@ fn dataplane(arguments: &DataplaneArguments) -> Result<ExitCode> {
             false => arguments.only.clone(),
         },
         span: Duration::from_secs(arguments.seconds),
+        congestion: congestion.clone(),
         tools: Tools {
             wow: cargo::build(root, target, "wow-router", "wow", "release")?,
             // Fast enough to be no part of what is measured.
@@ -110,9 +126,10 @@ fn dataplane(arguments: &DataplaneArguments) -> Result<ExitCode> {
     let plot = directory.join("dataplane.svg");
     dataplane::draw(&rows, &plot)?;
     eprintln!("{}", plot.display());
-    let table = dataplane::table(&rows);
+    let table = format!("TCP with {congestion}\n{}", dataplane::table(&rows));
     let report = Report {
         seconds_a_flow: arguments.seconds,
+        congestion,
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         goals: dataplane::goals(&rows),
         rows,

@@ -14,7 +14,7 @@ mod wow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::Tools;
@@ -123,12 +123,30 @@ pub struct Plan {
     pub contenders: Vec<Contender>,
     /// How long each flow runs.
     pub span: Duration,
+    /// TCP's congestion control in the namespaces, of those that [`congestion_controls`] names.
+    pub congestion: String,
     /// The router and the WAN emulator.
     pub tools: Tools,
     /// The tree of [`TREE`].
     pub tree: PathBuf,
     /// Where the contenders' logs go.
     pub logs: PathBuf,
+}
+
+/// The kernel's kinds of congestion control for TCP; the first is what this machine uses.
+pub fn congestion_controls() -> Result<Vec<String>> {
+    let read = |name: &str| {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+    };
+    let own = read("tcp_congestion_control")?;
+    let others = read("tcp_available_congestion_control")?;
+    let others = others.split_whitespace().filter(|name| *name != own.trim());
+    Ok([own.trim()]
+        .into_iter()
+        .chain(others)
+        .map(str::to_owned)
+        .collect())
 }
 
 /// What became of one contender.
@@ -185,6 +203,7 @@ fn measure_one(plan: &Plan, contender: Contender, task: &Task) -> Result<Outcome
         _ => Between::Wire,
     };
     let bed = Bed::new(&plan.tree, &logs, between, &plan.tools.wan)?;
+    bed.set_congestion(&plan.congestion)?;
     let tunnel = start(&bed, contender, &plan.tools.wow)?;
     let say = |what: &str| task.now(&format!("{}: {what}", contender.name()));
     Ok(match contender {

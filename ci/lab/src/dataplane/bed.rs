@@ -124,6 +124,17 @@ impl Bed {
         Ok(bed)
     }
 
+    /// Sets TCP's congestion control in all namespaces.
+    pub fn set_congestion(&self, name: &str) -> Result<()> {
+        for space in &self.spaces {
+            let mut command = inside(space, Path::new("sh"));
+            let set = "echo $1 >/proc/sys/net/ipv4/tcp_congestion_control";
+            command.args(["-c", set, "sh", name]);
+            command::run(command, SHORT)?.success(&format!("setting {name} in {space}"))?;
+        }
+        Ok(())
+    }
+
     /// An end's namespace.
     pub fn space(&self, end: End) -> &str {
         &self.spaces[end as usize]
