@@ -38,8 +38,11 @@ struct DataplaneArguments {
     /// Whom to measure, separated by commas. Default: everybody.
     #[arg(long, value_delimiter = ',', value_parser = parse_contender)]
     only: Vec<Contender>,
+    /// How often each is measured, in turn with all others: the medians are shown.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: u8,
     /// How long each flow runs.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     /// TCP's congestion control. Default: this machine's.
     #[arg(long)]
@@ -52,6 +55,7 @@ struct DataplaneArguments {
 /// All that is written as JSON.
 #[derive(Serialize)]
 struct Report {
+    rounds: u8,
     seconds_a_flow: u64,
     congestion: String,
     processors: usize,
@@ -106,6 +110,7 @@ fn dataplane(arguments: &DataplaneArguments) -> Result<ExitCode> {
             true => Contender::ALL.to_vec(),
             false => arguments.only.clone(),
         },
+        rounds: arguments.rounds.into(),
         span: Duration::from_secs(arguments.seconds),
         congestion: congestion.clone(),
         tools: Tools {
@@ -128,6 +133,7 @@ fn dataplane(arguments: &DataplaneArguments) -> Result<ExitCode> {
     eprintln!("{}", plot.display());
     let table = format!("TCP with {congestion}\n{}", dataplane::table(&rows));
     let report = Report {
+        rounds: arguments.rounds,
         seconds_a_flow: arguments.seconds,
         congestion,
         processors: std::thread::available_parallelism().map_or(1, usize::from),

@@ -9,6 +9,7 @@ mod measure;
 mod peers;
 mod plot;
 mod report;
+mod rounds;
 mod wow;
 
 use std::path::{Path, PathBuf};
@@ -121,6 +122,8 @@ impl Contender {
 pub struct Plan {
     /// In this order.
     pub contenders: Vec<Contender>,
+    /// How often each is measured, in turn with all others.
+    pub rounds: usize,
     /// How long each flow runs.
     pub span: Duration,
     /// TCP's congestion control in the namespaces, of those that [`congestion_controls`] names.
@@ -181,22 +184,31 @@ impl Row {
     }
 }
 
-/// Measures all contenders in turn. One that fails does not stop the others.
+/// Measures all contenders in turn, as often as is planned. One that fails does not stop the others.
 pub fn run(plan: &Plan, task: &Task) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for &contender in &plan.contenders {
-        interrupt::check()?;
-        let measured = measure_one(plan, contender, task);
-        interrupt::check()?;
-        let outcome = measured.unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
-        rows.push(Row { contender, outcome });
+    let mut outcomes = vec![Vec::new(); plan.contenders.len()];
+    for round in 1..=plan.rounds {
+        for (&contender, outcomes) in plan.contenders.iter().zip(&mut outcomes) {
+            interrupt::check()?;
+            let name = format!("{round}/{} {}", plan.rounds, contender.name());
+            let say = |what: &str| task.now(&format!("{name}: {what}"));
+            let measured = measure_one(plan, contender, &say);
+            interrupt::check()?;
+            let failed = |error| Outcome::Failed(format!("{error:#}"));
+            outcomes.push(measured.unwrap_or_else(failed));
+        }
     }
-    Ok(rows)
+    let rows = plan.contenders.iter().zip(outcomes);
+    let rows = rows.map(|(&contender, outcomes)| Row {
+        contender,
+        outcome: rounds::together(&outcomes),
+    });
+    Ok(rows.collect())
 }
 
-fn measure_one(plan: &Plan, contender: Contender, task: &Task) -> Result<Outcome> {
+fn measure_one(plan: &Plan, contender: Contender, say: &dyn Fn(&str)) -> Result<Outcome> {
     let logs = plan.logs.join(contender.name());
-    task.now(&format!("{}: starts", contender.name()));
+    say("starts");
     let between = match contender {
         Contender::WowRelay => Between::Middle,
         Contender::WowLossy => Between::Lossy,
@@ -205,10 +217,9 @@ fn measure_one(plan: &Plan, contender: Contender, task: &Task) -> Result<Outcome
     let bed = Bed::new(&plan.tree, &logs, between, &plan.tools.wan)?;
     bed.set_congestion(&plan.congestion)?;
     let tunnel = start(&bed, contender, &plan.tools.wow)?;
-    let say = |what: &str| task.now(&format!("{}: {what}", contender.name()));
     Ok(match contender {
-        Contender::WowLossy => Outcome::Lossy(measure::lossy(&bed, &tunnel, plan.span, &say)?),
-        _ => Outcome::Measured(measure::all(&bed, &tunnel, plan.span, &say)?),
+        Contender::WowLossy => Outcome::Lossy(measure::lossy(&bed, &tunnel, plan.span, say)?),
+        _ => Outcome::Measured(measure::all(&bed, &tunnel, plan.span, say)?),
     })
 }
 
