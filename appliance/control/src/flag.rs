@@ -1,10 +1,11 @@
-//! Remembers that something inside the stack wants to be looked at, and tells whoever drives it.
+//! Remembers that something wants to be looked at, and tells whoever drives it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// The waker that all connections and answers are polled with.
+/// A waker for many futures, of which whoever drives it looks at all when it was raised: the stack's connections and
+/// answers, or what an event loop seldom hears of.
 #[derive(Default)]
 pub struct Flag {
     raised: AtomicBool,
@@ -12,7 +13,7 @@ pub struct Flag {
 }
 
 impl Flag {
-    /// Wants the stack to be driven.
+    /// Wants them to be looked at.
     pub fn raise(&self) {
         self.raised.store(true, Ordering::Release);
         let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);

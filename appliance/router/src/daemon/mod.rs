@@ -121,6 +121,8 @@ pub struct Daemon {
     /// Raised when something else may have happened than that packets came, which is all that most turns of
     /// the loop look for.
     others: Arc<Flag>,
+    /// They are to be looked at in any case.
+    looks_at_others: bool,
     /// Who was looked at last: the guest, the network or the others; and which of these.
     turn: usize,
     other: usize,
@@ -144,8 +146,6 @@ impl Daemon {
             seeds,
         );
         core.guests = parts.guests;
-        let others = Arc::<Flag>::default();
-        others.raise();
         Daemon {
             core,
             received,
@@ -158,7 +158,8 @@ impl Daemon {
             alarm: Box::pin(sleep_until(Instant::now())),
             sends: false,
             sent: None,
-            others,
+            others: Arc::default(),
+            looks_at_others: true,
             turn: 0,
             other: 0,
         }

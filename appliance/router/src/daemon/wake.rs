@@ -70,7 +70,7 @@ impl Daemon {
             due = due.min(beat);
         }
         self.alarm.as_mut().reset(due);
-        self.others.raise();
+        self.looks_at_others = true;
     }
 
     /// The next thing to do, of the guest, the network and all else in turn.
@@ -116,7 +116,8 @@ impl Daemon {
         cx: &mut Context<'_>,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Poll<Wake> {
-        if self.others.poll(cx).is_pending() {
+        let has_rung = self.others.poll(cx).is_ready();
+        if !std::mem::take(&mut self.looks_at_others) && !has_rung {
             return Poll::Pending;
         }
         self.others.lower();
@@ -127,7 +128,7 @@ impl Daemon {
             let wake = self.poll_other(self.other, cx, stop.as_mut());
             if wake.is_ready() {
                 // This one may have more, and not all were looked at.
-                self.others.raise();
+                self.looks_at_others = true;
                 return wake;
             }
         }
