@@ -30,7 +30,7 @@ const BEAT: Duration = Duration::from_millis(5);
 const CONVERSATION: Duration = Duration::from_millis(25);
 
 /// How many sources of seldom events there are.
-const OTHERS: usize = 8;
+const OTHERS: usize = 7;
 
 /// What the loop woke up for.
 pub enum Wake {
@@ -102,6 +102,11 @@ impl Daemon {
     }
 
     fn poll_network(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        // Sockets among them may be new: nobody would ring for those.
+        if let Poll::Ready((lane, from, datagram)) = self.core.lanes.poll_receive(cx) {
+            let from = Remote::udp(from).on_lane(lane);
+            return Poll::Ready(Wake::Datagram(from, datagram));
+        }
         let underlay = &mut self.core.underlay;
         if !self.core.outbox.is_empty() && underlay.poll_sendable(cx).is_ready() {
             return Poll::Ready(Wake::Sendable);
@@ -165,11 +170,6 @@ impl Daemon {
                     let announcement = lan.poll_receive(cx);
                     return announcement.map(|(from, bytes)| Wake::Announcement(from, bytes));
                 }
-            }
-            6 => {
-                let (lane, from, datagram) = ready!(core.lanes.poll_receive(cx));
-                let from = Remote::udp(from).on_lane(lane);
-                return Poll::Ready(Wake::Datagram(from, datagram));
             }
             _ => {
                 if let Some(streams) = &mut core.tcp {
