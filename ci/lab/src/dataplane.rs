@@ -174,13 +174,28 @@ pub enum Outcome {
     Failed(String),
 }
 
-impl Row {
+impl Outcome {
     /// All figures, where they were measured.
     pub fn figures(&self) -> Option<&Figures> {
-        match &self.outcome {
+        match self {
             Outcome::Measured(figures) => Some(figures),
             _ => None,
         }
+    }
+
+    /// Those of [`Contender::WowLossy`], where they were measured.
+    pub fn lossy(&self) -> Option<&Lossy> {
+        match self {
+            Outcome::Lossy(lossy) => Some(lossy),
+            _ => None,
+        }
+    }
+}
+
+impl Row {
+    /// All figures, where they were measured.
+    pub fn figures(&self) -> Option<&Figures> {
+        self.outcome.figures()
     }
 }
 

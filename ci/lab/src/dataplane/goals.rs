@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Contender, Figures, Outcome, Row};
+use super::{Contender, Figures, Row};
 
 /// One figure and what it is to be.
 #[derive(Debug, Clone, Serialize)]
@@ -59,10 +59,8 @@ pub fn goals(rows: &[Row]) -> Vec<Goal> {
     let one = |figures: &Figures| figures.one.mbit_per_s;
     let four = |figures: &Figures| figures.four.mbit_per_s;
     let cpu = |figures: &Figures| figures.one.cpu_s_per_gb;
-    let lossy = rows.iter().find_map(|row| match &row.outcome {
-        Outcome::Lossy(lossy) => Some(lossy.one.mbit_per_s / lossy.bare.mbit_per_s),
-        _ => None,
-    });
+    let lossy = rows.iter().find_map(|row| row.outcome.lossy());
+    let lossy = lossy.map(|lossy| lossy.one.mbit_per_s / lossy.bare.mbit_per_s);
     let rtt = |contender| of(contender, |figures| figures.rtt_ms);
     let added = rtt(Wow).zip(rtt(Veth)).map(|(ours, bare)| ours - bare);
     let retransmits = |figures: &Figures| figures.retransmits() as f64;

@@ -11,26 +11,14 @@ pub fn together(rounds: &[Outcome]) -> Outcome {
     if let Some(failed) = failed {
         return failed.clone();
     }
-    let lossy: Vec<_> = rounds
-        .iter()
-        .filter_map(|round| match round {
-            Outcome::Lossy(lossy) => Some(lossy),
-            _ => None,
-        })
-        .collect();
+    let lossy: Vec<_> = rounds.iter().filter_map(Outcome::lossy).collect();
     if !lossy.is_empty() {
         return Outcome::Lossy(Lossy {
             one: flow(&lossy, |lossy| lossy.one),
             bare: flow(&lossy, |lossy| lossy.bare),
         });
     }
-    let all: Vec<_> = rounds
-        .iter()
-        .filter_map(|round| match round {
-            Outcome::Measured(figures) => Some(figures),
-            _ => None,
-        })
-        .collect();
+    let all: Vec<_> = rounds.iter().filter_map(Outcome::figures).collect();
     Outcome::Measured(Figures {
         one: flow(&all, |figures| figures.one),
         four: flow(&all, |figures| figures.four),
