@@ -26,8 +26,7 @@ impl Pace {
     /// So many packets were read, and those were all.
     pub(crate) fn note_all(&mut self, packets: usize) {
         *self = match (*self, packets) {
-            (Pace::Asking, 0) | (Pace::Many, 1) => Pace::Lone,
-            (Pace::Lone, 0) => Pace::Lone,
+            (Pace::Many, 1) | (Pace::Lone | Pace::Asking, 0) => Pace::Lone,
             _ => Pace::Many,
         };
     }

@@ -118,12 +118,11 @@ impl Core {
             }
             return;
         }
-        if self.coalescer.is_empty() {
-            return self.guest.flush();
+        if !self.coalescer.is_empty() {
+            let mut coalescer = std::mem::take(&mut self.coalescer);
+            coalescer.take(|offload, packet| self.write_guest(offload, packet));
+            self.coalescer = coalescer;
         }
-        let mut coalescer = std::mem::take(&mut self.coalescer);
-        coalescer.take(|offload, packet| self.write_guest(offload, packet));
-        self.coalescer = coalescer;
         self.guest.flush();
     }
 
