@@ -156,7 +156,7 @@ impl Pair {
                 self.nodes[1 - from].handle_datagram(self.now, address(from), &mut datagram);
             }
         }
-        let due = self.nodes.iter().filter_map(Node::next_deadline);
+        let due = self.nodes.iter_mut().filter_map(Node::next_deadline);
         let due = due.map(|(due, _)| due).min().expect("nodes keep house");
         self.now = due.max(self.now);
         for node in &mut self.nodes {

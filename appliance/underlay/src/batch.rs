@@ -12,7 +12,7 @@ pub const BATCH_DATAGRAMS: usize = 32;
 
 /// Slots and their size where the kernel joins the datagrams of one sender: half a megabyte, of which
 /// little is touched while little arrives.
-const JOINED_SLOTS: usize = 8;
+pub(crate) const JOINED_SLOTS: usize = 8;
 const JOINED_MAX_BYTES: usize = 65_536;
 
 /// Up to [`BATCH_DATAGRAMS`] slots with one received datagram each, or fewer with several of one sender.

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use crate::batch::{BATCH_DATAGRAMS, DATAGRAM_MAX_BYTES, Filled, ReceiveBatch};
+use crate::batch::{BATCH_DATAGRAMS, DATAGRAM_MAX_BYTES, Filled, JOINED_SLOTS, ReceiveBatch};
 
 /// Large enough for both families; nothing else arrives on these sockets.
 #[repr(C)]
@@ -111,17 +111,28 @@ pub struct Received {
 
 /// Receives what is there, at most a batch.
 pub fn receive(fd: BorrowedFd<'_>, batch: &mut ReceiveBatch) -> io::Result<Received> {
+    match batch.slot_count() {
+        ..=JOINED_SLOTS => receive_up_to::<JOINED_SLOTS>(fd, batch),
+        _ => receive_up_to::<BATCH_DATAGRAMS>(fd, batch),
+    }
+}
+
+/// Receives at most so many: what is not used of the arrays is written to all the same.
+fn receive_up_to<const MAX: usize>(
+    fd: BorrowedFd<'_>,
+    batch: &mut ReceiveBatch,
+) -> io::Result<Received> {
     batch.clear();
-    let slots = batch.slot_count().min(BATCH_DATAGRAMS);
+    let slots = batch.slot_count().min(MAX);
     // SAFETY: these are plain C structures for which all-zero bytes are a valid value.
-    let mut names: [Name; BATCH_DATAGRAMS] = unsafe { mem::zeroed() };
+    let mut names: [Name; MAX] = unsafe { mem::zeroed() };
     // SAFETY: as above; null pointers with zero lengths are valid there.
-    let mut headers: [libc::mmsghdr; BATCH_DATAGRAMS] = unsafe { mem::zeroed() };
-    let mut controls = [ControlRoom { bytes: [0; 32] }; BATCH_DATAGRAMS];
+    let mut headers: [libc::mmsghdr; MAX] = unsafe { mem::zeroed() };
+    let mut controls = [ControlRoom { bytes: [0; 32] }; MAX];
     let mut vectors = [libc::iovec {
         iov_base: ptr::null_mut(),
         iov_len: 0,
-    }; BATCH_DATAGRAMS];
+    }; MAX];
 
     for ((((header, vector), name), control), slot) in headers
         .iter_mut()
@@ -201,15 +212,26 @@ pub fn send<'a>(
     fd: BorrowedFd<'_>,
     messages: impl Iterator<Item = Message<'a>>,
 ) -> io::Result<usize> {
+    match messages.size_hint() {
+        (_, Some(1)) => send_up_to::<1>(fd, messages),
+        _ => send_up_to::<BATCH_DATAGRAMS>(fd, messages),
+    }
+}
+
+/// Sends at most so many: what is not used of the arrays is written to all the same.
+fn send_up_to<'a, const MAX: usize>(
+    fd: BorrowedFd<'_>,
+    messages: impl Iterator<Item = Message<'a>>,
+) -> io::Result<usize> {
     // SAFETY: these are plain C structures for which all-zero bytes are a valid value.
-    let mut names: [Name; BATCH_DATAGRAMS] = unsafe { mem::zeroed() };
+    let mut names: [Name; MAX] = unsafe { mem::zeroed() };
     // SAFETY: as above; null pointers with zero lengths are valid there.
-    let mut headers: [libc::mmsghdr; BATCH_DATAGRAMS] = unsafe { mem::zeroed() };
-    let mut controls = [ControlRoom { bytes: [0; 32] }; BATCH_DATAGRAMS];
+    let mut headers: [libc::mmsghdr; MAX] = unsafe { mem::zeroed() };
+    let mut controls = [ControlRoom { bytes: [0; 32] }; MAX];
     let mut vectors = [libc::iovec {
         iov_base: ptr::null_mut(),
         iov_len: 0,
-    }; BATCH_DATAGRAMS];
+    }; MAX];
 
     let mut count = 0;
     for ((((header, vector), name), control), message) in headers

@@ -86,7 +86,7 @@ pub trait Machine: Send {
     /// The deadline has passed.
     fn handle_deadline(&mut self, now: Instant);
     /// When to call [`Machine::handle_deadline`], and what for.
-    fn next_deadline(&self) -> Option<(Instant, &'static str)>;
+    fn next_deadline(&mut self) -> Option<(Instant, &'static str)>;
     /// The next datagram to send.
     fn poll_transmit(&mut self) -> Option<Outgoing>;
     /// The next IP packet for the guest.

@@ -217,7 +217,7 @@ impl Machine for Running {
         self.node.handle_deadline(now);
     }
 
-    fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+    fn next_deadline(&mut self) -> Option<(Instant, &'static str)> {
         self.node.next_deadline()
     }
 

@@ -243,7 +243,7 @@ impl Machine for Toy {
         self.retry = now + RETRY;
     }
 
-    fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+    fn next_deadline(&mut self) -> Option<(Instant, &'static str)> {
         let joined = self.joined.is_some() && self.flaw != Flaw::IsStuck;
         (!joined).then_some((self.retry, "join"))
     }

@@ -171,7 +171,6 @@ impl Node {
         addresses: Option<(IpAddr, IpAddr)>,
         longest: usize,
     ) -> Option<(IpAddr, bool)> {
-        self.settle_peers();
         let allowed = self.held_as(addresses).and_then(|(source, destination)| {
             let leased = self.holds(source);
             let own = leased || self.dht.claims.awaits(source);

@@ -54,7 +54,8 @@ impl Node {
     }
 
     /// When [`Node::handle_deadline`] is to be called next, and what for.
-    pub fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+    pub fn next_deadline(&mut self) -> Option<(Instant, &'static str)> {
+        self.settle_peers();
         let mut next = self.ring.deadline();
         let others = [
             (self.handshakes.deadline(), "repeat a handshake"),
@@ -72,8 +73,7 @@ impl Node {
                 next = next.min((due, reason));
             }
         }
-        let near = &self.ring.near;
-        if let Some(due) = self.peers.next_due(|id, peer| deadline(near, id, peer)) {
+        if let Some(due) = self.peers.next_due() {
             next = next.min((due, "probe a path"));
         }
         Some(next)
@@ -81,18 +81,18 @@ impl Node {
 
     /// Asserts that the order of the peers' deadlines says what looking at each of them would.
     #[cfg(test)]
-    pub(super) fn check_order_of_peers(&self) {
+    pub(super) fn check_order_of_peers(&mut self) {
+        self.settle_peers();
         let near = &self.ring.near;
         let each = self
             .peers
             .iter()
             .map(|(id, peer)| deadline(near, *id, peer));
-        let ordered = self.peers.next_due(|id, peer| deadline(near, id, peer));
-        assert_eq!(ordered, each.min());
+        assert_eq!(self.peers.next_due(), each.min());
     }
 
     /// Brings the order of the peers' deadlines up to date.
-    pub(super) fn settle_peers(&mut self) {
+    fn settle_peers(&mut self) {
         let near = &self.ring.near;
         self.peers.settle(|id, peer| deadline(near, id, peer));
     }

@@ -132,7 +132,6 @@ impl Node {
 
     /// The machine could not send a datagram of this length: its link is too narrow.
     pub fn handle_too_long(&mut self, now: Instant, to: Remote, length: usize) {
-        self.settle_peers();
         let with_path = |peer: &Peer| peer.paths.iter().any(|path| path.remote == to);
         let of = self.peers.iter().filter(|(_, peer)| with_path(peer));
         for id in of.map(|(id, _)| *id).collect::<Vec<_>>() {

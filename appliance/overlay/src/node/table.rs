@@ -70,12 +70,9 @@ impl Peers {
         }
     }
 
-    /// When the first peer needs attention.
-    pub(super) fn next_due(&self, deadline: impl Fn(NodeId, &Peer) -> Instant) -> Option<Instant> {
-        let settled = self.agenda.first().map(|(due, _)| *due);
-        let touched = self.touched.iter();
-        let touched = touched.filter_map(|id| Some(deadline(*id, self.map.get(id)?)));
-        touched.chain(settled).min()
+    /// When the first peer needs attention, once all are settled.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.agenda.first().map(|(due, _)| *due)
     }
 
     /// The peers that need attention at `now`, once all are settled.

@@ -253,13 +253,13 @@ impl Net {
         let deadline = self.now + Duration::from_secs(120);
         loop {
             self.drain();
-            for member in &self.members {
+            for member in &mut self.members {
                 member.node.check_order_of_peers();
             }
             if done(self) {
                 return;
             }
-            let alive = self.members.iter().filter(|member| member.alive);
+            let alive = self.members.iter_mut().filter(|member| member.alive);
             let timers = alive.filter_map(|member| member.node.next_deadline());
             let timer = timers.map(|(due, _)| due).min();
             let arrival = self.flying.keys().next().map(|(at, _)| *at);

@@ -48,7 +48,6 @@ impl Node {
     /// Takes a datagram from the underlay, wherever and by whichever protocol it came. It is opened
     /// in place.
     pub fn handle_datagram(&mut self, now: Instant, from: Remote, datagram: &mut [u8]) {
-        self.settle_peers();
         if let Some(packet) = self.open_next(&mut Run::default(), now, from, datagram) {
             self.queue_guest_packet(packet.bytes, packet.lacks_checksum);
         }

@@ -164,7 +164,7 @@ impl Core {
     }
 
     /// When [`Self::handle_deadline`] is due.
-    pub fn next_deadline(&self) -> tokio::time::Instant {
+    pub fn next_deadline(&mut self) -> tokio::time::Instant {
         let control = self.control.as_ref().and_then(Control::next_deadline);
         let control = control.map(|(due, _)| Instant::ZERO + due);
         let node = self.node.next_deadline().map(|(due, _)| due);
@@ -369,8 +369,8 @@ impl Core {
         self.flush();
     }
 
-    /// The drain order of [`Node`]: datagrams, guest packets, events.
-    fn drain_node(&mut self) {
+    /// Has the underlay's queues take what the node sends.
+    pub fn queue_datagrams(&mut self) {
         while let Some(transmit) = self.node.poll_transmit() {
             if transmit.to.is_tcp() {
                 self.send_tcp(transmit);
@@ -380,6 +380,11 @@ impl Core {
                 self.send_udp(transmit);
             }
         }
+    }
+
+    /// The drain order of [`Node`]: datagrams, guest packets, events.
+    fn drain_node(&mut self) {
+        self.queue_datagrams();
         self.deliver_queued();
         self.flush_guest();
         while let Some(event) = self.node.poll_event() {

@@ -219,6 +219,13 @@ impl Daemon {
         self.core.flush() || self.core.outbox.waiting().len() < waited
     }
 
+    /// Does what follows from what came together; what became datagrams leaves before all else.
+    fn finish_batch(&mut self) {
+        self.core.queue_datagrams();
+        self.moves |= self.flush();
+        self.core.finish_batch();
+    }
+
     fn handle(&mut self, wake: Wake) -> Result<()> {
         match wake {
             Wake::Datagrams(Ok(())) => {
@@ -226,7 +233,7 @@ impl Daemon {
                 self.core.is_behind = self.received.is_full();
                 let datagrams = self.received.iter_mut_by(Remote::udp);
                 self.core.handle_datagrams(now, datagrams);
-                self.core.finish_batch();
+                self.finish_batch();
                 self.core.is_behind = false;
             }
             Wake::Announcement(from, mut bytes) => self.core.handle_announcement(from, &mut bytes),
@@ -253,7 +260,7 @@ impl Daemon {
                     let (offload, packet) = self.packets.packet_mut(index);
                     self.core.handle_guest_packet(now, offload, packet);
                 }
-                self.core.finish_batch();
+                self.finish_batch();
             }
             Wake::Packets(Err(gone)) => {
                 self.core.leave();
