@@ -14,10 +14,11 @@ use crate::distribution::Distribution;
 /// Bytes in each of the small packets.
 const SMALL_BYTES: &str = "64";
 
-/// Echo requests, and the pause between two of them: nothing sleeps so deep in between that waking up
-/// is what is measured.
-const PINGS: &str = "200";
-const PING_INTERVAL: &str = "0.01";
+/// Echo requests that come alone: until the next one, all that takes part sleeps, and much of it leaves the caches.
+const LONE: [&str; 4] = ["-c", "200", "-i", "0.01"];
+
+/// Echo requests of which each follows the answer to the last.
+const IN_TURN: [&str; 3] = ["-c", "2000", "-A"];
 
 /// Losses are rare and far apart: so many times as long as other flows.
 const LOSSY_SPANS: u32 = 6;
@@ -47,8 +48,10 @@ pub struct Figures {
     pub reverse: Flow,
     /// UDP packets with 64 bytes in them that arrived a second, the sender going as fast as it can.
     pub small_packets_per_s: f64,
-    /// Half of the round trips took at most so long.
+    /// Half of the round trips that followed each other took at most so long.
     pub rtt_ms: f64,
+    /// The same of those that began 10 ms apart.
+    pub lone_rtt_ms: f64,
     /// The largest resident memory of any process, after all of this.
     pub rss_mb: f64,
     /// What to know of the contender.
@@ -80,8 +83,12 @@ pub fn all(bed: &Bed, tunnel: &Tunnel, span: Duration, say: &dyn Fn(&str)) -> Re
     wait_until("an answer through the tunnel", SHORT, || {
         Ok(bed.run(End::A, &["ping", "-c1", "-W1", &far]).ok())
     })?;
-    let said = bed.run(End::A, &["ping", "-c", PINGS, "-i", PING_INTERVAL, &far])?;
-    let rtt_ms = round_trip(&said).context("ping tells no round trips")?;
+    let ping = |options: &[&str]| {
+        let said = bed.run(End::A, &[&["ping", &far], options].concat())?;
+        round_trip(&said).context("ping tells no round trips")
+    };
+    let rtt_ms = ping(&IN_TURN)?;
+    let lone_rtt_ms = ping(&LONE)?;
     let _server = bed.start(End::B, "iperf3", &["iperf3", "--server"])?;
     let flow = |what: &str, options: &[&str]| {
         say(what);
@@ -102,6 +109,7 @@ pub fn all(bed: &Bed, tunnel: &Tunnel, span: Duration, say: &dyn Fn(&str)) -> Re
         reverse,
         small_packets_per_s: arrived / number("seconds")?,
         rtt_ms,
+        lone_rtt_ms,
         rss_mb: tunnel.processes.iter().map(peak_mb).fold(0.0, f64::max),
         note: tunnel.note.clone(),
     })

@@ -6,7 +6,7 @@ use super::bed::{LOSS_PERCENT, ROUND_TRIP_MS};
 use super::{Contender, Figures, Goal, Lossy, Outcome, Row, goals};
 
 /// Of the table.
-const COLUMNS: usize = 10;
+const COLUMNS: usize = 11;
 
 /// The rows as a table for people, and what they are to reach as another.
 pub fn table(rows: &[Row]) -> String {
@@ -15,7 +15,7 @@ pub fn table(rows: &[Row]) -> String {
         found.find_map(Row::figures)
     };
     let reference = figures_of(Contender::WireguardGo);
-    let bare = figures_of(Contender::Veth).map_or(0.0, |figures| figures.rtt_ms);
+    let bare = figures_of(Contender::Veth);
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header([
@@ -26,6 +26,7 @@ pub fn table(rows: &[Row]) -> String {
         "sent again",
         "64 B packets/s",
         "added RTT ms",
+        "10 ms apart",
         "CPU s/GB",
         "RSS MB",
         "",
@@ -74,7 +75,12 @@ fn lossy_cells(name: String, lossy: &Lossy) -> Vec<String> {
     cells
 }
 
-fn cells(name: String, own: &Figures, reference: Option<&Figures>, bare: f64) -> [String; COLUMNS] {
+fn cells(
+    name: String,
+    own: &Figures,
+    reference: Option<&Figures>,
+    bare: Option<&Figures>,
+) -> [String; COLUMNS] {
     // Beside a figure its ratio to wireguard-go's, where that was measured.
     let beside = |text: String, of: fn(&Figures) -> f64| match reference {
         Some(reference) if of(reference) > 0.0 && of(own) > 0.0 => {
@@ -83,6 +89,7 @@ fn cells(name: String, own: &Figures, reference: Option<&Figures>, bare: f64) ->
         _ => text,
     };
     let rate = |of: fn(&Figures) -> f64| beside(format!("{:.0}", of(own)), of);
+    let added = |of: fn(&Figures) -> f64| format!("{:.3}", of(own) - bare.map_or(0.0, of));
     let cpu = |figures: &Figures| figures.one.cpu_s_per_gb;
     [
         name,
@@ -91,7 +98,8 @@ fn cells(name: String, own: &Figures, reference: Option<&Figures>, bare: f64) ->
         rate(|figures| figures.reverse.mbit_per_s),
         own.retransmits().to_string(),
         rate(|figures| figures.small_packets_per_s),
-        format!("{:.3}", own.rtt_ms - bare),
+        added(|figures| figures.rtt_ms),
+        added(|figures| figures.lone_rtt_ms),
         beside(format!("{:.2}", cpu(own)), cpu),
         format!("{:.1}", own.rss_mb),
         own.note.clone(),
@@ -118,6 +126,7 @@ mod tests {
                 reverse: flow,
                 small_packets_per_s: 1000.0,
                 rtt_ms,
+                lone_rtt_ms: 2.0 * rtt_ms,
                 rss_mb: 7.0,
                 note: String::new(),
             };
@@ -148,6 +157,7 @@ mod tests {
         for expected in [
             "7500 (2.50x)",
             "0.100",
+            "0.200",
             "3000 (1.00x)",
             "no such program",
             "0.85x of 20.0",

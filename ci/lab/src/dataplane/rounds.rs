@@ -25,6 +25,7 @@ pub fn together(rounds: &[Outcome]) -> Outcome {
         reverse: flow(&all, |figures| figures.reverse),
         small_packets_per_s: median(&all, |figures| figures.small_packets_per_s),
         rtt_ms: median(&all, |figures| figures.rtt_ms),
+        lone_rtt_ms: median(&all, |figures| figures.lone_rtt_ms),
         rss_mb: all.iter().map(|figures| figures.rss_mb).fold(0.0, f64::max),
         note: all
             .first()
@@ -61,6 +62,7 @@ mod tests {
             reverse: one,
             small_packets_per_s: mbit_per_s * 2.0,
             rtt_ms: 1.0 / mbit_per_s,
+            lone_rtt_ms: 2.0 / mbit_per_s,
             rss_mb: mbit_per_s,
             note: "by itself".into(),
         })
@@ -77,6 +79,7 @@ mod tests {
             (20.0, 0.5)
         );
         assert_eq!((figures.small_packets_per_s, figures.rtt_ms), (40.0, 0.05));
+        assert_eq!(figures.lone_rtt_ms, 0.1);
         assert_eq!((figures.retransmits(), figures.rss_mb), (15, 30.0));
         assert_eq!(figures.note, "by itself");
     }
