@@ -23,7 +23,7 @@ use wow_underlay::{InterfaceWatch, Lan, PortMapper, TcpUnderlay, UdpUnderlay, Un
 
 use crate::config::{self, Config, GuestKind, GuestMtu};
 use crate::daemon::command::Command;
-use crate::daemon::{Daemon, Guests, Parts, Settings, guests, host, overlap, seeds};
+use crate::daemon::{Alarm, Daemon, Guests, Parts, Settings, guests, host, overlap, seeds};
 use crate::ipc::{self, Operator, Server};
 use crate::keeper::Files;
 use crate::services::{Gateway, Services, StackGuest};
@@ -215,6 +215,7 @@ pub async fn serve(
             services,
             guests,
             interfaces,
+            alarm: Alarm::new(),
             progress,
             seeds: seeds_receiver,
             commands,

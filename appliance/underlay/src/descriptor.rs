@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -32,6 +33,23 @@ impl Descriptor {
         act: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
         self.with(Interest::READABLE, act).await
+    }
+
+    /// Like [`Self::read_with`], for those who poll.
+    ///
+    /// # Errors
+    /// Those of `act`.
+    pub fn poll_read_with<R>(
+        &self,
+        cx: &mut Context<'_>,
+        mut act: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            let mut ready = ready!(self.0.poll_read_ready(cx))?;
+            if let Ok(done) = ready.try_io(|descriptor| act(descriptor.as_fd())) {
+                return Poll::Ready(done);
+            }
+        }
     }
 
     /// Like [`Self::read_with`], waiting for room for output.

@@ -1,6 +1,7 @@
 //! The daemon: the only event loop of the program. It waits for whatever comes next, hands it to
 //! [`Core`], and waits again.
 
+mod alarm;
 pub mod command;
 mod core;
 pub mod guests;
@@ -14,20 +15,20 @@ mod wake;
 
 use std::future::{Future, poll_fn};
 use std::net::Ipv4Addr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::stream::{BoxStream, SelectAll};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use wow_control::{Control, Flag};
 use wow_guest::{Guest, PacketBatch};
 use wow_overlay::membership::{Certificate, Identity, NodeName, Roles, Ticket};
 use wow_overlay::wire::Remote;
 use wow_underlay::{InterfaceWatch, Lan, PortMapper, ReceiveBatch, TcpUnderlay, Underlay};
 
+pub use self::alarm::Alarm;
 use self::command::Command;
 use self::core::Core;
 pub use self::guests::Guests;
@@ -93,6 +94,8 @@ pub struct Parts {
     pub mapper: Option<PortMapper>,
     /// News of the machine's addresses; `None` where they never change.
     pub interfaces: Option<InterfaceWatch>,
+    /// Rings when something is due.
+    pub alarm: Alarm,
     /// Called whenever the loop has done what was due and datagrams leave: at least every few seconds.
     pub progress: Box<dyn FnMut()>,
     /// Where the seeds are.
@@ -113,7 +116,7 @@ pub struct Daemon {
     news: SelectAll<BoxStream<'static, News>>,
     commands: mpsc::Receiver<Command>,
     /// Rings when the next deadline is due, or before: one that moves away costs nothing until then.
-    alarm: Pin<Box<Sleep>>,
+    alarm: Alarm,
     /// The guest has sent since the alarm was set.
     sends: bool,
     /// When the alarm was set last after the guest had sent.
@@ -155,7 +158,7 @@ impl Daemon {
             progress: parts.progress,
             moves: true,
             commands: parts.commands,
-            alarm: Box::pin(sleep_until(Instant::now())),
+            alarm: parts.alarm,
             sends: false,
             sent: None,
             others: Arc::default(),

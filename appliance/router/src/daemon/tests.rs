@@ -123,6 +123,7 @@ fn start_on(
             services: Services::new(command_sender.clone(), &[]),
             guests: None,
             interfaces: None,
+            alarm: Alarm::of_runtime(),
             progress,
             seeds,
             commands,

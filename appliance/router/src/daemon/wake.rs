@@ -53,14 +53,14 @@ pub enum Wake {
 impl Daemon {
     /// Sets the alarm for what is due next, unless it rings before that anyway.
     pub(super) fn set_alarm(&mut self) {
-        let has_rung = self.alarm.is_elapsed();
+        let has_rung = self.alarm.has_rung();
         let now = Instant::now();
         let beat = now + BEAT;
-        if !has_rung && self.alarm.deadline() <= beat {
+        if !has_rung && self.alarm.due() <= beat {
             return;
         }
         let mut due = self.core.next_deadline();
-        if !has_rung && self.alarm.deadline() <= due {
+        if !has_rung && self.alarm.due() <= due {
             return;
         }
         if std::mem::take(&mut self.sends) {
@@ -69,7 +69,7 @@ impl Daemon {
         if self.sent.is_some_and(|sent| now - sent < CONVERSATION) {
             due = due.min(beat);
         }
-        self.alarm.as_mut().reset(due);
+        self.alarm.set(due);
         self.looks_at_others = true;
     }
 
@@ -149,7 +149,7 @@ impl Daemon {
         let core = &mut self.core;
         match number {
             0 => return stop.poll(cx).map(|()| Wake::Stop),
-            1 => return self.alarm.as_mut().poll(cx).map(|()| Wake::Deadline),
+            1 => return self.alarm.poll(cx).map(|()| Wake::Deadline),
             2 => {
                 if let Some(control) = &core.control {
                     return control.poll_woken(cx).map(|()| Wake::Control);
