@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::io::read;
 use rustix::time::{
@@ -70,33 +71,37 @@ impl Alarm {
     pub fn set(&mut self, due: Instant) {
         self.due = due;
         self.has_rung = false;
-        match &mut self.timer {
-            Timer::Runtime(sleep) => sleep.as_mut().reset(due),
-            Timer::Kernel(timer) => {
-                if let Err(error) = set_kernel(timer, due) {
-                    tracing::warn!(%error, "the kernel's timer fails: going on with the event loop's");
-                    self.timer = runtime_timer(due);
-                }
+        let set = match &mut self.timer {
+            Timer::Kernel(timer) => set_kernel(timer, due),
+            Timer::Runtime(sleep) => {
+                sleep.as_mut().reset(due);
+                Ok(())
             }
+        };
+        if let Err(error) = set {
+            self.give_up_kernel(&error);
         }
     }
 
     /// Waits until it rings.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.timer {
-            Timer::Runtime(sleep) => ready!(sleep.as_mut().poll(cx)),
-            Timer::Kernel(timer) => {
-                let mut count = [0; 8];
-                let rung = timer.poll_read_with(cx, |fd| Ok(read(fd, &mut count)?));
-                if let Err(error) = ready!(rung) {
-                    tracing::warn!(%error, "the kernel's timer fails: going on with the event loop's");
-                    self.timer = runtime_timer(self.due);
-                    return self.poll(cx);
-                }
+        if let Timer::Kernel(timer) = &self.timer {
+            let mut times = [0; size_of::<u64>()];
+            let rung = timer.poll_read_with(cx, |fd| Ok(read(fd, &mut times)?));
+            if let Err(error) = ready!(rung) {
+                self.give_up_kernel(&error);
             }
+        }
+        if let Timer::Runtime(sleep) = &mut self.timer {
+            ready!(sleep.as_mut().poll(cx));
         }
         self.has_rung = true;
         Poll::Ready(())
+    }
+
+    fn give_up_kernel(&mut self, error: &io::Error) {
+        tracing::warn!(%error, "the kernel's timer fails: going on with the event loop's");
+        self.timer = runtime_timer(self.due);
     }
 }
 
@@ -112,7 +117,7 @@ fn kernel_timer() -> io::Result<Descriptor> {
 fn set_kernel(timer: &Descriptor, due: Instant) -> io::Result<()> {
     let left = due.saturating_duration_since(Instant::now());
     // None at all would stop it.
-    let left = left.max(std::time::Duration::from_nanos(1));
+    let left = left.max(Duration::from_nanos(1));
     let once = Itimerspec {
         it_interval: Timespec::default(),
         it_value: left.try_into().map_err(io::Error::other)?,
@@ -124,7 +129,6 @@ fn set_kernel(timer: &Descriptor, due: Instant) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::time::Duration;
 
     use super::*;
 

@@ -20,10 +20,10 @@ use super::Daemon;
 use super::command::Command;
 use super::news::News;
 
-/// While the guest sends, the alarm rings so often at least. Each packet sets a deadline for its path, and a timer that
-/// is set to an earlier time costs two system calls; and a processor that slept for longer takes longer to wake up,
-/// which a conversation of lone packets would feel at every step. A deadline that is set when the alarm rings so soon
-/// waits for that.
+/// While the guest sends, the alarm rings so often at least. Each packet sets a deadline for its path, and to set the
+/// alarm to an earlier time costs a system call; and a processor that slept for longer takes longer to wake up, which a
+/// conversation of lone packets would feel at every step. A deadline that is set when the alarm rings so soon waits for
+/// that.
 const BEAT: Duration = Duration::from_millis(5);
 
 /// How long after its last packet the guest is taken to send.
