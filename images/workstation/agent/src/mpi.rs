@@ -24,7 +24,11 @@ pub fn apply(interface: Option<&str>) -> Result<()> {
     let library = only("btl_tcp_if_include") + "mpi_yield_when_idle = 1\n";
     // Nor would two jobs on one machine know of each other, and both bind their first process to the first
     // core. Slurm counts processors here but hands out none.
-    let runtime = only("prte_if_include") + "prte_hwloc_default_binding_policy = none\n";
+    // Where threads of their own start processes, one that ends before it is noted which one it is is never seen to
+    // end, and `mpirun` waits for ever (openpmix/prrte#2713): daemons are to have none.
+    let runtime = only("prte_if_include")
+        + "prte_hwloc_default_binding_policy = none\n\
+           odls_base_max_threads = 0\n";
     block::write(Path::new(LIBRARY), &library)?;
     block::write(Path::new(RUNTIME), &runtime).map(drop)
 }

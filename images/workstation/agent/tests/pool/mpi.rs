@@ -47,6 +47,19 @@ fn mpirun_and_srun_start_a_process_on_each_node_without_flags() {
     assert_eq!(said, expected);
 }
 
+/// From threads of its own a daemon may miss that a short process has ended, and `mpirun` never does.
+#[test]
+fn daemons_start_processes_from_the_thread_that_hears_of_their_end() {
+    let said = job(
+        "threads",
+        "mpirun -np 4 --map-by node:OVERSUBSCRIBE sh -c 'ls /proc/$PPID/task | wc -l' 2>&1",
+    );
+    let threads: Vec<u32> = said.lines().filter_map(|line| line.parse().ok()).collect();
+    assert_eq!(threads.len(), 4, "{said}");
+    // Sixteen would be there to start them.
+    assert!(threads.iter().all(|count| *count < 16), "{said}");
+}
+
 #[test]
 fn processes_are_started_and_meet_by_the_overlay_alone() {
     // Addresses of any other interface lead nowhere between domains, or to a stranger.
