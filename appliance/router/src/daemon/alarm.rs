@@ -130,6 +130,8 @@ fn set_kernel(timer: &Descriptor, due: Instant) -> io::Result<()> {
 mod tests {
     use std::future::poll_fn;
 
+    use rustix::event::{PollFd, PollFlags, poll};
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -169,7 +171,12 @@ mod tests {
         assert!(Instant::now() >= due);
         alarm.set(Instant::now());
         // It has gone off, unheard.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let Timer::Kernel(timer) = &alarm.timer else {
+            panic!("the kernel has timers");
+        };
+        let patience = Timespec::try_from(PATIENCE).unwrap();
+        let gone_off = poll(&mut [PollFd::new(timer, PollFlags::IN)], Some(&patience));
+        assert_eq!(gone_off.unwrap(), 1);
         alarm.set(Instant::now() + Duration::from_secs(3600));
         let more = poll_fn(|cx| Poll::Ready(alarm.poll(cx).is_ready()));
         assert!(!more.await);

@@ -245,13 +245,13 @@ impl Daemon {
                 let from = Remote::tcp(received.from);
                 let datagrams = received.iter_mut().map(|datagram| (from, datagram));
                 self.core.handle_datagrams(now, datagrams);
-                self.core.finish_batch();
+                self.finish_batch();
             }
             Wake::Datagram(from, mut datagram) => {
                 let now = self.core.now();
                 let datagram = std::iter::once((from, &mut datagram[..]));
                 self.core.handle_datagrams(now, datagram);
-                self.core.finish_batch();
+                self.finish_batch();
             }
             Wake::Datagrams(Err(error)) => tracing::debug!(%error, "underlay"),
             // The loop flushes before it waits again.

@@ -24,8 +24,8 @@ pub fn apply(interface: Option<&str>) -> Result<()> {
     let library = only("btl_tcp_if_include") + "mpi_yield_when_idle = 1\n";
     // Nor would two jobs on one machine know of each other, and both bind their first process to the first
     // core. Slurm counts processors here but hands out none.
-    // Where threads of their own start processes, one that ends before it is noted which one it is is never seen to
-    // end, and `mpirun` waits for ever (openpmix/prrte#2713): daemons are to have none.
+    // A daemon that starts processes from threads of their own may miss the end of a short one, and `mpirun` then
+    // waits for it for ever (openpmix/prrte#2713).
     let runtime = only("prte_if_include")
         + "prte_hwloc_default_binding_policy = none\n\
            odls_base_max_threads = 0\n";
